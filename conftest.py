@@ -1,0 +1,67 @@
+"""Numerics and doctest names shared by the tests and the docstrings' examples."""
+
+import keras
+import numpy as np
+import pytest
+
+
+def pytest_configure():
+    _compute_products_in_full_float32()
+
+
+def _compute_products_in_full_float32():
+    """On GPUs with TF32, products of float32 are otherwise rounded to 10 bits."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "highest")
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    elif backend == "torch":
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+
+
+def _has_gpu() -> bool:
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() == "gpu"
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices("GPU"))
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.is_available()
+    return False
+
+
+def pytest_collection_modifyitems(items):
+    if all("gpu" not in item.keywords for item in items) or _has_gpu():
+        return
+    skip = pytest.mark.skip(reason=f"no GPU that Keras' {keras.backend.backend()} backend can see")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _names_of_examples(doctest_namespace):
+    doctest_namespace.update(keras=keras, np=np)
+
+
+@pytest.fixture(autouse=True)
+def _reproducible():
+    """Every test starts from the same seed and leaves Keras' global settings alone."""
+    keras.utils.set_random_seed(0)
+    policy = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(policy)

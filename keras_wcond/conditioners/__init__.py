@@ -1,0 +1,80 @@
+"""The conditioning methods, and how they are named in arguments and configs."""
+
+import difflib
+import inspect
+import re
+from typing import Any
+
+import keras
+
+from keras_wcond.conditioners.conditioner import Conditioner
+from keras_wcond.conditioners.row_equilibration import RowEquilibration
+
+__all__ = ["Conditioner", "RowEquilibration", "deserialize", "get", "serialize"]
+
+_BY_CLASS_NAME = {conditioner.__name__: conditioner for conditioner in (RowEquilibration,)}
+_BY_NAME = {
+    re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower(): conditioner
+    for name, conditioner in _BY_CLASS_NAME.items()
+}
+
+
+def serialize(conditioner: Conditioner | None) -> dict[str, Any] | None:
+    """The config from which `deserialize()` makes an equal conditioner."""
+    return keras.saving.serialize_keras_object(conditioner)
+
+
+def deserialize(
+    config: dict[str, Any] | None, custom_objects: dict[str, Any] | None = None
+) -> Conditioner | None:
+    """The conditioner of a config made by `serialize()`.
+
+    Args:
+        config: Dict with at least `"class_name"`, and `"config"` with the constructor's
+            arguments; or None.
+        custom_objects: Dict from class names to classes that are not registered with
+            `keras.saving.register_keras_serializable()`.
+    """
+    known = {**_BY_NAME, **_BY_CLASS_NAME, **(custom_objects or {})}
+    return keras.saving.deserialize_keras_object(config, custom_objects=known)
+
+
+def get(identifier: Any) -> Conditioner | None:
+    """The conditioner that an argument such as `kernel_conditioner` stands for.
+
+    Args:
+        identifier: None, a name such as `"row_equilibration"`, a config made by
+            `serialize()`, a `Conditioner` or a subclass of it.
+
+    Returns:
+        A `Conditioner`, or None for None.
+
+    Example:
+
+    >>> get("row_equilibration")
+    RowEquilibration()
+    """
+    conditioner = identifier
+    if isinstance(identifier, str):
+        conditioner = {**_BY_NAME, **_BY_CLASS_NAME}.get(identifier)
+        if conditioner is None:
+            raise ValueError(_unknown(identifier))
+    elif isinstance(identifier, dict):
+        conditioner = deserialize(identifier)
+    if inspect.isclass(conditioner) and issubclass(conditioner, Conditioner):
+        conditioner = conditioner()
+    if conditioner is None or isinstance(conditioner, Conditioner):
+        return conditioner
+    raise TypeError(
+        "Expected a conditioner to be None, the name of a method, a config or an instance of "
+        f"`keras_wcond.conditioners.Conditioner`. Received: {identifier!r} (of type "
+        f"{type(identifier).__name__}). A function becomes a conditioner as the `condition()` "
+        "method of a subclass."
+    )
+
+
+def _unknown(name: str) -> str:
+    known = ", ".join(repr(known) for known in sorted(_BY_NAME))
+    close = difflib.get_close_matches(name.lower(), _BY_NAME, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"Expected the name of a conditioner, one of {known}. Received: {name!r}.{hint}"

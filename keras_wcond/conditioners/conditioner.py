@@ -1,0 +1,85 @@
+from typing import Any
+
+import keras
+
+from keras_wcond.kernels import KernelLayout
+from keras_wcond.norms import widened
+
+
+class Conditioner:
+    """Base class of the conditioning methods.
+
+    A conditioner is a pure, differentiable function of a kernel: no variables, no random
+    numbers, no assignment, the same in training and inference. One object serves a
+    layer's `kernel_conditioner`, a `WeightConditioning` constraint and a
+    `ConditionedInitializer` alike.
+
+    To write a method of your own, subclass this, implement `condition()`, add
+    `get_config()` where the constructor takes arguments, and register the class with
+    `keras.saving.register_keras_serializable()` so that models with it can be loaded.
+
+    Example:
+
+    >>> class SignConditioner(Conditioner):
+    ...     def condition(self, matrices):
+    ...         return keras.ops.sign(matrices)
+    >>> kernel = np.array([[2, -3]], "float32")
+    >>> print(keras.ops.convert_to_numpy(SignConditioner()(kernel)))
+    [[ 1. -1.]]
+    """
+
+    def __call__(self, kernel: Any, unit_axes: "int | tuple[int, ...] | KernelLayout" = -1) -> Any:
+        """The conditioned kernel.
+
+        Args:
+            kernel: Tensor or variable with at least two axes.
+            unit_axes: Integer, tuple of integers or `KernelLayout`. The axes that index
+                output units: -1 in the kernel of a `Dense` or `Conv2D` layer, -2 in that
+                of a `Conv2DTranspose`. A `KernelLayout` also tells groups, gates and
+                channels apart, for methods that look at whole matrices.
+
+        Returns:
+            Tensor of the kernel's shape and dtype, computed in float32 or wider.
+        """
+        layout = KernelLayout.of(unit_axes)
+        matrices = layout.to_matrices(widened(kernel))
+        conditioned = self.condition(matrices)
+        if tuple(conditioned.shape) != tuple(matrices.shape):
+            raise ValueError(
+                f"Expected `{type(self).__name__}.condition()` to return matrices of the shape "
+                f"it is given, {tuple(matrices.shape)}. Received: {tuple(conditioned.shape)}"
+            )
+        return keras.ops.cast(layout.from_matrices(conditioned, kernel.shape), kernel.dtype)
+
+    def condition(self, matrices: Any) -> Any:
+        """The conditioned matrices.
+
+        Args:
+            matrices: Tensor of shape `(matrices, rows, columns)`, one row per output
+                unit, in float32 or wider.
+
+        Returns:
+            Tensor of the same shape and dtype.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `condition(matrices)`, which returns the "
+            "conditioned matrices."
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, for serialization and comparison."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Conditioner":
+        return cls(**config)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.get_config() == self.get_config()
+
+    def __hash__(self) -> int:
+        return hash((type(self), repr(sorted(self.get_config().items()))))
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"

@@ -1,0 +1,62 @@
+from typing import Any
+
+import keras
+
+from keras_wcond import conditioners
+from keras_wcond.conditioning import condition, required_conditioner
+from keras_wcond.gains import standardize_gain
+from keras_wcond.kernels import KernelLayout
+
+
+@keras.saving.register_keras_serializable(package="keras_wcond")
+class WeightConditioning(keras.constraints.Constraint):
+    """Conditions a layer's weights after each update of the optimizer.
+
+    The layer then holds conditioned weights and is otherwise the plain Keras layer: no
+    cost in the forward pass, nothing to fold. In contrast to a conditioned layer, no
+    gradient passes through the conditioning: this is projected gradient descent, and
+    weights are only conditioned from the first update on. Combine it with
+    `ConditionedInitializer` to start conditioned as well.
+
+    `W ← gain · C(W)` after each update.
+
+    Args:
+        conditioner: Name, config or instance of a conditioner.
+        gain: Positive number, or `"kernel_norm"` to keep the Frobenius norm that the
+            weights have after the update.
+        unit_axes: Integer or tuple of integers, the axes that index output units. Use -1
+            for the kernels of `Dense` and `Conv1D/2D/3D` layers, -2 for those of
+            transposed convolutions, `(-2, -1)` for the depthwise kernels of
+            `DepthwiseConv1D/2D` and `SeparableConv1D/2D`, 0 for embeddings. A constraint
+            sees a tensor and not its layer, so it cannot know.
+
+    Example:
+
+    >>> layer = keras.layers.Dense(4, kernel_constraint=WeightConditioning())
+    >>> model = keras.Sequential([layer])
+    >>> model.compile("sgd", "mse")
+    >>> history = model.fit(np.ones((2, 3)), np.ones((2, 4)), verbose=0)
+    >>> print(np.linalg.norm(layer.kernel.numpy(), axis=0).round(3))
+    [1. 1. 1. 1.]
+    """
+
+    def __init__(
+        self,
+        conditioner: Any = "row_equilibration",
+        gain: float | str = 1.0,
+        unit_axes: int | tuple[int, ...] = -1,
+    ):
+        self.conditioner = required_conditioner(conditioner, "WeightConditioning")
+        self.gain = standardize_gain(gain, words=("kernel_norm",))
+        self.layout = KernelLayout.of(unit_axes)
+
+    def __call__(self, w: Any) -> Any:
+        conditioned = condition(w, self.conditioner, self.layout, self.gain)
+        return keras.ops.cast(conditioned, w.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "conditioner": conditioners.serialize(self.conditioner),
+            "gain": self.gain,
+            "unit_axes": list(self.layout.unit_axes),
+        }

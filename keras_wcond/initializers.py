@@ -1,0 +1,61 @@
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_wcond import conditioners
+from keras_wcond.conditioning import condition, required_conditioner
+from keras_wcond.gains import standardize_gain
+from keras_wcond.kernels import KernelLayout
+
+
+@keras.saving.register_keras_serializable(package="keras_wcond")
+class ConditionedInitializer(keras.initializers.Initializer):
+    """Conditions what another initializer draws, at the start and never again.
+
+    With `gain`, it also starts a plain layer at the scale of a conditioned one, which is
+    the baseline that tells the effect of conditioning from the effect of scale.
+
+    `W₀ = gain · C(W),  W drawn by the initializer`
+
+    Args:
+        initializer: The `keras.initializers.Initializer` that draws, by name, config or
+            instance.
+        conditioner: Name, config or instance of a conditioner.
+        gain: Positive number, or `"kernel_norm"` to keep the Frobenius norm of the draw.
+        unit_axes: Integer or tuple of integers, the axes that index output units: -1 in
+            the kernels of `Dense` and `Conv1D/2D/3D` layers, -2 in those of transposed
+            convolutions.
+
+    Example:
+
+    >>> initializer = ConditionedInitializer("glorot_uniform", gain=2.0)
+    >>> kernel = keras.ops.convert_to_numpy(initializer((3, 4)))
+    >>> print(np.linalg.norm(kernel, axis=0).round(3))
+    [2. 2. 2. 2.]
+    """
+
+    def __init__(
+        self,
+        initializer: Any = "glorot_uniform",
+        conditioner: Any = "row_equilibration",
+        gain: float | str = 1.0,
+        unit_axes: int | tuple[int, ...] = -1,
+    ):
+        self.initializer = keras.initializers.get(initializer)
+        self.conditioner = required_conditioner(conditioner, "ConditionedInitializer")
+        self.gain = standardize_gain(gain, words=("kernel_norm",))
+        self.layout = KernelLayout.of(unit_axes)
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        drawn = self.initializer(shape, dtype=dtype)
+        conditioned = condition(drawn, self.conditioner, self.layout, self.gain)
+        return keras.ops.cast(conditioned, drawn.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "initializer": keras.initializers.serialize(self.initializer),
+            "conditioner": conditioners.serialize(self.conditioner),
+            "gain": self.gain,
+            "unit_axes": list(self.layout.unit_axes),
+        }

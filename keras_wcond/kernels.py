@@ -1,0 +1,262 @@
+"""Kernels as matrices: which axes of which kernel are output units.
+
+The mathematics of conditioning speaks of a matrix with one row per output unit.
+Keras lays kernels out differently for every kind of layer. This module is the only
+place that knows how, and the only one that turns a kernel into matrices and back.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class KernelLayout:
+    """How a kernel is read as one matrix, or as a stack of them, with units as rows.
+
+    Args:
+        unit_axes: Integer or tuple of integers. The kernel's axes that index output
+            units. All other axes together make up the columns.
+        matrix_axes: Integer or tuple of integers, some of `unit_axes`. Axes that index
+            whole matrices instead of rows: in a `DepthwiseConv2D` layer, the channels.
+        blocks: Integer. The number of equal, consecutive slices of the last unit axis
+            that are a matrix each: the groups of a convolution, the gates of an LSTM.
+
+    Example:
+
+    >>> KernelLayout().to_matrices(np.ones((3, 4))).shape  # a Dense kernel
+    (1, 4, 3)
+    >>> KernelLayout(blocks=2).to_matrices(np.ones((3, 3, 8, 6))).shape  # two groups
+    (2, 3, 72)
+    """
+
+    unit_axes: Shape
+    matrix_axes: Shape
+    blocks: int
+
+    def __init__(
+        self,
+        unit_axes: int | Sequence[int] = -1,
+        matrix_axes: int | Sequence[int] = (),
+        blocks: int = 1,
+    ):
+        # The way around frozen fields that the dataclass's own constructor takes.
+        object.__setattr__(self, "unit_axes", _axes("unit_axes", unit_axes))
+        object.__setattr__(self, "matrix_axes", _axes("matrix_axes", matrix_axes))
+        object.__setattr__(self, "blocks", blocks)
+        if not set(self.matrix_axes) <= set(self.unit_axes):
+            raise ValueError(
+                "Expected every one of `matrix_axes` to be one of `unit_axes`. Received: "
+                f"matrix_axes={self.matrix_axes}, unit_axes={self.unit_axes}"
+            )
+        if not isinstance(self.blocks, int) or self.blocks < 1:
+            raise ValueError(
+                f"Expected `blocks` to be a positive integer. Received: blocks={self.blocks}"
+            )
+
+    @classmethod
+    def of(cls, unit_axes: "int | Sequence[int] | KernelLayout") -> "KernelLayout":
+        """The layout itself, or the one whose unit axes are given."""
+        return unit_axes if isinstance(unit_axes, KernelLayout) else cls(unit_axes)
+
+    def to_matrices(self, kernel: Any) -> Any:
+        """The kernel with shape `(matrices, rows, columns)`; a NumPy array stays one."""
+        xp = np if isinstance(kernel, np.ndarray) else ops
+        plan = self._plan(kernel.shape)
+        kernel = xp.transpose(xp.reshape(kernel, plan.split_shape), plan.permutation)
+        return xp.reshape(kernel, plan.stack_shape)
+
+    def from_matrices(self, matrices: Any, shape: Sequence[int]) -> Any:
+        """The kernel of the given shape that `to_matrices` turned into `matrices`."""
+        plan = self._plan(shape)
+        permuted_shape = [plan.split_shape[axis] for axis in plan.permutation]
+        inverse = sorted(range(len(plan.permutation)), key=plan.permutation.__getitem__)
+        kernel = ops.transpose(ops.reshape(matrices, permuted_shape), inverse)
+        return ops.reshape(kernel, tuple(shape))
+
+    def units(self, shape: Sequence[int]) -> Shape:
+        """The sizes of the unit axes of a kernel of this shape, in the kernel's order."""
+        return tuple(shape[axis] for axis in self._unit_axes_within(shape))
+
+    def broadcastable_units(self, shape: Sequence[int]) -> Shape:
+        """The shape in which one number per unit multiplies a kernel of this shape."""
+        unit_axes = self._unit_axes_within(shape)
+        return tuple(size if axis in unit_axes else 1 for axis, size in enumerate(shape))
+
+    def _unit_axes_within(self, shape: Sequence[int]) -> list[int]:
+        rank = len(shape)
+        if any(not -rank <= axis < rank for axis in self.unit_axes):
+            raise ValueError(
+                f"Expected unit axes within the kernel's {rank} axes. Received: "
+                f"unit_axes={self.unit_axes}, kernel.shape={tuple(shape)}. Dense and "
+                "convolution kernels hold their units on axis -1, kernels of transposed "
+                "convolutions on axis -2."
+            )
+        unit_axes = sorted({axis % rank for axis in self.unit_axes})
+        if not unit_axes or len(unit_axes) == rank:
+            missing = "input axis" if unit_axes else "output unit axis"
+            raise ValueError(
+                "Expected a kernel with at least one output unit axis and at least one "
+                f"input axis. Received: kernel.shape={tuple(shape)}, "
+                f"unit_axes={self.unit_axes}, which leaves no {missing}. Biases, scalars "
+                "and other vectors have no rows to condition: leave them out, or name the "
+                "right `unit_axes`."
+            )
+        if shape[unit_axes[-1]] % self.blocks:
+            raise ValueError(
+                f"Expected the last unit axis to divide into {self.blocks} equal blocks. "
+                f"Received: kernel.shape={tuple(shape)}, unit_axes={self.unit_axes}"
+            )
+        return unit_axes
+
+    def _plan(self, shape: Sequence[int]) -> "_Plan":
+        unit_axes, rank = self._unit_axes_within(shape), len(shape)
+        split_axis = unit_axes[-1]
+        # The split axis becomes two: the blocks, then the units of one block.
+        split_shape = list(shape)
+        split_shape[split_axis : split_axis + 1] = [
+            self.blocks,
+            shape[split_axis] // self.blocks,
+        ]
+        matrix_axes = {axis % rank for axis in self.matrix_axes}
+        moved = {axis: axis + (axis >= split_axis) for axis in range(rank)}
+        stack = [moved[axis] for axis in unit_axes if axis in matrix_axes] + [split_axis]
+        rows = [moved[axis] for axis in unit_axes if axis not in matrix_axes]
+        columns = [moved[axis] for axis in range(rank) if axis not in unit_axes]
+        return _Plan(
+            split_shape=tuple(split_shape),
+            permutation=tuple(stack + rows + columns),
+            stack_shape=tuple(
+                math.prod(split_shape[axis] for axis in axes) for axes in (stack, rows, columns)
+            ),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """The reshape, transpose and reshape that lead from one kernel to its matrices."""
+
+    split_shape: Shape
+    permutation: Shape
+    stack_shape: Shape
+
+
+def _axes(name: str, value: Any) -> Shape:
+    axes = (value,) if isinstance(value, int) else value
+    if (
+        not isinstance(axes, (tuple, list))
+        or any(not isinstance(axis, int) or isinstance(axis, bool) for axis in axes)
+        or isinstance(value, bool)
+    ):
+        raise TypeError(
+            f"Expected `{name}` to be an integer or a tuple of integers. Received: "
+            f"{name}={value!r} (of type {type(value).__name__})"
+        )
+    return tuple(axes)
+
+
+def kernel_layouts(layer: keras.layers.Layer) -> dict[str, KernelLayout]:
+    """The layouts of a Keras layer's kernels, by the path of each within the layer.
+
+    Args:
+        layer: A Keras layer. Attention layers have to be built, since only then do
+            they have their projections.
+
+    Returns:
+        A dict from a weight's path within the layer (`"kernel"`, `"query/kernel"`,
+        `"lstm_cell/recurrent_kernel"`) to its `KernelLayout`; empty for a layer without
+        a kernel. An `Embedding` has one row per token vector; whether it should be
+        conditioned at all is for the caller to say.
+
+    Example:
+
+    >>> kernel_layouts(keras.layers.DepthwiseConv2D(3))
+    {'kernel': KernelLayout(unit_axes=(-2, -1), matrix_axes=(-2,), blocks=1)}
+    >>> kernel_layouts(keras.layers.EinsumDense("abc,cde->abde", (None, 2, 8)))
+    {'kernel': KernelLayout(unit_axes=(1, 2), matrix_axes=(), blocks=1)}
+    """
+    for classes, describe in _TABLE:
+        if isinstance(layer, classes):
+            return describe(layer)
+    return {}
+
+
+_layers = keras.layers
+_DEPTHWISE = KernelLayout(unit_axes=(-2, -1), matrix_axes=-2)
+
+
+def _one(layout: KernelLayout, path: str = "kernel"):
+    return lambda layer: {path: layout}
+
+
+def _grouped(layer):
+    return {"kernel": KernelLayout(blocks=layer.groups)}
+
+
+def _separable(layer):
+    return {"depthwise_kernel": _DEPTHWISE, "pointwise_kernel": KernelLayout()}
+
+
+def _gated(gates: int):
+    layout = KernelLayout(blocks=gates)
+    return lambda cell: {"kernel": layout, "recurrent_kernel": layout}
+
+
+def _cell(layer):
+    return _inside(layer.cell)
+
+
+def _einsum(layer):
+    inputs, rest = layer.equation.replace(" ", "").split(",")
+    kernel, outputs = rest.split("->")
+    units = [i for i, axis in enumerate(kernel) if axis in outputs and axis not in inputs]
+    if not units:
+        raise ValueError(
+            "Expected an equation whose kernel has an axis that appears in the output and "
+            f"not in the input. Received: equation={layer.equation!r}. Such a kernel has no "
+            "output units; leave the layer unconditioned."
+        )
+    return {"kernel": KernelLayout(unit_axes=units)}
+
+
+def _projections(layer):
+    if not layer.built:
+        raise ValueError(
+            f"Expected a built {type(layer).__name__}. Received: layer.name={layer.name!r}, "
+            "which is not built yet. Call it, or its `build()`, first."
+        )
+    projections = [v for v in vars(layer).values() if isinstance(v, _layers.EinsumDense)]
+    return {path: layout for p in projections for path, layout in _inside(p).items()}
+
+
+def _inside(sublayer):
+    layouts = kernel_layouts(sublayer)
+    return {f"{sublayer.name}/{path}": layout for path, layout in layouts.items()}
+
+
+# The first match counts: the Keras classes here do not extend one another, except that
+# GRU, LSTM and SimpleRNN are all RNN.
+_TABLE: tuple[tuple[Any, Any], ...] = (
+    (_layers.Dense, _one(KernelLayout())),
+    ((_layers.Conv1D, _layers.Conv2D, _layers.Conv3D), _grouped),
+    (
+        (_layers.Conv1DTranspose, _layers.Conv2DTranspose, _layers.Conv3DTranspose),
+        _one(KernelLayout(unit_axes=-2)),
+    ),
+    ((_layers.DepthwiseConv1D, _layers.DepthwiseConv2D), _one(_DEPTHWISE)),
+    ((_layers.SeparableConv1D, _layers.SeparableConv2D), _separable),
+    (_layers.EinsumDense, _einsum),
+    ((_layers.MultiHeadAttention, _layers.GroupQueryAttention), _projections),
+    (_layers.SimpleRNNCell, _gated(1)),
+    (_layers.GRUCell, _gated(3)),
+    (_layers.LSTMCell, _gated(4)),
+    ((_layers.SimpleRNN, _layers.GRU, _layers.LSTM), _cell),
+    (_layers.Embedding, _one(KernelLayout(unit_axes=0), "embeddings")),
+)

@@ -1,0 +1,251 @@
+import contextlib
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_wcond import conditioners
+from keras_wcond.conditioning import condition, is_kernel_norm
+from keras_wcond.gains import (
+    activation_gain,
+    norm_ratio,
+    standardize_gain,
+    standardize_trainable_gain,
+)
+from keras_wcond.kernels import kernel_layouts
+from keras_wcond.norms import widened
+from keras_wcond.scopes import Substitution, full_precision
+
+_GAIN_ENTRY = "gain"
+
+
+class KernelConditioning(keras.layers.Layer):
+    """What every conditioned layer adds to the Keras layer it extends.
+
+    Mixed into a Keras layer with a `kernel`, it adds the three arguments below, and the
+    layer's own `call` runs inside `conditioned_scope()`, where the conditioned kernel is
+    read in place of the raw one.
+
+    Args:
+        *args: The positional arguments of the Keras layer.
+        kernel_conditioner: None, a name, a config or an instance of a conditioner. None
+            is exactly the plain Keras layer, whatever the gain.
+        gain: What the conditioned kernel is multiplied by. A positive number; `"auto"`
+            for `1/√E[φ(z)²]`, z ~ N(0, 1), of the layer's activation (ReLU √2);
+            `"initial_norm"` for the number that keeps the Frobenius norm the kernel had
+            when it was initialized, a non-trainable weight; `"kernel_norm"` for
+            `‖W‖_F / ‖C(W)‖_F` at every step, with gradient, so that the scale stays the
+            raw kernel's and only the spectrum is conditioned.
+        trainable_gain: None, `"scalar"` for one trainable factor, or `"per_unit"` for one
+            per output unit, a weight that starts at the gain (for `"kernel_norm"`, one
+            that starts at 1 and multiplies it). `"per_unit"` makes row equilibration into
+            weight normalization, and can undo the conditioning.
+        **kwargs: The keyword arguments of the Keras layer.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        kernel_conditioner: Any = "row_equilibration",
+        gain: float | str = 1.0,
+        trainable_gain: str | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(*args, **kwargs)
+        self.kernel_conditioner = conditioners.get(kernel_conditioner)
+        self.gain = standardize_gain(gain, words=("auto", "initial_norm", "kernel_norm"))
+        self.trainable_gain = standardize_trainable_gain(trainable_gain)
+        self.gain_weight = None
+        self._activation_gain = activation_gain(self.activation) if gain == "auto" else None
+
+    def build(self, input_shape: Any) -> None:
+        if self.kernel_conditioner is not None and self.quantization_mode is not None:
+            raise ValueError(
+                "Expected a floating-point dtype policy for a layer with a kernel conditioner. "
+                f"Received: dtype={self.dtype_policy.name!r}, layer.name={self.name!r}. Build "
+                "the layer in floating point, then call `quantize()`, which folds the "
+                "conditioning into the quantized kernel."
+            )
+        super().build(input_shape)
+        self._add_gain_weight()
+
+    def enable_lora(self, *args: Any, **kwargs: Any) -> None:
+        if self.built:
+            # Keras locks the layer against further weights at the end.
+            self._add_gain_weight()
+        super().enable_lora(*args, **kwargs)
+
+    @property
+    def conditioned_kernel(self) -> Any:
+        """The tensor the layer multiplies by: `gain · C(kernel)`, in the compute dtype.
+
+        With LoRA enabled, the conditioned kernel is that of the merged one, C(W + αAB).
+        """
+        return ops.cast(self._full_conditioned_kernel(), self.compute_dtype)
+
+    def conditioned_scope(self) -> Any:
+        """A scope in which the layer reads its conditioned kernel in place of the raw one."""
+        if self.kernel_conditioner is None:
+            return contextlib.nullcontext()
+        return Substitution(self._replacements())
+
+    def fold(self) -> keras.layers.Layer:
+        """The plain Keras layer that computes the same outputs.
+
+        Returns:
+            A new, built layer of the Keras class this one extends, with this layer's name
+            and configuration. Its kernel is the conditioned kernel with gain and LoRA
+            update merged in. This layer is left as it is.
+        """
+        if not self.built:
+            raise ValueError(
+                "Expected a built layer to fold. Received: "
+                f"layer.name={self.name!r}, which is not built yet. Call it, or its "
+                "`build()`, first."
+            )
+        config = super().get_config()
+        for lora_argument in ("lora_rank", "lora_alpha"):
+            config.pop(lora_argument, None)
+        plain = self._plain_class().from_config(config)
+        plain.build_from_config(self.get_build_config())
+        weights: dict[str, Any] = {}
+        super().save_own_variables(weights)
+        if self.kernel_conditioner is not None:
+            weights["0"] = self._full_conditioned_kernel()
+        plain.load_own_variables(weights)
+        plain.trainable = self.trainable
+        return plain
+
+    def quantize(self, mode: Any = None, type_check: bool = True, **kwargs: Any) -> None:
+        """Folds the layer in place and quantizes it; conditioner and gain are gone then."""
+        # Keras refuses subclasses, whose `call` it would bypass. The conditioned classes
+        # themselves are their plain ones once they are folded.
+        kwargs["type_check"] = type_check and KernelConditioning not in type(self).__bases__
+        if self.kernel_conditioner is None:
+            super().quantize(mode, **kwargs)
+            return
+        replacements = self._replacements()
+        originals = [(variable, ops.convert_to_numpy(variable)) for variable, _ in replacements]
+        _assign(replacements)
+        try:
+            super().quantize(mode, **kwargs)
+        except Exception:
+            _assign(originals)
+            raise
+        self.kernel_conditioner, self.gain, self.trainable_gain = None, 1.0, None
+        if self.gain_weight is not None:
+            del self.gain_weight
+            self.gain_weight = None
+
+    def save_own_variables(self, store: Any) -> None:
+        """Stores the raw kernel as the plain layer does, and a gain that is a weight last."""
+        super().save_own_variables(store)
+        if self.gain_weight is not None:
+            store[_GAIN_ENTRY] = self.gain_weight
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads weights of this layer or of the plain one.
+
+        A plain layer's file says nothing of a gain: one that is a weight then starts anew
+        from the loaded kernel.
+        """
+        entries = {key: store[key] for key in store.keys()}  # noqa: SIM118 (no dict)
+        self._check_shapes(entries)
+        if self.gain_weight is not None:
+            # Keras compares the number of entries with that of the layer's variables.
+            entries.setdefault(_GAIN_ENTRY, None)
+        super().load_own_variables(entries)
+        if self.gain_weight is not None:
+            value = entries[_GAIN_ENTRY]
+            if value is None:
+                value = self._initial_gain(self.gain_weight.shape, self.gain_weight.dtype)
+            self.gain_weight.assign(value)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "kernel_conditioner": conditioners.serialize(self.kernel_conditioner),
+            "gain": self.gain,
+            "trainable_gain": self.trainable_gain,
+        }
+
+    @classmethod
+    def _plain_class(cls):
+        return next(base for base in cls.__mro__ if not issubclass(base, KernelConditioning))
+
+    @property
+    def _layout(self):
+        return kernel_layouts(self)["kernel"]
+
+    @property
+    def _raw_kernel(self):
+        # `self.kernel` is a tensor, not the variable, once LoRA is enabled.
+        return next(variable for variable in self.variables if variable.name == "kernel")
+
+    def _replacements(self):
+        replacements = [(self._raw_kernel, self._full_conditioned_kernel())]
+        if self.lora_enabled:
+            # The conditioned kernel holds the low-rank update already.
+            update = self.lora_kernel_b
+            replacements.append((update, ops.zeros(update.shape, dtype=update.dtype)))
+        return replacements
+
+    def _full_conditioned_kernel(self):
+        with full_precision():
+            if self.kernel_conditioner is None:
+                return ops.convert_to_tensor(self.kernel)
+            kernel = self.kernel
+            if self.gain_weight is None:
+                return condition(kernel, self.kernel_conditioner, self._layout, self._base_gain)
+            base_gain = "kernel_norm" if is_kernel_norm(self.gain) else 1.0
+            conditioned = condition(kernel, self.kernel_conditioner, self._layout, base_gain)
+            gain = ops.convert_to_tensor(self.gain_weight)
+            if self.trainable_gain == "per_unit":
+                gain = ops.reshape(gain, self._layout.broadcastable_units(kernel.shape))
+            return conditioned * ops.cast(gain, conditioned.dtype)
+
+    @property
+    def _base_gain(self):
+        return self.gain if self._activation_gain is None else self._activation_gain
+
+    def _add_gain_weight(self):
+        wanted = self.gain == "initial_norm" or self.trainable_gain is not None
+        if self.kernel_conditioner is None or self.gain_weight is not None or not wanted:
+            return
+        per_unit = self.trainable_gain == "per_unit"
+        self.gain_weight = self.add_weight(
+            name="gain",
+            shape=self._layout.units(self.kernel.shape) if per_unit else (),
+            initializer=self._initial_gain,
+            trainable=self.trainable_gain is not None,
+        )
+
+    def _initial_gain(self, shape, dtype):
+        gain = self._base_gain
+        if is_kernel_norm(gain):
+            gain = 1.0
+        elif gain == "initial_norm":
+            with full_precision():
+                kernel = widened(self.kernel)
+                gain = norm_ratio(kernel, self.kernel_conditioner(kernel, self._layout))
+        return ops.ones(shape, dtype) * ops.cast(gain, dtype)
+
+    def _check_shapes(self, entries):
+        if not self.built or self.quantization_mode is not None:
+            return
+        expected = dict(zip(("0", "1"), (self._raw_kernel, self.bias), strict=True))
+        for key, variable in expected.items():
+            received = entries.get(key)
+            if variable is None or received is None or received.shape == variable.shape:
+                continue
+            raise ValueError(
+                f"Expected weights of shape {tuple(variable.shape)} for the {variable.name} of "
+                f"layer {self.name!r}. Received: shape={tuple(received.shape)}. No weight was "
+                "changed. Build the layer for the inputs and units the file was saved with, or "
+                "pass `skip_mismatch=True` to `load_weights()` to leave this layer out."
+            )
+
+
+def _assign(values):
+    for variable, value in values:
+        variable.assign(value)

@@ -1,0 +1,46 @@
+"""Norms that neither overflow nor underflow, with finite gradients at zero."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+SMALLEST_NORMAL = float(np.finfo("float32").tiny)
+
+
+def widened(x: Any) -> Any:
+    """The tensor in float32, or in its own dtype if that is wider."""
+    x = ops.convert_to_tensor(x)
+    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+
+
+def normalized(x: Any, axis: Any) -> Any:
+    """`x / ‖x‖₂` along `axis`; zero, with a zero gradient, where `x` is zero.
+
+    The tensor is divided by its largest magnitude first, so that squares stay in range
+    for every finite input. No gradient passes through that division: the result does
+    not depend on the scale of `x`, so there is none. Vectors whose entries all lie below
+    the smallest normal number of float32 (1.2e-38) count as zero.
+    """
+    scaled, _, is_zero = _divided_by_maximum(x, axis)
+    squares = ops.sum(ops.square(scaled), axis=axis, keepdims=True)
+    # Both branches of `where` are differentiated, so the one not taken must be finite.
+    reciprocal = ops.rsqrt(ops.where(is_zero, 1.0, squares))
+    return scaled * ops.where(is_zero, 0.0, reciprocal)
+
+
+def frobenius_norm(x: Any) -> Any:
+    """`√(Σ x²)` over all axes, as a scalar; its gradient at zero is zero."""
+    scaled, maximum, is_zero = _divided_by_maximum(x, axis=None)
+    squares = ops.where(is_zero, 1.0, ops.sum(ops.square(scaled), keepdims=True))
+    norm = ops.where(is_zero, 0.0, ops.sqrt(squares)) * maximum
+    return ops.reshape(norm, ())
+
+
+def _divided_by_maximum(x, axis):
+    maximum = ops.max(ops.abs(ops.stop_gradient(x)), axis=axis, keepdims=True)
+    # A comparison with NaN is false: non-finite values pass through and stay visible.
+    is_zero = maximum < SMALLEST_NORMAL
+    maximum = ops.where(is_zero, 1.0, maximum)
+    return x / maximum, maximum, is_zero

@@ -1,0 +1,73 @@
+"""How conditioned kernels take the place of raw ones inside a layer's own `call`."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+# Keras offers no public way to read a variable's own value under mixed precision, where
+# `variable.value` is already rounded to the compute dtype. Norms need the full value.
+from keras.src.backend import AutocastScope
+
+
+def full_precision() -> Any:
+    """A scope in which variables are read in the dtype they are stored in."""
+    return AutocastScope(None)
+
+
+class Substitution(keras.StatelessScope):
+    """Scope in which some variables read as other tensors, and all else is as outside.
+
+    This is what conditions any layer: inside the scope, the layer runs its own code and
+    finds the conditioned tensor wherever it reads the raw kernel. The variables
+    themselves are not touched. A plain `keras.StatelessScope` would also hide the values
+    of an enclosing scope (JAX training runs in one) and swallow updates of variables;
+    this one looks up what it does not replace outside, and carries updates out on exit.
+
+    Args:
+        replacements: List of pairs of a variable and the tensor to read in its place.
+
+    Example:
+
+    >>> layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    >>> layer.build((None, 2))
+    >>> with Substitution([(layer.kernel, 5.0 * keras.ops.ones((2, 1)))]):
+    ...     y = layer(np.ones((1, 2)))
+    >>> print(keras.ops.convert_to_numpy(y), keras.ops.convert_to_numpy(layer.kernel[0]))
+    [[10.]] [1.]
+    """
+
+    def __init__(self, replacements: list[tuple[Any, Any]]):
+        super().__init__(initialize_variables=False)
+        with full_precision():
+            for variable, tensor in replacements:
+                # Not `variable.dtype`, which names the compute dtype in a layer's call.
+                dtype = keras.backend.standardize_dtype(variable.value.dtype)
+                self.state_mapping[id(variable)] = ops.cast(tensor, dtype)
+        self.updates: dict[int, tuple[Any, Any]] = {}
+
+    def __enter__(self):
+        super().__enter__()
+        outer = self.original_scope
+        self.collect_losses = outer is not None and outer.collect_losses
+        return self
+
+    def get_current_value(self, variable):
+        value = self.state_mapping.get(id(variable))
+        if value is None and self.original_scope is not None:
+            return self.original_scope.get_current_value(variable)
+        return value
+
+    def add_loss(self, loss):
+        self.original_scope.add_loss(loss)
+
+    def add_update(self, update):
+        variable, value = update
+        self.state_mapping[id(variable)] = value
+        self.updates[id(variable)] = update
+
+    def __exit__(self, exception_type, *args):
+        super().__exit__(exception_type, *args)
+        if exception_type is None:
+            for variable, value in self.updates.values():
+                variable.assign(value)

@@ -151,7 +151,7 @@ class _Plan:
 def _axes(name: str, value: Any) -> Shape:
     axes = (value,) if isinstance(value, int) else value
     if (
-        not isinstance(axes, (tuple, list))
+        not isinstance(axes, (tuple, list, range))
         or any(not isinstance(axis, int) or isinstance(axis, bool) for axis in axes)
         or isinstance(value, bool)
     ):
@@ -167,7 +167,7 @@ def kernel_layouts(layer: keras.layers.Layer) -> dict[str, KernelLayout]:
 
     Args:
         layer: A Keras layer. Attention layers have to be built, since only then do
-            they have their projections.
+            they have their kernels.
 
     Returns:
         A dict from a weight's path within the layer (`"kernel"`, `"query/kernel"`,
@@ -210,7 +210,8 @@ def _gated(gates: int):
 
 
 def _cell(layer):
-    return _inside(layer.cell)
+    layouts = kernel_layouts(layer.cell)
+    return {f"{layer.cell.name}/{path}": layout for path, layout in layouts.items()}
 
 
 def _einsum(layer):
@@ -232,13 +233,15 @@ def _projections(layer):
             f"Expected a built {type(layer).__name__}. Received: layer.name={layer.name!r}, "
             "which is not built yet. Call it, or its `build()`, first."
         )
-    projections = [v for v in vars(layer).values() if isinstance(v, _layers.EinsumDense)]
-    return {path: layout for p in projections for path, layout in _inside(p).items()}
-
-
-def _inside(sublayer):
-    layouts = kernel_layouts(sublayer)
-    return {f"{sublayer.name}/{path}": layout for path, layout in layouts.items()}
+    # Kernels of (inputs, heads, size), and (heads, size, *outputs) at the end.
+    layouts = {}
+    for weight in layer.weights:
+        path = weight.path.removeprefix(f"{layer.path}/")
+        if path == "attention_output/kernel":
+            layouts[path] = KernelLayout(unit_axes=range(2, len(weight.shape)))
+        elif path.endswith("/kernel"):
+            layouts[path] = KernelLayout(unit_axes=(1, 2))
+    return layouts
 
 
 # The first match counts: the Keras classes here do not extend one another, except that

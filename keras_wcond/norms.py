@@ -7,6 +7,8 @@ import numpy as np
 from keras import ops
 
 SMALLEST_NORMAL = float(np.finfo("float32").tiny)
+# Compilers turn division into multiplication by the reciprocal, which has to be normal too.
+LARGEST_DIVISOR = 2.0**125
 
 
 def widened(x: Any) -> Any:
@@ -32,15 +34,17 @@ def normalized(x: Any, axis: Any) -> Any:
 
 def frobenius_norm(x: Any) -> Any:
     """`√(Σ x²)` over all axes, as a scalar; its gradient at zero is zero."""
-    scaled, maximum, is_zero = _divided_by_maximum(x, axis=None)
+    scaled, divisor, is_zero = _divided_by_maximum(x, axis=None)
     squares = ops.where(is_zero, 1.0, ops.sum(ops.square(scaled), keepdims=True))
-    norm = ops.where(is_zero, 0.0, ops.sqrt(squares)) * maximum
+    norm = ops.where(is_zero, 0.0, ops.sqrt(squares)) * divisor
     return ops.reshape(norm, ())
 
 
 def _divided_by_maximum(x, axis):
     maximum = ops.max(ops.abs(ops.stop_gradient(x)), axis=axis, keepdims=True)
-    # A comparison with NaN is false: non-finite values pass through and stay visible.
+    # Comparisons with NaN are false: non-finite values pass through and stay visible.
     is_zero = maximum < SMALLEST_NORMAL
-    maximum = ops.where(is_zero, 1.0, maximum)
-    return x / maximum, maximum, is_zero
+    divisor = ops.where(is_zero, 1.0, maximum)
+    is_large = ops.logical_and(divisor > LARGEST_DIVISOR, divisor < float("inf"))
+    divisor = ops.where(is_large, LARGEST_DIVISOR, divisor)
+    return x / divisor, divisor, is_zero

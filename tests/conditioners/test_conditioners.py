@@ -1,0 +1,97 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_wcond import conditioners
+from keras_wcond.conditioners import Conditioner, RowEquilibration
+from tests.backends import normal, to_numpy
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Power(Conditioner):
+    """A user's own method, with an argument."""
+
+    def __init__(self, exponent=2.0):
+        self.exponent = exponent
+
+    def condition(self, matrices):
+        return keras.ops.power(matrices, self.exponent)
+
+    def get_config(self):
+        return {"exponent": self.exponent}
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    [
+        "row_equilibration",
+        "RowEquilibration",
+        RowEquilibration,
+        RowEquilibration(),
+        conditioners.serialize(RowEquilibration()),
+        {"class_name": "RowEquilibration", "config": {}},
+        {"class_name": "row_equilibration", "config": {}},
+    ],
+)
+def test_get_understands_every_form(identifier):
+    assert conditioners.get(identifier) == RowEquilibration()
+
+
+def test_get_keeps_none_and_instances():
+    instance = RowEquilibration()
+    assert conditioners.get(None) is None
+    assert conditioners.get(instance) is instance
+
+
+@pytest.mark.parametrize("conditioner", [RowEquilibration(), Power(3.0), None])
+def test_config_round_trip(conditioner):
+    config = conditioners.serialize(conditioner)
+    assert conditioners.deserialize(config) == conditioner
+
+
+def test_conditioners_compare_by_config():
+    assert Power(2.0) == Power(2.0)
+    assert Power(2.0) != Power(3.0)
+    assert Power() != RowEquilibration()
+    assert len({Power(2.0), Power(2.0), Power(3.0)}) == 2
+    assert repr(Power(3.0)) == "Power(exponent=3.0)"
+
+
+def test_own_conditioner_sees_one_row_per_unit():
+    kernel = normal(3, 4)
+    np.testing.assert_allclose(to_numpy(Power()(kernel)), kernel**2, rtol=1e-6)
+
+
+def test_unknown_name_is_refused_with_the_nearest_one():
+    message = (
+        r"one of 'row_equilibration'.*Received: 'row_equilibraton'. "
+        r"Did you mean 'row_equilibration'\?"
+    )
+    with pytest.raises(ValueError, match=message):
+        conditioners.get("row_equilibraton")
+    with pytest.raises(ValueError, match=r"Received: 'unheard_of'\.$"):
+        conditioners.get("unheard_of")
+
+
+@pytest.mark.parametrize("identifier", [3, 1.5, [], True, keras.ops.tanh, dict])
+def test_wrong_type_is_refused(identifier):
+    with pytest.raises(TypeError, match=r"Expected a conditioner to be None.*Received: .*of type"):
+        conditioners.get(identifier)
+
+
+def test_own_conditioner_without_a_method_says_what_to_write():
+    class Empty(Conditioner):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r"Empty must implement `condition\(matrices\)`"):
+        Empty()(normal(3, 4))
+
+
+def test_own_conditioner_that_changes_the_shape_is_refused():
+    class Transposing(Conditioner):
+        def condition(self, matrices):
+            return keras.ops.transpose(matrices, (0, 2, 1))
+
+    message = r"Transposing.condition\(\)` to return .* \(1, 4, 3\). Received: \(1, 3, 4\)"
+    with pytest.raises(ValueError, match=message):
+        Transposing()(normal(3, 4))

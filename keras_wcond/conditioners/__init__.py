@@ -2,21 +2,18 @@
 
 import difflib
 import inspect
-import re
 from typing import Any
 
 import keras
 
 from keras_wcond.conditioners.conditioner import Conditioner
 from keras_wcond.conditioners.row_equilibration import RowEquilibration
+from keras_wcond.naming import snake_case
 
 __all__ = ["Conditioner", "RowEquilibration", "deserialize", "get", "serialize"]
 
 _BY_CLASS_NAME = {conditioner.__name__: conditioner for conditioner in (RowEquilibration,)}
-_BY_NAME = {
-    re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower(): conditioner
-    for name, conditioner in _BY_CLASS_NAME.items()
-}
+_BY_NAME = {snake_case(name): conditioner for name, conditioner in _BY_CLASS_NAME.items()}
 
 
 def serialize(conditioner: Conditioner | None) -> dict[str, Any] | None:

@@ -2,10 +2,10 @@ from typing import Any
 
 import keras
 
-from keras_wcond.layers.kernel_conditioning import KernelConditioning
+from keras_wcond.layers.kernel_conditioning import KernelConditioning, register
 
 
-@keras.saving.register_keras_serializable(package="keras_wcond")
+@register
 class ConditionedConv1D(KernelConditioning, keras.layers.Conv1D):
     """`keras.layers.Conv1D` with a conditioned kernel.
 
@@ -50,7 +50,7 @@ class ConditionedConv1D(KernelConditioning, keras.layers.Conv1D):
             return super().call(inputs)
 
 
-@keras.saving.register_keras_serializable(package="keras_wcond")
+@register
 class ConditionedConv2D(KernelConditioning, keras.layers.Conv2D):
     """`keras.layers.Conv2D` with a conditioned kernel.
 
@@ -95,7 +95,7 @@ class ConditionedConv2D(KernelConditioning, keras.layers.Conv2D):
             return super().call(inputs)
 
 
-@keras.saving.register_keras_serializable(package="keras_wcond")
+@register
 class ConditionedConv3D(KernelConditioning, keras.layers.Conv3D):
     """`keras.layers.Conv3D` with a conditioned kernel.
 

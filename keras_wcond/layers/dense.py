@@ -2,10 +2,10 @@ from typing import Any
 
 import keras
 
-from keras_wcond.layers.kernel_conditioning import KernelConditioning
+from keras_wcond.layers.kernel_conditioning import KernelConditioning, register
 
 
-@keras.saving.register_keras_serializable(package="keras_wcond")
+@register
 class ConditionedDense(KernelConditioning, keras.layers.Dense):
     """`keras.layers.Dense` with a conditioned kernel.
 

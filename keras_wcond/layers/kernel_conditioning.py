@@ -13,10 +13,23 @@ from keras_wcond.gains import (
     standardize_trainable_gain,
 )
 from keras_wcond.kernels import kernel_layouts
+from keras_wcond.naming import snake_case
 from keras_wcond.norms import widened
 from keras_wcond.scopes import Substitution, full_precision
 
 _GAIN_ENTRY = "gain"
+
+
+def register(cls: type["KernelConditioning"]) -> type["KernelConditioning"]:
+    """Registers a conditioned layer with Keras, and has it share files with the plain one.
+
+    Keras addresses the weights in a file by the names of classes (`layers/dense_1/vars`),
+    so layers share files only if their classes have the same `__name__`. The class keeps
+    its own name for imports and for Keras' registry, and in the names of its layers.
+    """
+    keras.saving.register_keras_serializable(package="keras_wcond", name=cls.__name__)(cls)
+    cls.__name__ = cls._plain_class().__name__
+    return cls
 
 
 class KernelConditioning(keras.layers.Layer):
@@ -51,6 +64,8 @@ class KernelConditioning(keras.layers.Layer):
         trainable_gain: str | None = None,
         **kwargs: Any,
     ):
+        if kwargs.get("name") is None and _is_our_own(type(self)):
+            kwargs["name"] = _automatic_name(type(self).__qualname__)
         super().__init__(*args, **kwargs)
         self.kernel_conditioner = conditioners.get(kernel_conditioner)
         self.gain = standardize_gain(gain, words=("auto", "initial_norm", "kernel_norm"))
@@ -81,6 +96,7 @@ class KernelConditioning(keras.layers.Layer):
 
         With LoRA enabled, the conditioned kernel is that of the merged one, C(W + αAB).
         """
+        self._require_built()
         return ops.cast(self._full_conditioned_kernel(), self.compute_dtype)
 
     def conditioned_scope(self) -> Any:
@@ -97,12 +113,7 @@ class KernelConditioning(keras.layers.Layer):
             and configuration. Its kernel is the conditioned kernel with gain and LoRA
             update merged in. This layer is left as it is.
         """
-        if not self.built:
-            raise ValueError(
-                "Expected a built layer to fold. Received: "
-                f"layer.name={self.name!r}, which is not built yet. Call it, or its "
-                "`build()`, first."
-            )
+        self._require_built()
         config = super().get_config()
         for lora_argument in ("lora_rank", "lora_alpha"):
             config.pop(lora_argument, None)
@@ -120,7 +131,7 @@ class KernelConditioning(keras.layers.Layer):
         """Folds the layer in place and quantizes it; conditioner and gain are gone then."""
         # Keras refuses subclasses, whose `call` it would bypass. The conditioned classes
         # themselves are their plain ones once they are folded.
-        kwargs["type_check"] = type_check and KernelConditioning not in type(self).__bases__
+        kwargs["type_check"] = type_check and not _is_our_own(type(self))
         if self.kernel_conditioner is None:
             super().quantize(mode, **kwargs)
             return
@@ -168,6 +179,14 @@ class KernelConditioning(keras.layers.Layer):
             "gain": self.gain,
             "trainable_gain": self.trainable_gain,
         }
+
+    def _require_built(self):
+        if not self.built:
+            raise ValueError(
+                "Expected a built layer, which has a kernel. Received: "
+                f"layer.name={self.name!r}, which is not built yet. Call it, or its "
+                "`build()`, first."
+            )
 
     @classmethod
     def _plain_class(cls):
@@ -244,6 +263,18 @@ class KernelConditioning(keras.layers.Layer):
                 "changed. Build the layer for the inputs and units the file was saved with, or "
                 "pass `skip_mismatch=True` to `load_weights()` to leave this layer out."
             )
+
+
+def _is_our_own(cls):
+    """Whether a class is one of the package's, and not a user's subclass of one."""
+    return KernelConditioning in cls.__bases__
+
+
+def _automatic_name(class_name):
+    """A name for a layer by Keras' own count: conditioned_dense, conditioned_dense_1, …"""
+    name = snake_case(class_name)
+    used = keras.backend.get_uid(name) - 1
+    return f"{name}_{used}" if used else name
 
 
 def _assign(values):

@@ -1,0 +1,212 @@
+"""What every conditioned layer promises, whatever it computes."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import keras_wcond
+from keras_wcond.conditioners import RowEquilibration
+from tests.backends import kernel_gradient, normal, to_numpy
+from tests.layers.cases import CASES, every_layer
+from tests.reference import equilibrated
+
+
+@every_layer
+def test_without_conditioner_it_is_the_plain_layer(case):
+    layer, plain = case.layer(kernel_conditioner=None, gain=3.0), case.plain_layer()
+    assert [w.name for w in layer.weights] == [w.name for w in plain.weights]
+    plain.set_weights(layer.get_weights())
+    inputs = case.inputs()
+    np.testing.assert_array_equal(to_numpy(layer(inputs)), to_numpy(plain(inputs)))
+
+
+@every_layer
+@pytest.mark.parametrize("gain", [1.0, 2.5])
+def test_computes_what_the_plain_layer_computes_with_the_conditioned_kernel(case, gain):
+    layer, plain = case.layer(gain=gain), case.plain_layer()
+    kernel, bias = (to_numpy(weight) for weight in layer.weights)
+    plain.set_weights([gain * equilibrated(kernel), bias])
+    inputs = case.inputs()
+    np.testing.assert_allclose(
+        to_numpy(layer(inputs)), to_numpy(plain(inputs)), rtol=1e-5, atol=1e-6
+    )
+
+
+@every_layer
+def test_conditioned_kernel_has_unit_rows_and_the_raw_kernel_is_the_variable(case):
+    layer = case.layer()
+    assert layer.kernel is layer.trainable_variables[0]
+    conditioned = to_numpy(layer.conditioned_kernel)
+    np.testing.assert_allclose(conditioned, equilibrated(to_numpy(layer.kernel)), rtol=1e-5)
+
+
+@every_layer
+@pytest.mark.parametrize("trainable_gain", [None, "per_unit"])
+def test_variables_are_those_of_the_plain_layer_and_a_gain_that_was_asked_for(case, trainable_gain):
+    layer, plain = case.layer(trainable_gain=trainable_gain), case.plain_layer()
+    expected = [weight.name for weight in plain.variables]
+    extra = [] if trainable_gain is None else ["gain"]
+    assert [weight.name for weight in layer.variables] == expected + extra
+
+
+@every_layer
+@pytest.mark.parametrize("gain", [1.0, "initial_norm", "kernel_norm"])
+def test_call_assigns_nothing_and_is_the_same_in_training(case, gain):
+    layer = case.layer(gain=gain, trainable_gain="scalar")
+    before = [to_numpy(variable).copy() for variable in layer.variables]
+    inference = to_numpy(layer(case.inputs()))
+    training = to_numpy(keras.Sequential([layer])(case.inputs(), training=True))
+    np.testing.assert_array_equal(inference, training)
+    for variable, value in zip(layer.variables, before, strict=True):
+        np.testing.assert_array_equal(to_numpy(variable), value)
+
+
+@every_layer
+def test_gradient_in_the_raw_kernel_is_orthogonal_to_each_row(case):
+    layer = case.layer()
+    inputs = case.inputs()
+    upstream = normal(*layer(inputs).shape, seed=1)
+    kernel = to_numpy(layer.kernel).astype("float64").reshape(-1, 4)
+    gradient = kernel_gradient(layer, inputs, upstream).astype("float64").reshape(-1, 4)
+    norms = np.linalg.norm(gradient, axis=0) * np.linalg.norm(kernel, axis=0)
+    assert np.all(norms > 0.0)
+    assert np.all(np.abs(np.sum(gradient * kernel, axis=0)) <= 1e-5 * norms)
+
+
+SHAPES = [(1, 1), (1, 5), (5, 1), (3, 8), (8, 3), (4, 4)]
+# The range of scales in which a product with a kernel entry of [0.5, 1] stays normal.
+POLICIES = {
+    "float32": (30, 1e-5),
+    "mixed_float16": (30, 3e-3),
+    "mixed_bfloat16": (30, 3e-2),
+    "float16": (4, 3e-3),
+    "bfloat16": (30, 3e-2),
+}
+
+
+@given(
+    policy=st.sampled_from(list(POLICIES)),
+    shape=st.sampled_from(SHAPES),
+    data=st.data(),
+)
+def test_scaling_rows_of_the_raw_kernel_leaves_the_outputs(policy, shape, data):
+    largest, tolerance = POLICIES[policy]
+    inputs, units = shape
+    layer = keras_wcond.ConditionedDense(units, dtype=policy)
+    layer.build((None, inputs))
+    seed = data.draw(st.integers(0, 2**16))
+    kernel = np.random.default_rng(seed).uniform(0.5, 1.0, size=shape)
+    exponents = st.lists(st.floats(-largest, largest), min_size=units, max_size=units)
+    scales = 10.0 ** np.array(data.draw(exponents))
+    outputs = []
+    for scaled in (kernel, kernel * scales):
+        layer.kernel.assign(scaled)
+        outputs.append(to_numpy(keras.ops.cast(layer(normal(3, inputs)), "float32")))
+    # With unit rows, rounding moves an output by that part of the input's norm.
+    bound = tolerance * np.linalg.norm(normal(3, inputs), axis=1, keepdims=True)
+    assert np.all(np.abs(outputs[0] - outputs[1]) <= bound)
+
+
+@given(exponents=st.lists(st.floats(-15.0, 15.0), min_size=4, max_size=4))
+def test_scaling_filters_of_the_raw_kernel_leaves_the_outputs(exponents):
+    outputs = []
+    for scales in (1.0, 10.0 ** np.array(exponents)):
+        SCALED.kernel.assign(normal(3, 3, 3, 4) * scales)
+        outputs.append(to_numpy(SCALED(CASES["Conv2D, groups"].inputs())))
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-4, atol=1e-4)
+
+
+SCALED = CASES["Conv2D, groups"].layer()
+
+
+@every_layer
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"gain": 2.5},
+        {"gain": "initial_norm"},
+        {"gain": "kernel_norm"},
+        {"trainable_gain": "per_unit"},
+        {"kernel_conditioner": None},
+        {"use_bias": False},
+        {"dtype": "mixed_bfloat16"},
+    ],
+    ids=str,
+)
+def test_folded_layer_is_plain_and_computes_the_same(case, arguments):
+    layer = case.layer(**arguments)
+    if layer.gain_weight is not None:
+        shape = layer.gain_weight.shape
+        layer.gain_weight.assign(np.arange(2.0, 2.0 + np.prod(shape)).reshape(shape))
+    layer.trainable = False
+    before = layer.get_weights()
+    folded = layer.fold()
+    assert type(folded) is case.plain
+    assert folded.name == layer.name
+    assert not folded.trainable
+    inputs = case.inputs()
+    np.testing.assert_array_equal(
+        to_numpy(keras.ops.cast(folded(inputs), "float32")),
+        to_numpy(keras.ops.cast(layer(inputs), "float32")),
+    )
+    for weight, value in zip(layer.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+@every_layer
+def test_unbuilt_layer_has_no_conditioned_kernel(case):
+    layer = case.conditioned(**case.arguments, name="unbuilt")
+    message = r"Expected a built layer.*Received: layer.name='unbuilt'.*`build\(\)`, first"
+    with pytest.raises(ValueError, match=message):
+        _ = layer.conditioned_kernel
+    with pytest.raises(ValueError, match=message):
+        layer.fold()
+
+
+@every_layer
+def test_norms_are_taken_of_the_full_kernel_under_mixed_precision(case):
+    """Rows that float16 cannot hold are conditioned all the same."""
+    layer = case.layer(dtype="mixed_float16")
+    layer.kernel.assign(1e-15 * normal(*layer.kernel.shape))
+    assert keras.backend.standardize_dtype(layer.conditioned_kernel.dtype) == "float16"
+    conditioned = to_numpy(layer.conditioned_kernel).astype("float64")
+    np.testing.assert_allclose(
+        conditioned, equilibrated(to_numpy(layer.kernel)), rtol=1e-2, atol=1e-3
+    )
+    assert np.any(to_numpy(layer(case.inputs())) != 0.0)
+
+
+@every_layer
+def test_regularizer_sees_the_raw_kernel(case):
+    layer = case.layer(kernel_regularizer=keras.regularizers.L2(0.5))
+    layer(case.inputs())
+    expected = 0.5 * np.sum(to_numpy(layer.kernel).astype("float64") ** 2)
+    np.testing.assert_allclose(float(to_numpy(layer.losses[0])), expected, rtol=1e-5)
+
+
+def test_masks_pass_through():
+    model = keras.Sequential([keras.layers.Masking(), keras_wcond.ConditionedDense(4)])
+    inputs = normal(2, 5, 3)
+    inputs[:, 3:] = 0.0
+    mask = to_numpy(model(inputs)._keras_mask)
+    np.testing.assert_array_equal(mask, [[True] * 3 + [False] * 2] * 2)
+
+
+@every_layer
+def test_instances_and_configs_serve_as_conditioner(case):
+    for conditioner in (RowEquilibration(), {"class_name": "RowEquilibration", "config": {}}):
+        assert case.layer(kernel_conditioner=conditioner).kernel_conditioner == RowEquilibration()
+    with pytest.raises(ValueError, match="Expected the name of a conditioner"):
+        case.layer(kernel_conditioner="no_such_method")
+
+
+def test_non_finite_weights_stay_visible():
+    layer = CASES["Dense"].layer()
+    kernel = to_numpy(layer.kernel).copy()
+    kernel[1, 2] = np.nan
+    layer.kernel.assign(kernel)
+    outputs = to_numpy(layer(CASES["Dense"].inputs()))
+    np.testing.assert_array_equal(np.isnan(outputs), [[False, False, True, False]] * 2)

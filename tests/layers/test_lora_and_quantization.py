@@ -1,0 +1,137 @@
+"""LoRA conditions the merged kernel; quantizing folds first."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_wcond
+from tests.backends import normal, to_numpy
+from tests.layers.cases import CASES, every_layer
+from tests.reference import equilibrated
+
+SETTINGS = [
+    {},
+    {"gain": 2.0},
+    {"gain": "initial_norm"},
+    {"gain": "kernel_norm"},
+    {"trainable_gain": "per_unit"},
+]
+every_setting = pytest.mark.parametrize("setting", SETTINGS, ids=str)
+
+
+def with_lora(case, **setting):
+    layer = case.layer(**setting)
+    layer.enable_lora(2, lora_alpha=3)
+    layer.lora_kernel_b.assign(normal(*layer.lora_kernel_b.shape))
+    return layer
+
+
+@every_layer
+def test_effective_kernel_is_the_conditioned_merged_kernel(case):
+    layer = with_lora(case)
+    update = to_numpy(layer.lora_kernel_a) @ to_numpy(layer.lora_kernel_b)
+    raw = to_numpy(next(weight for weight in layer.weights if weight.name == "kernel"))
+    merged = raw + 3 / 2 * update
+    np.testing.assert_allclose(to_numpy(layer.conditioned_kernel), equilibrated(merged), rtol=1e-4)
+
+
+@every_layer
+@every_setting
+def test_lora_layer_computes_what_its_folded_plain_layer_computes(case, setting):
+    layer = with_lora(case, **setting)
+    folded = layer.fold()
+    assert type(folded) is case.plain
+    assert not folded.lora_enabled
+    inputs = case.inputs()
+    np.testing.assert_array_equal(to_numpy(layer(inputs)), to_numpy(folded(inputs)))
+
+
+@every_layer
+def test_lora_argument_and_training(case):
+    layer = case.conditioned(**case.arguments, lora_rank=2, gain="initial_norm")
+    model = keras.Sequential([keras.Input(case.input_shape), layer, keras.layers.Flatten()])
+    names = {weight.name for weight in layer.trainable_weights}
+    assert names == {"bias", "lora_kernel_a", "lora_kernel_b"}
+    before = [to_numpy(weight).copy() for weight in layer.weights]
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    inputs = case.inputs()
+    model.fit(inputs, normal(*model(inputs).shape, seed=3), epochs=2, verbose=0)
+    for weight, value in zip(layer.weights, before, strict=True):
+        assert np.any(to_numpy(weight) != value) == weight.trainable, weight.name
+
+
+@every_setting
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+@pytest.mark.parametrize("lora", [False, True])
+def test_quantized_layer_equals_the_quantized_folded_plain_layer(setting, mode, lora):
+    case = CASES["Dense"]
+    layer = with_lora(case, **setting) if lora else case.layer(**setting)
+    folded = layer.fold()
+    layer.quantize(mode)
+    folded.quantize(mode)
+    inputs = case.inputs()
+    np.testing.assert_array_equal(to_numpy(layer(inputs)), to_numpy(folded(inputs)))
+    assert layer.kernel_conditioner is None
+    assert "gain" not in [weight.name for weight in layer.weights]
+
+
+def test_model_quantizes_and_survives_saving(tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras_wcond.ConditionedDense(16, activation="relu", gain="initial_norm"),
+            keras_wcond.ConditionedDense(4, trainable_gain="scalar"),
+        ]
+    )
+    inputs = normal(5, 8)
+    exact = to_numpy(model(inputs))
+    model.quantize("int8")
+    quantized = model.predict(inputs, verbose=0)
+    assert 0.0 < np.max(np.abs(quantized - exact)) < 0.05
+    model.save(tmp_path / "int8.keras")
+    loaded = keras.models.load_model(tmp_path / "int8.keras")
+    assert [layer.quantization_mode for layer in loaded.layers] == ["int8", "int8"]
+    np.testing.assert_array_equal(loaded.predict(inputs, verbose=0), quantized)
+
+
+def test_setting_a_quantized_policy_folds_too():
+    case = CASES["Dense"]
+    layer = case.layer(gain=2.0)
+    folded = layer.fold()
+    layer.dtype_policy = folded.dtype_policy = "int8_from_float32"
+    inputs = case.inputs()
+    np.testing.assert_array_equal(to_numpy(layer(inputs)), to_numpy(folded(inputs)))
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "Dense"])
+def test_failed_quantization_leaves_the_layer_as_it_was(name):
+    """Keras has no quantized convolutions."""
+    layer = CASES[name].layer(gain="initial_norm")
+    inputs, before = CASES[name].inputs(), layer.get_weights()
+    outputs = to_numpy(layer(inputs))
+    with pytest.raises(NotImplementedError):
+        layer.quantize("int8")
+    for weight, value in zip(layer.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+    np.testing.assert_array_equal(to_numpy(layer(inputs)), outputs)
+
+
+def test_subclass_is_refused_as_keras_does():
+    class Doubled(keras_wcond.ConditionedDense):
+        pass
+
+    layer = Doubled(4)
+    layer.build((None, 3))
+    before = to_numpy(layer.kernel).copy()
+    with pytest.raises(NotImplementedError):
+        layer.quantize("int8")
+    np.testing.assert_array_equal(to_numpy(layer.kernel), before)
+    layer.quantize("int8", type_check=False)
+    assert layer.quantization_mode == "int8"
+
+
+def test_conditioned_layer_cannot_be_built_quantized():
+    layer = keras_wcond.ConditionedDense(4, dtype="int8_from_float32")
+    message = r"floating-point dtype policy.*Received: dtype='int8_from_float32'.*quantize\(\)"
+    with pytest.raises(ValueError, match=message):
+        layer.build((None, 3))

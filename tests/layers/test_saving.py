@@ -1,0 +1,194 @@
+"""Files and copies: the raw kernel is kept exactly, and so is what the layer computes."""
+
+import copy
+import pickle
+
+import keras
+import numpy as np
+import pytest
+
+import keras_wcond
+from tests.backends import normal, to_numpy
+from tests.layers.cases import CASES, every_layer
+
+GAINS = {
+    "fixed": {"gain": 2.0},
+    "initial_norm": {"gain": "initial_norm"},
+    "trained": {"gain": "auto", "trainable_gain": "per_unit"},
+    "trained, initial_norm": {"gain": "initial_norm", "trainable_gain": "scalar"},
+}
+every_gain = pytest.mark.parametrize("gain", GAINS.values(), ids=GAINS.keys())
+
+
+def model_of(layer, case):
+    return keras.Sequential([keras.Input(case.input_shape), layer, keras.layers.Flatten()])
+
+
+def moved(layer):
+    """The layer with weights as training might leave them, off their initial values."""
+    for seed, variable in enumerate(layer.variables):
+        variable.assign(variable + 0.5 * np.abs(normal(*variable.shape, seed=seed)))
+    return layer
+
+
+def through_file(layer, case, tmp_path):
+    model_of(layer, case).save(tmp_path / "model.keras")
+    return keras.models.load_model(tmp_path / "model.keras").layers[0]
+
+
+def through_clone(layer, case, tmp_path):
+    model = model_of(layer, case)
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    return clone.layers[0]
+
+
+def through_config(layer, case, tmp_path):
+    twin = type(layer).from_config(layer.get_config())
+    twin.build((None, *case.input_shape))
+    twin.set_weights(layer.get_weights())
+    return twin
+
+
+def through_weights(layer, case, tmp_path):
+    model_of(layer, case).save_weights(tmp_path / "model.weights.h5")
+    twin = model_of(type(layer).from_config(layer.get_config()), case)
+    twin.load_weights(tmp_path / "model.weights.h5")
+    return twin.layers[0]
+
+
+def through_pickle(layer, case, tmp_path):
+    return pickle.loads(pickle.dumps(layer))
+
+
+def through_deepcopy(layer, case, tmp_path):
+    return copy.deepcopy(layer)
+
+
+@every_layer
+@every_gain
+@pytest.mark.parametrize(
+    "way",
+    [
+        through_file,
+        through_clone,
+        through_config,
+        through_weights,
+        through_pickle,
+        through_deepcopy,
+    ],
+)
+def test_copies_keep_the_raw_kernel_and_the_outputs(case, gain, way, tmp_path):
+    layer = moved(case.layer(**gain))
+    twin = way(layer, case, tmp_path)
+    assert type(twin) is type(layer)
+    assert twin is not layer
+    assert twin.get_config() == {**layer.get_config(), "name": twin.name}
+    np.testing.assert_array_equal(to_numpy(twin.kernel), to_numpy(layer.kernel))
+    inputs = case.inputs()
+    np.testing.assert_array_equal(to_numpy(twin(inputs)), to_numpy(layer(inputs)))
+
+
+@every_layer
+@every_gain
+def test_plain_weights_load_into_the_conditioned_layer(case, gain, tmp_path):
+    plain = case.plain_layer(kernel_initializer="he_normal", bias_initializer="normal")
+    model_of(plain, case).save_weights(tmp_path / "plain.weights.h5")
+    layer = case.conditioned(**case.arguments, **gain)
+    model_of(layer, case).load_weights(tmp_path / "plain.weights.h5")
+    np.testing.assert_array_equal(to_numpy(layer.kernel), to_numpy(plain.kernel))
+    np.testing.assert_array_equal(to_numpy(layer.bias), to_numpy(plain.bias))
+    # As a layer that was initialized with these weights would be.
+    expected = case.conditioned(
+        **case.arguments, **gain, kernel_initializer=lambda shape, dtype: plain.kernel + 0.0
+    )
+    expected.build((None, *case.input_shape))
+    np.testing.assert_allclose(
+        to_numpy(layer.conditioned_kernel), to_numpy(expected.conditioned_kernel), rtol=1e-6
+    )
+
+
+@every_layer
+def test_conditioned_weights_load_into_the_plain_layer(case, tmp_path):
+    layer = moved(case.layer())
+    model_of(layer, case).save_weights(tmp_path / "conditioned.weights.h5")
+    plain = case.plain(**case.arguments)
+    model_of(plain, case).load_weights(tmp_path / "conditioned.weights.h5")
+    for ours, theirs in zip(layer.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
+def test_files_of_whole_models_are_shared_with_plain_ones(tmp_path, suffix):
+    """Plain and conditioned layers side by side, all of one shape."""
+
+    def model(hidden):
+        kinds = [hidden, keras.layers.Dense, hidden, keras.layers.Dense]
+        layers = [kind(3, kernel_initializer="normal") for kind in kinds]
+        return keras.Sequential([keras.Input((3,)), *layers])
+
+    path = tmp_path / f"model{suffix}"
+    for kinds in ("plain to conditioned", "conditioned to plain"):
+        source, target = model(keras.layers.Dense), model(keras_wcond.ConditionedDense)
+        if kinds == "conditioned to plain":
+            source, target = target, source
+        source.save(path) if suffix == ".keras" else source.save_weights(path)
+        target.load_weights(path)
+        for ours, theirs in zip(target.get_weights(), source.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_layers_are_told_apart_by_name_and_registered_by_their_own():
+    keras.utils.clear_session()
+    layers = [keras_wcond.ConditionedConv2D(4, 3), keras_wcond.ConditionedConv2D(4, 3)]
+    assert [layer.name for layer in layers] == ["conditioned_conv2d", "conditioned_conv2d_1"]
+    config = keras.layers.serialize(layers[0])
+    assert config["registered_name"] == "keras_wcond>ConditionedConv2D"
+    assert type(keras.layers.deserialize(config)) is keras_wcond.ConditionedConv2D
+
+
+def test_gain_that_is_a_weight_is_not_lost_in_a_plain_layer(tmp_path):
+    """The plain layer has no place for it, so the file is refused; folding is the way."""
+    case = CASES["Dense"]
+    model_of(case.layer(gain="initial_norm"), case).save_weights(tmp_path / "gain.weights.h5")
+    plain = model_of(case.plain(**case.arguments), case)
+    with pytest.raises(ValueError, match="expected 2 variables"):
+        plain.load_weights(tmp_path / "gain.weights.h5")
+
+
+@every_layer
+def test_weights_of_another_shape_are_refused_and_nothing_is_changed(case, tmp_path):
+    other = case.conditioned(**{**case.arguments, next(iter(case.arguments)): 8})
+    model_of(other, case).save_weights(tmp_path / "other.weights.h5")
+    layer = case.layer(name="mine")
+    before = layer.get_weights()
+    message = r"Expected weights of shape .*4\) for the kernel of layer 'mine'. Received: .*8\)"
+    with pytest.raises(ValueError, match=message):
+        model_of(layer, case).load_weights(tmp_path / "other.weights.h5")
+    for weight, value in zip(layer.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+def test_lora_is_merged_on_saving_and_computes_the_same(tmp_path):
+    case = CASES["Dense"]
+    layer = case.layer(gain="kernel_norm")
+    layer.enable_lora(2)
+    layer.lora_kernel_b.assign(normal(*layer.lora_kernel_b.shape))
+    model_of(layer, case).save_weights(tmp_path / "lora.weights.h5")
+    merged = case.conditioned(**case.arguments, gain="kernel_norm")
+    model_of(merged, case).load_weights(tmp_path / "lora.weights.h5")
+    inputs = case.inputs()
+    np.testing.assert_allclose(to_numpy(merged(inputs)), to_numpy(layer(inputs)), rtol=1e-5)
+
+
+def test_user_subclass_survives_saving(tmp_path):
+    @keras.saving.register_keras_serializable(package="tests")
+    class Doubled(keras_wcond.ConditionedDense):
+        def call(self, inputs, training=None):
+            return 2.0 * super().call(inputs, training=training)
+
+    layer = Doubled(4, gain="initial_norm")
+    layer.build((None, 3))
+    loaded = through_file(layer, CASES["Dense"], tmp_path)
+    inputs = CASES["Dense"].inputs()
+    np.testing.assert_array_equal(to_numpy(loaded(inputs)), to_numpy(layer(inputs)))

@@ -3,6 +3,11 @@
 import keras
 import numpy as np
 import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+# The README's examples run in order, as one program.
+pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["README.md"]).pytest()
 
 
 def pytest_configure():

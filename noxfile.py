@@ -1,0 +1,58 @@
+"""Every check, each in an environment of its own: `nox --list` tells what there is."""
+
+import nox
+
+BACKENDS = {"tensorflow": "tensorflow-cpu", "jax": "jax", "torch": "torch"}
+LOWEST_KERAS = "keras==3.11.0"
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["lint", "tests", "lowest"]
+
+each_backend = nox.parametrize("backend", BACKENDS, ids=list(BACKENDS))
+
+
+def install(session, backend, extra, constraints="constraints.txt"):
+    """The package with one extra, and one backend and no other."""
+    session.install("--constraint", constraints, BACKENDS[backend], f".[{extra}]")
+    session.env.update(KERAS_BACKEND=backend, TF_CPP_MIN_LOG_LEVEL="3")
+
+
+@nox.session
+@each_backend
+def tests(session, backend):
+    """The test suite on one backend: nox -s 'tests(jax)' -- -k gradient."""
+    install(session, backend, "examples,test")
+    session.run("pytest", "--numprocesses", "2", *session.posargs)
+
+
+@nox.session
+def lowest(session):
+    """The test suite on the lowest version of Keras that the package declares."""
+    install(session, "torch", "examples,test")
+    session.install("--constraint", "constraints.txt", "--no-deps", LOWEST_KERAS)
+    session.run("pytest", "--numprocesses", "2", *session.posargs)
+
+
+@nox.session
+@each_backend
+def quickstart(session, backend):
+    """The quickstart example on one backend: nox -s 'quickstart(jax)'."""
+    install(session, backend, "examples")
+    session.run("python", "examples/quickstart.py", *session.posargs)
+
+
+@nox.session
+@each_backend
+def interchange(session, backend):
+    """Writes the file by which the tests check that backends read each other's models."""
+    install(session, backend, "test")
+    session.run("python", "-m", "tests.interchange")
+
+
+@nox.session
+def lint(session):
+    """Style and types."""
+    session.install("--constraint", "constraints.txt", "ruff", "mypy", "keras", "numpy")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("mypy")

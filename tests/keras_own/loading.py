@@ -1,0 +1,23 @@
+"""Keras' own layer tests, from the installed wheel, with our classes in the plain ones' place."""
+
+import importlib
+import types
+from unittest import mock
+
+import keras.src.testing  # noqa: F401 (its imports must not see the classes below)
+from keras.src import layers
+
+import keras_wcond
+
+
+def keras_tests(module: str, *names: str) -> types.ModuleType:
+    """A test module of Keras in which `layers.Dense` is our `ConditionedDense`, and so on.
+
+    The classes are in place while the module is imported, when its decorators collect
+    parameters, and afterwards in its own `layers` only.
+    """
+    replaced = {name: getattr(keras_wcond, f"Conditioned{name}") for name in names}
+    with mock.patch.multiple(layers, **replaced):
+        tests = importlib.import_module(f"keras.src.layers.{module}")
+        tests.layers = types.SimpleNamespace(**vars(layers))
+    return tests

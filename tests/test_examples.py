@@ -1,0 +1,32 @@
+"""The examples run as a user runs them, for a few steps."""
+
+import pathlib
+import subprocess
+import sys
+
+import keras
+import pytest
+
+QUICKSTART = pathlib.Path(__file__).parents[1] / "examples" / "quickstart.py"
+
+
+def run(*arguments):
+    command = [sys.executable, str(QUICKSTART), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("backends", [(), ("--backends", keras.backend.backend())])
+def test_quickstart_trains_and_reports(tmp_path, backends):
+    output = run("--epochs", 1, "--repeats", 2, "--depth", 2, "--output", tmp_path, *backends)
+    for expected in ("plain, unit", "conditioned", keras.backend.backend(), "train loss", "→"):
+        assert expected in output
+    table = (tmp_path / "quickstart.md").read_text(encoding="utf-8")
+    assert f"keras {keras.__version__}" in table
+    assert "--epochs 1 --repeats 2" in table
+    assert (tmp_path / "quickstart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_quickstart_explains_itself():
+    text = run("--help")
+    for expected in ("plain, unit", "--backends", "--output", "KERAS_BACKEND"):
+        assert expected in text

@@ -1,0 +1,57 @@
+"""Files written on one backend compute the same on the others."""
+
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from tests import interchange
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def committed(backend):
+    """The path of the file that this backend wrote."""
+    path = interchange.DATA / f"{backend}.keras"
+    with zipfile.ZipFile(path) as archive:
+        written_by = json.loads(archive.read("metadata.json"))["keras_version"]
+    if version(keras.__version__) < version(written_by):
+        pytest.skip(f"Keras {keras.__version__} does not read files of Keras {written_by}")
+    return path
+
+
+def version(text):
+    return tuple(int(part) for part in text.split(".")[:2])
+
+
+@pytest.mark.parametrize("writer", BACKENDS)
+def test_file_of_every_backend_computes_the_same_here(writer):
+    loaded = keras.models.load_model(committed(writer))
+    outputs = loaded.predict(interchange.inputs(), verbose=0)
+    expected = np.load(interchange.DATA / f"{writer}.npz")["outputs"]
+    assert np.max(np.abs(outputs - expected)) <= 1e-5 * np.max(np.abs(expected))
+
+
+def test_file_written_now_is_the_one_the_others_read(tmp_path):
+    """Ties the committed files to today's code: the same weights, and the same outputs."""
+    model = interchange.model()
+    model.save(tmp_path / "model.keras")
+    written = keras.models.load_model(tmp_path / "model.keras")
+    earlier = keras.models.load_model(committed(keras.backend.backend()))
+    for ours, theirs in zip(written.variables, earlier.variables, strict=True):
+        assert ours.name == theirs.name
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(ours), keras.ops.convert_to_numpy(theirs)
+        )
+    np.testing.assert_array_equal(
+        written.predict(interchange.inputs(), verbose=0),
+        model.predict(interchange.inputs(), verbose=0),
+    )
+
+
+def test_config_written_now_is_the_one_the_others_read(tmp_path):
+    earlier = keras.models.load_model(committed(keras.backend.backend()))
+    for ours, theirs in zip(interchange.model().layers, earlier.layers, strict=True):
+        assert {**ours.get_config(), "name": ""} == {**theirs.get_config(), "name": ""}

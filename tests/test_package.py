@@ -1,0 +1,61 @@
+"""Promises about the package as a whole: what it imports, exports and says of itself."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import keras_wcond
+
+PACKAGE = pathlib.Path(keras_wcond.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path):
+    """The modules that a source file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_module_imports_a_backend(path):
+    allowed = {"keras", "keras_wcond", "ml_dtypes", "numpy"} | sys.stdlib_module_names
+    assert {name.split(".")[0] for name in imported(path)} <= allowed
+
+
+def test_private_parts_of_keras_are_reached_in_one_place():
+    reaching = {
+        path.name for path in MODULES for name in imported(path) if name.startswith("keras.src")
+    }
+    assert reaching == {"scopes.py"}
+
+
+def test_nothing_asks_which_backend_is_in_force():
+    calls = [
+        f"{path.name}:{node.lineno}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr == "backend"
+        if not (isinstance(node.value, ast.Name) and node.value.id == "keras")
+    ]
+    assert calls == []
+
+
+def test_import_works_in_a_fresh_process_and_exports_what_it_lists():
+    code = "import keras_wcond as k; print(*(n for n in k.__all__ if not hasattr(k, n)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""
+
+
+def test_every_public_name_is_documented():
+    for name in keras_wcond.__all__:
+        assert getattr(keras_wcond, name).__doc__, name
+
+
+def test_types_are_shipped():
+    assert (PACKAGE / "py.typed").exists()

@@ -8,7 +8,7 @@ LOWEST_KERAS = "keras==3.11.0"
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lint", "tests", "lowest"]
 
-each_backend = nox.parametrize("backend", list(BACKENDS))
+each_backend = nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
 
 
 def install(session, backend, extra, constraints="constraints.txt"):

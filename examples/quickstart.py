@@ -1,17 +1,20 @@
 """Train plain and conditioned networks on real scanned digits, and look at both.
 
-Three networks of the same shape classify the 1,797 digits that scikit-learn ships:
+Four networks of the same shape classify the 1,797 digits that scikit-learn ships:
 
-  plain         Dense layers with Keras' default initialization
-  plain, unit   the same, initialized at the scale the conditioned network starts with
-  conditioned   ConditionedDense hidden layers: rows of one norm at every step
+  plain                    Dense layers with Keras' default initialization
+  plain, unit rows         the same, started with rows of the norm that suits the activation
+  conditioned, same start  ConditionedDense layers, which keep rows at that norm at every
+                           step, started as the very network above
+  conditioned              ConditionedDense layers with Keras' default initialization
 
-The middle one is there because row equilibration changes the scale of weights as well as
-their spectrum: only what the conditioned network does better than *it* is conditioning.
-All three run with the same optimizer and learning rate. That shows the tool at work; it is
-no comparison of methods, for which each would have to be tuned on its own.
+From the first to the second only the scale at the start changes; from there to the third
+only the conditioning; from there to the fourth the rate at which the weights learn, which
+goes with the ratio of effective to raw kernel. One learning rate serves all four: that
+shows the tool at work, and is no comparison of methods, each of which would have to be
+tuned on its own.
 
-Prints a table and saves it with a picture. The Keras backend is the one KERAS_BACKEND or
+Prints tables and saves them with a picture. The Keras backend is the one KERAS_BACKEND or
 keras.json names; --backends compares backends.
 """
 
@@ -28,7 +31,7 @@ import sys
 import tempfile
 import time
 
-NETWORKS = ("plain", "plain, unit", "conditioned")
+NETWORKS = ("plain", "plain, unit rows", "conditioned, same start", "conditioned")
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
@@ -45,7 +48,7 @@ def load_digits():
 
 
 def build(network, options):
-    """One of the three networks: tanh layers of one width and a last layer, plain in all.
+    """One of the four networks: tanh layers of one width and a last layer, plain in all.
 
     Unit rows would bound the logits of a last layer.
     """
@@ -54,14 +57,16 @@ def build(network, options):
     import keras_wcond
     from keras_wcond.gains import activation_gain
 
+    gain = activation_gain(keras.activations.tanh)
+
     def hidden():
-        if network == "conditioned":
-            return keras_wcond.ConditionedDense(options.width, activation="tanh", gain="auto")
-        initializer = "glorot_uniform"
-        if network == "plain, unit":
-            gain = activation_gain(keras.activations.tanh)
-            initializer = keras_wcond.ConditionedInitializer(initializer, gain=gain)
-        return keras.layers.Dense(options.width, activation="tanh", kernel_initializer=initializer)
+        arguments = {"units": options.width, "activation": "tanh"}
+        if network in ("plain, unit rows", "conditioned, same start"):
+            # A new one for every layer: an initializer draws the same values each time.
+            arguments["kernel_initializer"] = keras_wcond.ConditionedInitializer(gain=gain)
+        if network.startswith("plain"):
+            return keras.layers.Dense(**arguments)
+        return keras_wcond.ConditionedDense(**arguments, gain="auto")
 
     layers = [hidden() for _ in range(options.depth)]
     return keras.Sequential([keras.Input((64,)), *layers, keras.layers.Dense(10)])
@@ -218,7 +223,7 @@ def draw(results, path):
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    colors = dict(zip(NETWORKS, ("tab:gray", "tab:orange", "tab:blue"), strict=True))
+    colors = dict(zip(NETWORKS, ("tab:gray", "tab:orange", "tab:cyan", "tab:blue"), strict=True))
     styles = ("-", "--", ":")
     figure, (losses, values) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for result, style in zip(results, styles, strict=False):

@@ -22,7 +22,10 @@ def condition(
     """
     kernel = widened(kernel)
     conditioned = conditioner(kernel, layout)
-    return conditioned * (norm_ratio(kernel, conditioned) if is_kernel_norm(gain) else gain)
+    if is_kernel_norm(gain):
+        return conditioned * norm_ratio(kernel, conditioned)
+    is_one = isinstance(gain, float) and gain == 1.0
+    return conditioned if is_one else conditioned * gain
 
 
 def is_kernel_norm(gain: Any) -> bool:

@@ -14,7 +14,9 @@ class ConditionedInitializer(keras.initializers.Initializer):
     """Conditions what another initializer draws, at the start and never again.
 
     With `gain`, it also starts a plain layer at the scale of a conditioned one, which is
-    the baseline that tells the effect of conditioning from the effect of scale.
+    the baseline that tells the effect of conditioning from the effect of scale. As with
+    Keras' own initializers, one instance draws the same values whenever it is called: give
+    every layer an instance of its own.
 
     `W₀ = gain · C(W),  W drawn by the initializer`
 

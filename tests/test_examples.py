@@ -18,7 +18,7 @@ def run(*arguments):
 @pytest.mark.parametrize("backends", [(), ("--backends", keras.backend.backend())])
 def test_quickstart_trains_and_reports(tmp_path, backends):
     output = run("--epochs", 1, "--repeats", 2, "--depth", 2, "--output", tmp_path, *backends)
-    for expected in ("plain, unit", "conditioned", keras.backend.backend(), "train loss", "→"):
+    for expected in ("plain, unit rows", "conditioned", keras.backend.backend(), "train loss", "→"):
         assert expected in output
     table = (tmp_path / "quickstart.md").read_text(encoding="utf-8")
     assert f"keras {keras.__version__}" in table
@@ -28,5 +28,5 @@ def test_quickstart_trains_and_reports(tmp_path, backends):
 
 def test_quickstart_explains_itself():
     text = run("--help")
-    for expected in ("plain, unit", "--backends", "--output", "KERAS_BACKEND"):
+    for expected in ("plain, unit rows", "--backends", "--output", "KERAS_BACKEND"):
         assert expected in text

@@ -2,7 +2,8 @@ from typing import Any
 
 import keras
 
-from keras_wcond.layers.kernel_conditioning import KernelConditioning, register
+from keras_wcond.layers.file_sharing import register
+from keras_wcond.layers.kernel_conditioning import KernelConditioning
 
 
 @register

@@ -13,26 +13,12 @@ from keras_wcond.gains import (
     standardize_trainable_gain,
 )
 from keras_wcond.kernels import kernel_layouts
-from keras_wcond.naming import snake_case
+from keras_wcond.layers.file_sharing import FileSharing, automatic_name, is_our_own
 from keras_wcond.norms import widened
 from keras_wcond.scopes import Substitution, full_precision
 
-_GAIN_ENTRY = "gain"
 
-
-def register(cls: type["KernelConditioning"]) -> type["KernelConditioning"]:
-    """Registers a conditioned layer with Keras, and has it share files with the plain one.
-
-    Keras addresses the weights in a file by the names of classes (`layers/dense_1/vars`),
-    so layers share files only if their classes have the same `__name__`. The class keeps
-    its own name for imports and for Keras' registry, and in the names of its layers.
-    """
-    keras.saving.register_keras_serializable(package="keras_wcond", name=cls.__name__)(cls)
-    cls.__name__ = cls._plain_class().__name__
-    return cls
-
-
-class KernelConditioning(keras.layers.Layer):
+class KernelConditioning(FileSharing):
     """What every conditioned layer adds to the Keras layer it extends.
 
     Mixed into a Keras layer with a `kernel`, it adds the three arguments below, and the
@@ -64,8 +50,8 @@ class KernelConditioning(keras.layers.Layer):
         trainable_gain: str | None = None,
         **kwargs: Any,
     ):
-        if kwargs.get("name") is None and _is_our_own(type(self)):
-            kwargs["name"] = _automatic_name(type(self).__qualname__)
+        if kwargs.get("name") is None and is_our_own(type(self)):
+            kwargs["name"] = automatic_name(type(self).__qualname__)
         super().__init__(*args, **kwargs)
         self.kernel_conditioner = conditioners.get(kernel_conditioner)
         self.gain = standardize_gain(gain, words=("auto", "initial_norm", "kernel_norm"))
@@ -117,10 +103,11 @@ class KernelConditioning(keras.layers.Layer):
         config = super().get_config()
         for lora_argument in ("lora_rank", "lora_alpha"):
             config.pop(lora_argument, None)
-        plain = self._plain_class().from_config(config)
+        plain_class = self.plain_class()
+        plain = plain_class.from_config(config)
         plain.build_from_config(self.get_build_config())
         weights: dict[str, Any] = {}
-        super().save_own_variables(weights)
+        plain_class.save_own_variables(self, weights)
         if self.kernel_conditioner is not None:
             weights["0"] = self._full_conditioned_kernel()
         plain.load_own_variables(weights)
@@ -131,12 +118,12 @@ class KernelConditioning(keras.layers.Layer):
         """Folds the layer in place and quantizes it; conditioner and gain are gone then."""
         # Keras refuses subclasses, whose `call` it would bypass. The conditioned classes
         # themselves are their plain ones once they are folded.
-        kwargs["type_check"] = type_check and not _is_our_own(type(self))
+        kwargs["type_check"] = type_check and not is_our_own(type(self))
         if self.kernel_conditioner is None:
             super().quantize(mode, **kwargs)
             return
         replacements = self._replacements()
-        originals = [(variable, ops.convert_to_numpy(variable)) for variable, _ in replacements]
+        originals = [(variable, variable.numpy()) for variable, _ in replacements]
         _assign(replacements)
         try:
             super().quantize(mode, **kwargs)
@@ -147,30 +134,6 @@ class KernelConditioning(keras.layers.Layer):
         if self.gain_weight is not None:
             del self.gain_weight
             self.gain_weight = None
-
-    def save_own_variables(self, store: Any) -> None:
-        """Stores the raw kernel as the plain layer does, and a gain that is a weight last."""
-        super().save_own_variables(store)
-        if self.gain_weight is not None:
-            store[_GAIN_ENTRY] = self.gain_weight
-
-    def load_own_variables(self, store: Any) -> None:
-        """Loads weights of this layer or of the plain one.
-
-        A plain layer's file says nothing of a gain: one that is a weight then starts anew
-        from the loaded kernel.
-        """
-        entries = {key: store[key] for key in store.keys()}  # noqa: SIM118 (no dict)
-        self._check_shapes(entries)
-        if self.gain_weight is not None:
-            # Keras compares the number of entries with that of the layer's variables.
-            entries.setdefault(_GAIN_ENTRY, None)
-        super().load_own_variables(entries)
-        if self.gain_weight is not None:
-            value = entries[_GAIN_ENTRY]
-            if value is None:
-                value = self._initial_gain(self.gain_weight.shape, self.gain_weight.dtype)
-            self.gain_weight.assign(value)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -188,21 +151,12 @@ class KernelConditioning(keras.layers.Layer):
                 "`build()`, first."
             )
 
-    @classmethod
-    def _plain_class(cls):
-        return next(base for base in cls.__mro__ if not issubclass(base, KernelConditioning))
-
     @property
     def _layout(self):
         return kernel_layouts(self)["kernel"]
 
-    @property
-    def _raw_kernel(self):
-        # `self.kernel` is a tensor, not the variable, once LoRA is enabled.
-        return next(variable for variable in self.variables if variable.name == "kernel")
-
     def _replacements(self):
-        replacements = [(self._raw_kernel, self._full_conditioned_kernel())]
+        replacements = [(self._kernel_variable, self._full_conditioned_kernel())]
         if self.lora_enabled:
             # The conditioned kernel holds the low-rank update already.
             update = self.lora_kernel_b
@@ -248,33 +202,6 @@ class KernelConditioning(keras.layers.Layer):
                 kernel = widened(self.kernel)
                 gain = norm_ratio(kernel, self.kernel_conditioner(kernel, self._layout))
         return ops.ones(shape, dtype) * ops.cast(gain, dtype)
-
-    def _check_shapes(self, entries):
-        if not self.built or self.quantization_mode is not None:
-            return
-        expected = dict(zip(("0", "1"), (self._raw_kernel, self.bias), strict=True))
-        for key, variable in expected.items():
-            received = entries.get(key)
-            if variable is None or received is None or received.shape == variable.shape:
-                continue
-            raise ValueError(
-                f"Expected weights of shape {tuple(variable.shape)} for the {variable.name} of "
-                f"layer {self.name!r}. Received: shape={tuple(received.shape)}. No weight was "
-                "changed. Build the layer for the inputs and units the file was saved with, or "
-                "pass `skip_mismatch=True` to `load_weights()` to leave this layer out."
-            )
-
-
-def _is_our_own(cls):
-    """Whether a class is one of the package's, and not a user's subclass of one."""
-    return KernelConditioning in cls.__bases__
-
-
-def _automatic_name(class_name):
-    """A name for a layer by Keras' own count: conditioned_dense, conditioned_dense_1, …"""
-    name = snake_case(class_name)
-    used = keras.backend.get_uid(name) - 1
-    return f"{name}_{used}" if used else name
 
 
 def _assign(values):

@@ -169,6 +169,17 @@ def test_weights_of_another_shape_are_refused_and_nothing_is_changed(case, tmp_p
         np.testing.assert_array_equal(weight, value)
 
 
+def test_gain_of_another_shape_is_refused_and_nothing_is_changed(tmp_path):
+    case = CASES["Dense"]
+    model_of(case.layer(trainable_gain="scalar"), case).save_weights(tmp_path / "m.weights.h5")
+    layer = case.layer(trainable_gain="per_unit")
+    before = layer.get_weights()
+    with pytest.raises(ValueError, match=r"Expected weights of shape \(4,\) for the gain of layer"):
+        model_of(layer, case).load_weights(tmp_path / "m.weights.h5")
+    for weight, value in zip(layer.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
 def test_lora_is_merged_on_saving_and_computes_the_same(tmp_path):
     case = CASES["Dense"]
     layer = case.layer(gain="kernel_norm")

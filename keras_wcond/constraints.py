@@ -48,7 +48,7 @@ class WeightConditioning(keras.constraints.Constraint):
     ):
         self.conditioner = required_conditioner(conditioner, "WeightConditioning")
         self.gain = standardize_gain(gain, words=("kernel_norm",))
-        self.layout = KernelLayout.of(unit_axes)
+        self.layout = KernelLayout(unit_axes)
 
     def __call__(self, w: Any) -> Any:
         conditioned = condition(w, self.conditioner, self.layout, self.gain)

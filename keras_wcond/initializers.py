@@ -47,7 +47,7 @@ class ConditionedInitializer(keras.initializers.Initializer):
         self.initializer = keras.initializers.get(initializer)
         self.conditioner = required_conditioner(conditioner, "ConditionedInitializer")
         self.gain = standardize_gain(gain, words=("kernel_norm",))
-        self.layout = KernelLayout.of(unit_axes)
+        self.layout = KernelLayout(unit_axes)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         drawn = self.initializer(shape, dtype=dtype)

@@ -1,6 +1,6 @@
 """How a conditioned layer and the plain layer it extends read each other's files."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 
@@ -10,7 +10,10 @@ _GAIN_ENTRY = "gain"
 _PACKAGE = "keras_wcond"
 
 
-def register(cls: type["FileSharing"]) -> type["FileSharing"]:
+_Class = TypeVar("_Class", bound=type)
+
+
+def register(cls: _Class) -> _Class:
     """Registers a conditioned layer with Keras, and has it share files with the plain one.
 
     Keras addresses the weights in a file by the names of classes (`layers/dense_1/vars`),
@@ -18,8 +21,13 @@ def register(cls: type["FileSharing"]) -> type["FileSharing"]:
     its own name for imports and for Keras' registry, and in the names of its layers.
     """
     keras.saving.register_keras_serializable(package=_PACKAGE, name=cls.__name__)(cls)
-    cls.__name__ = cls.plain_class().__name__
+    cls.__name__ = plain_class(cls).__name__
     return cls
+
+
+def plain_class(cls: type) -> Any:
+    """The Keras layer that a conditioned layer extends."""
+    return next(base for base in cls.__mro__ if not issubclass(base, FileSharing))
 
 
 def is_our_own(cls: type) -> bool:
@@ -62,11 +70,6 @@ class FileSharing(keras.layers.Layer):
             if value is None:
                 value = self._initial_gain(self.gain_weight.shape, self.gain_weight.dtype)
             self.gain_weight.assign(value)
-
-    @classmethod
-    def plain_class(cls) -> type[keras.layers.Layer]:
-        """The Keras layer that this one extends."""
-        return next(base for base in cls.__mro__ if not issubclass(base, FileSharing))
 
     @property
     def _kernel_variable(self):

@@ -13,7 +13,12 @@ from keras_wcond.gains import (
     standardize_trainable_gain,
 )
 from keras_wcond.kernels import kernel_layouts
-from keras_wcond.layers.file_sharing import FileSharing, automatic_name, is_our_own
+from keras_wcond.layers.file_sharing import (
+    FileSharing,
+    automatic_name,
+    is_our_own,
+    plain_class,
+)
 from keras_wcond.norms import widened
 from keras_wcond.scopes import Substitution, full_precision
 
@@ -103,11 +108,11 @@ class KernelConditioning(FileSharing):
         config = super().get_config()
         for lora_argument in ("lora_rank", "lora_alpha"):
             config.pop(lora_argument, None)
-        plain_class = self.plain_class()
-        plain = plain_class.from_config(config)
+        keras_class = plain_class(type(self))
+        plain = keras_class.from_config(config)
         plain.build_from_config(self.get_build_config())
         weights: dict[str, Any] = {}
-        plain_class.save_own_variables(self, weights)
+        keras_class.save_own_variables(self, weights)
         if self.kernel_conditioner is not None:
             weights["0"] = self._full_conditioned_kernel()
         plain.load_own_variables(weights)

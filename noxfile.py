@@ -29,7 +29,7 @@ def tests(session, backend):
 def lowest(session):
     """The test suite on the lowest version of Keras that the package declares."""
     install(session, "torch", "examples,test")
-    session.install("--constraint", "constraints.txt", "--no-deps", LOWEST_KERAS)
+    session.install("--no-deps", LOWEST_KERAS)
     session.run("pytest", "--numprocesses", "2", *session.posargs)
 
 

@@ -66,6 +66,8 @@ def test_auto_gain_needs_an_elementwise_activation(name):
         ValueError, match=rf"Received: activation={name}.*Pass a number as the gain"
     ):
         ConditionedDense(4, activation=name, gain="auto")
+    plain = ConditionedDense(4, activation=name, gain="auto", kernel_conditioner=None)
+    assert plain(normal(2, 3)).shape == (2, 4)
 
 
 def test_auto_gain_needs_a_finite_moment():

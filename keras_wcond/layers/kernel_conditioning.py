@@ -35,7 +35,8 @@ class KernelConditioning(FileSharing):
         kernel_conditioner: None, a name, a config or an instance of a conditioner. None
             is exactly the plain Keras layer, whatever the gain.
         gain: What the conditioned kernel is multiplied by. A positive number; `"auto"`
-            for `1/√E[φ(z)²]`, z ~ N(0, 1), of the layer's activation (ReLU √2);
+            for `1/√E[φ(z)²]`, z ~ N(0, 1), of the activation φ the layer is created with
+            (ReLU √2);
             `"initial_norm"` for the number that keeps the Frobenius norm the kernel had
             when it was initialized, a non-trainable weight; `"kernel_norm"` for
             `‖W‖_F / ‖C(W)‖_F` at every step, with gradient, so that the scale stays the
@@ -62,7 +63,8 @@ class KernelConditioning(FileSharing):
         self.gain = standardize_gain(gain, words=("auto", "initial_norm", "kernel_norm"))
         self.trainable_gain = standardize_trainable_gain(trainable_gain)
         self.gain_weight = None
-        self._activation_gain = activation_gain(self.activation) if gain == "auto" else None
+        needs_gain = gain == "auto" and self.kernel_conditioner is not None
+        self._activation_gain = activation_gain(self.activation) if needs_gain else None
 
     def build(self, input_shape: Any) -> None:
         if self.kernel_conditioner is not None and self.quantization_mode is not None:

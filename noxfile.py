@@ -3,7 +3,7 @@
 import nox
 
 BACKENDS = {"tensorflow": "tensorflow-cpu", "jax": "jax", "torch": "torch"}
-LOWEST_KERAS = "keras==3.11.0"
+LOWEST_KERAS = "keras==3.12.0"
 
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lint", "tests", "lowest"]

@@ -223,7 +223,9 @@ def draw(results, path):
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    colors = dict(zip(NETWORKS, ("tab:gray", "tab:orange", "tab:cyan", "tab:blue"), strict=True))
+    # Curves that lie on one another stay visible by their widths.
+    colors = dict(zip(NETWORKS, ("tab:gray", "tab:orange", "black", "tab:blue"), strict=True))
+    widths = dict(zip(NETWORKS, (2, 6, 2.5, 1.5), strict=True)) if len(results) == 1 else {}
     styles = ("-", "--", ":")
     figure, (losses, values) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for result, style in zip(results, styles, strict=False):
@@ -231,6 +233,7 @@ def draw(results, path):
             runs = of_network(result, network)
             label = network if len(results) == 1 else f"{network} ({result['backend']})"
             look = {"color": colors[network], "linestyle": style, "label": label}
+            look["linewidth"] = widths.get(network, 1.5)
             curves = np.array([run["losses"] for run in runs])
             epochs = np.arange(1, curves.shape[1] + 1)
             losses.plot(epochs, curves.mean(axis=0), **look)
@@ -241,9 +244,11 @@ def draw(results, path):
             spectra = np.array([run["end"][middle]["effective"]["singular_values"] for run in runs])
             values.plot(np.arange(1, spectra.shape[1] + 1), spectra.mean(axis=0), **look)
     losses.set(yscale="log", xlabel="epoch", ylabel="training loss")
+    losses.xaxis.get_major_locator().set_params(integer=True)
     losses.set_title("Training loss: mean, and range over seeds", fontsize=11)
-    values.set(yscale="log", xlabel="index", ylabel="singular value")
-    values.set_title(f"Kernel of hidden layer {middle + 1} after training", fontsize=11)
+    values.set(yscale="log", xlabel="index, largest first", ylabel="singular value")
+    title = f"Effective kernel of hidden layer {middle + 1} after training, mean over seeds"
+    values.set_title(title, fontsize=11)
     for axes in (losses, values):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

@@ -89,16 +89,19 @@ def test_non_finite_entries_make_their_row_nan_and_no_other(value):
     np.testing.assert_allclose(conditioned[:, [0, 2]], equilibrated(kernel[:, [0, 2]]), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("dtype", "largest"), [("float16", 6e4), ("bfloat16", 3e38)])
+@pytest.mark.parametrize(
+    ("dtype", "largest", "epsilon"), [("float16", 6e4, 2.0**-10), ("bfloat16", 3e38, 2.0**-7)]
+)
 @pytest.mark.parametrize("position", ["near the largest", "near the smallest"])
-def test_half_precision_neither_overflows_nor_underflows(dtype, largest, position):
+def test_half_precision_kernels_are_computed_in_float32(dtype, largest, epsilon, position):
+    """No overflow, no underflow, and no rounding but that of the result."""
     scale = largest if position == "near the largest" else 8.0 / largest
     kernel = keras.ops.cast(scale * np.linspace(0.5, 1.0, 600).reshape(200, 3), dtype)
     conditioned = RowEquilibration()(kernel)
     assert keras.backend.standardize_dtype(conditioned.dtype) == dtype
     conditioned = to_numpy(keras.ops.cast(conditioned, "float32"))
     reference = equilibrated(to_numpy(keras.ops.cast(kernel, "float32")))
-    np.testing.assert_allclose(conditioned, reference, rtol=1e-2)
+    np.testing.assert_allclose(conditioned, reference, rtol=0.6 * epsilon)
 
 
 def test_van_der_sluis_bound():

@@ -118,7 +118,6 @@ class KernelConditioning(FileSharing):
         if self.kernel_conditioner is not None:
             weights["0"] = self._full_conditioned_kernel()
         plain.load_own_variables(weights)
-        plain.trainable = self.trainable
         return plain
 
     def quantize(self, mode: Any = None, type_check: bool = True, **kwargs: Any) -> None:

@@ -247,7 +247,7 @@ def draw(results, path):
     losses.xaxis.get_major_locator().set_params(integer=True)
     losses.set_title("Training loss: mean, and range over seeds", fontsize=11)
     values.set(yscale="log", xlabel="index, largest first", ylabel="singular value")
-    title = f"Effective kernel of hidden layer {middle + 1} after training, mean over seeds"
+    title = f"Effective kernel of hidden layer {middle + 1}, after training"
     values.set_title(title, fontsize=11)
     for axes in (losses, values):
         axes.grid(alpha=0.3)

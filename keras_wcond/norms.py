@@ -12,9 +12,11 @@ LARGEST_DIVISOR = 2.0**125
 
 
 def widened(x: Any) -> Any:
-    """The tensor in float32, or in its own dtype if that is wider."""
+    """The tensor in float32, or in float64 if that is its own dtype."""
     x = ops.convert_to_tensor(x)
-    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+    # Keras' `result_type` makes float32 of the two, unless its `floatx` is float64.
+    is_double = keras.backend.standardize_dtype(x.dtype) == "float64"
+    return ops.cast(x, "float64" if is_double else "float32")
 
 
 def normalized(x: Any, axis: Any) -> Any:

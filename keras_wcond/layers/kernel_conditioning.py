@@ -104,7 +104,8 @@ class KernelConditioning(FileSharing):
         Returns:
             A new, built layer of the Keras class this one extends, with this layer's name
             and configuration. Its kernel is the conditioned kernel with gain and LoRA
-            update merged in. This layer is left as it is.
+            update merged in. This layer is left as it is. The outputs are the same, except
+            for a quantized layer with LoRA, whose merged kernel Keras quantizes anew.
         """
         self._require_built()
         config = super().get_config()

@@ -27,6 +27,18 @@ def test_dense_agrees_with_numpy(shape, units):
     assert_close(outputs, inputs @ (2.0 * equilibrated(kernel)) + bias)
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="JAX has no float64 unless jax_enable_x64 is set"
+)
+@pytest.mark.parametrize("gain", [2.0, "kernel_norm"])
+def test_float64_kernels_are_conditioned_in_float64(gain):
+    layer = keras_wcond.ConditionedDense(4, gain=gain, dtype="float64")
+    layer.build((None, 3))
+    kernel = to_numpy(layer.kernel)
+    scale = np.linalg.norm(kernel) / 2.0 if gain == "kernel_norm" else gain
+    assert_close(layer.conditioned_kernel, scale * equilibrated(kernel), tolerance=1e-14)
+
+
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ LARGEST_DIVISOR = 2.0**125
 
 
 def widened(x: Any) -> Any:
-    """The tensor in float32, or in float64 if that is its own dtype."""
-    x = ops.convert_to_tensor(x)
+    """The tensor or variable in float32, or in float64 if that is its own dtype."""
+    # Not the variable's own `dtype`, which is `floatx` where autocasting is switched off.
+    x = x.value if isinstance(x, keras.Variable) else ops.convert_to_tensor(x)
     # Keras' `result_type` makes float32 of the two, unless its `floatx` is float64.
     is_double = keras.backend.standardize_dtype(x.dtype) == "float64"
     return ops.cast(x, "float64" if is_double else "float32")

@@ -90,7 +90,9 @@ class KernelConditioning(FileSharing):
         With LoRA enabled, the conditioned kernel is that of the merged one, C(W + αAB).
         """
         self._require_built()
-        return ops.cast(self._full_conditioned_kernel(), self.compute_dtype)
+        plain = self.kernel_conditioner is None
+        kernel = self.kernel if plain else self._full_conditioned_kernel()
+        return ops.cast(kernel, self.compute_dtype)
 
     def conditioned_scope(self) -> Any:
         """A scope in which the layer reads its conditioned kernel in place of the raw one."""
@@ -172,14 +174,12 @@ class KernelConditioning(FileSharing):
 
     def _full_conditioned_kernel(self):
         with full_precision():
-            if self.kernel_conditioner is None:
-                return ops.convert_to_tensor(self.kernel)
             kernel = self.kernel
             if self.gain_weight is None:
                 return condition(kernel, self.kernel_conditioner, self._layout, self._base_gain)
             base_gain = "kernel_norm" if is_kernel_norm(self.gain) else 1.0
             conditioned = condition(kernel, self.kernel_conditioner, self._layout, base_gain)
-            gain = ops.convert_to_tensor(self.gain_weight)
+            gain = widened(self.gain_weight)
             if self.trainable_gain == "per_unit":
                 gain = ops.reshape(gain, self._layout.broadcastable_units(kernel.shape))
             return conditioned * ops.cast(gain, conditioned.dtype)

@@ -103,6 +103,17 @@ def test_setting_a_quantized_policy_folds_too():
     np.testing.assert_array_equal(to_numpy(layer(inputs)), to_numpy(folded(inputs)))
 
 
+def test_quantized_layer_folds_into_a_quantized_plain_layer():
+    case = CASES["Dense"]
+    layer = case.layer(gain="initial_norm")
+    layer.quantize("int8")
+    folded = layer.fold()
+    assert type(folded) is case.plain
+    assert folded.quantization_mode == "int8"
+    inputs = case.inputs()
+    np.testing.assert_array_equal(to_numpy(folded(inputs)), to_numpy(layer(inputs)))
+
+
 @pytest.mark.parametrize("name", [name for name in CASES if name != "Dense"])
 def test_failed_quantization_leaves_the_layer_as_it_was(name):
     """Keras has no quantized convolutions."""

@@ -16,6 +16,7 @@ from keras_wcond.kernels import kernel_layouts
 from keras_wcond.layers.file_sharing import (
     FileSharing,
     automatic_name,
+    computes_as_its_plain_class,
     is_our_own,
     plain_class,
 )
@@ -36,9 +37,8 @@ class KernelConditioning(FileSharing):
             is exactly the plain Keras layer, whatever the gain.
         gain: What the conditioned kernel is multiplied by. A positive number; `"auto"`
             for `1/√E[φ(z)²]`, z ~ N(0, 1), of the activation φ the layer is created with
-            (ReLU √2);
-            `"initial_norm"` for the number that keeps the Frobenius norm the kernel had
-            when it was initialized, a non-trainable weight; `"kernel_norm"` for
+            (ReLU √2); `"initial_norm"` for the number that keeps the Frobenius norm the
+            kernel had when it was initialized, a non-trainable weight; `"kernel_norm"` for
             `‖W‖_F / ‖C(W)‖_F` at every step, with gradient, so that the scale stays the
             raw kernel's and only the spectrum is conditioned.
         trainable_gain: None, `"scalar"` for one trainable factor, or `"per_unit"` for one
@@ -110,6 +110,13 @@ class KernelConditioning(FileSharing):
             for a quantized layer with LoRA, whose merged kernel Keras quantizes anew.
         """
         self._require_built()
+        if not computes_as_its_plain_class(type(self)):
+            raise ValueError(
+                "Expected a layer whose `call` is that of the conditioned layer it extends, "
+                "since only such a layer has a plain one to fold into. Received: "
+                f"layer.name={self.name!r} of type {type(self).__qualname__}, which has a "
+                "`call` of its own. Move what it adds to a layer around it."
+            )
         config = super().get_config()
         for lora_argument in ("lora_rank", "lora_alpha"):
             config.pop(lora_argument, None)

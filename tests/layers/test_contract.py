@@ -156,6 +156,22 @@ def test_folded_layer_is_plain_and_computes_the_same(case, arguments):
         np.testing.assert_array_equal(weight, value)
 
 
+def test_subclass_folds_only_if_it_computes_the_same():
+    class Renamed(keras_wcond.ConditionedDense):
+        pass
+
+    class Doubled(keras_wcond.ConditionedDense):
+        def call(self, inputs, training=None):
+            return 2.0 * super().call(inputs, training=training)
+
+    inputs = CASES["Dense"].inputs()
+    renamed, doubled = Renamed(4), Doubled(4, name="mine")
+    outputs, _ = renamed(inputs), doubled(inputs)
+    np.testing.assert_array_equal(to_numpy(renamed.fold()(inputs)), to_numpy(outputs))
+    with pytest.raises(ValueError, match=r"Received: layer.name='mine' of type .*Doubled, which"):
+        doubled.fold()
+
+
 @every_layer
 def test_unbuilt_layer_has_no_conditioned_kernel(case):
     layer = case.conditioned(**case.arguments, name="unbuilt")

@@ -10,24 +10,49 @@ from keras_wcond.diagnostics import (
 )
 from keras_wcond.initializers import ConditionedInitializer
 from keras_wcond.layers import (
+    Conditioned,
     ConditionedConv1D,
+    ConditionedConv1DTranspose,
     ConditionedConv2D,
+    ConditionedConv2DTranspose,
     ConditionedConv3D,
+    ConditionedConv3DTranspose,
     ConditionedDense,
+    ConditionedDepthwiseConv1D,
+    ConditionedDepthwiseConv2D,
+    ConditionedEinsumDense,
+    ConditionedGroupQueryAttention,
+    ConditionedMultiHeadAttention,
+    ConditionedSeparableConv1D,
+    ConditionedSeparableConv2D,
 )
+from keras_wcond.models import condition_model, fold_model
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Conditioned",
     "ConditionedConv1D",
+    "ConditionedConv1DTranspose",
     "ConditionedConv2D",
+    "ConditionedConv2DTranspose",
     "ConditionedConv3D",
+    "ConditionedConv3DTranspose",
     "ConditionedDense",
+    "ConditionedDepthwiseConv1D",
+    "ConditionedDepthwiseConv2D",
+    "ConditionedEinsumDense",
+    "ConditionedGroupQueryAttention",
     "ConditionedInitializer",
+    "ConditionedMultiHeadAttention",
+    "ConditionedSeparableConv1D",
+    "ConditionedSeparableConv2D",
     "WeightConditioning",
+    "condition_model",
     "condition_number",
     "conditioners",
     "effective_condition_number",
+    "fold_model",
     "singular_values",
     "stable_rank",
 ]

@@ -171,9 +171,10 @@ def kernel_layouts(layer: keras.layers.Layer) -> dict[str, KernelLayout]:
 
     Returns:
         A dict from a weight's path within the layer (`"kernel"`, `"query/kernel"`,
-        `"lstm_cell/recurrent_kernel"`) to its `KernelLayout`; empty for a layer without
-        a kernel. An `Embedding` has one row per token vector; whether it should be
-        conditioned at all is for the caller to say.
+        `"lstm_cell/recurrent_kernel"`) to its `KernelLayout`; empty for a layer without a
+        kernel, or with an `EinsumDense` kernel without an axis of its own in the output. An
+        `Embedding` has one row per token vector; whether it should be conditioned at all is
+        for the caller to say.
 
     Example:
 
@@ -210,7 +211,15 @@ def _gated(gates: int):
 
 
 def _cell(layer):
-    layouts = kernel_layouts(layer.cell)
+    return _within_cell(layer, kernel_layouts(layer.cell))
+
+
+def _convolutional_cell(layer):
+    # The cell's class is not public, so that only its layer can be recognized.
+    return _within_cell(layer, _gated(4)(layer.cell))
+
+
+def _within_cell(layer, layouts):
     return {f"{layer.cell.name}/{path}": layout for path, layout in layouts.items()}
 
 
@@ -218,13 +227,8 @@ def _einsum(layer):
     inputs, rest = layer.equation.replace(" ", "").split(",")
     kernel, outputs = rest.split("->")
     units = [i for i, axis in enumerate(kernel) if axis in outputs and axis not in inputs]
-    if not units:
-        raise ValueError(
-            "Expected an equation whose kernel has an axis that appears in the output and "
-            f"not in the input. Received: equation={layer.equation!r}. Such a kernel has no "
-            "output units; leave the layer unconditioned."
-        )
-    return {"kernel": KernelLayout(unit_axes=units)}
+    # Without such an axis the kernel only weighs its inputs: it has no output units.
+    return {"kernel": KernelLayout(unit_axes=units)} if units else {}
 
 
 def _projections(layer):
@@ -261,5 +265,6 @@ _TABLE: tuple[tuple[Any, Any], ...] = (
     (_layers.GRUCell, _gated(3)),
     (_layers.LSTMCell, _gated(4)),
     ((_layers.SimpleRNN, _layers.GRU, _layers.LSTM), _cell),
+    ((_layers.ConvLSTM1D, _layers.ConvLSTM2D, _layers.ConvLSTM3D), _convolutional_cell),
     (_layers.Embedding, _one(KernelLayout(unit_axes=0), "embeddings")),
 )

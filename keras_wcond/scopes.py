@@ -5,14 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-# Keras offers no public way to read a variable's own value under mixed precision, where
-# `variable.value` is already rounded to the compute dtype. Norms need the full value.
-from keras.src.backend import AutocastScope
-
-
-def full_precision() -> Any:
-    """A scope in which variables are read in the dtype they are stored in."""
-    return AutocastScope(None)
+from keras_wcond.internals import full_precision
 
 
 class Substitution(keras.StatelessScope):

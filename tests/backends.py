@@ -28,16 +28,20 @@ def gradient(function, array):
     return to_numpy(x.grad)
 
 
-def kernel_gradient(layer, inputs, upstream):
-    """The gradient in the raw kernel of Σ upstream · layer(inputs)."""
-    others = [variable.value for variable in layer.trainable_variables[1:]]
+def kernel_gradient(layer, inputs, upstream, kernel=None):
+    """The gradient in a raw kernel (the first one) of Σ upstream · layer(inputs)."""
+    trainable = layer.trainable_variables
+    values = [variable.value for variable in trainable]
+    index = 0 if kernel is None else next(i for i, v in enumerate(trainable) if v is kernel)
     non_trainable = [variable.value for variable in layer.non_trainable_variables]
+    inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
 
     def loss(kernel):
-        outputs, _ = layer.stateless_call([kernel, *others], non_trainable, inputs)
+        changed = [*values[:index], kernel, *values[index + 1 :]]
+        outputs, _ = layer.stateless_call(changed, non_trainable, *inputs)
         return keras.ops.sum(keras.ops.multiply(outputs, upstream))
 
-    return gradient(loss, to_numpy(layer.kernel))
+    return gradient(loss, to_numpy(values[index]))
 
 
 def normal(*shape, seed=0, dtype="float32"):

@@ -13,6 +13,20 @@ def equilibrated(kernel, unit_axis=-1):
     return kernel / np.where(norms == 0.0, 1.0, norms)
 
 
+def row_norms(kernel, axes):
+    """Norms of the units of a kernel whose axes are told by letters: `"hwui->u"`."""
+    letters, units = axes.split("->")
+    kernel = np.asarray(kernel, "float64")
+    return np.sqrt(np.einsum(f"{letters},{letters}->{units}", kernel, kernel))
+
+
+def equilibrated_along(kernel, axes):
+    """Row equilibration of a kernel whose axes are told by letters: `"hwui->u"`."""
+    letters, units = axes.split("->")
+    reciprocals = 1.0 / row_norms(kernel, axes)
+    return np.einsum(f"{letters},{units}->{letters}", np.asarray(kernel, "float64"), reciprocals)
+
+
 def equilibrated_gradient(kernel, upstream):
     """The gradient in W of Σ upstream · Ŵ for a Dense kernel: (G - ŵ⟨ŵ, G⟩)/‖w‖ by unit."""
     kernel, upstream = np.asarray(kernel, "float64"), np.asarray(upstream, "float64")

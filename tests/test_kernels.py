@@ -130,6 +130,12 @@ CASES = {
         "iu,iu->u",
         (3, 4),
     ),
+    "ConvLSTM2D": (
+        built(layers.ConvLSTM2D(4, 3), None, 5, 9, 9, 2),
+        f"{layers.ConvLSTM2D(4, 3).cell.name}/kernel",
+        "hwiu,hwiu->u",
+        (4, 4),
+    ),
     "LSTM": (built(layers.LSTM(4), None, 7, 3), "lstm_cell/kernel", "iu,iu->u", (4, 4)),
     "Embedding": (built(layers.Embedding(6, 3), None, 7), "embeddings", "td,td->t", (1, 6)),
 }
@@ -195,6 +201,7 @@ def test_any_unit_axes_partition_the_kernel(shape, data):
 
 def test_layers_without_a_kernel_have_no_layout():
     assert kernel_layouts(layers.BatchNormalization()) == {}
+    assert kernel_layouts(layers.EinsumDense("ab,b->ab", (3,))) == {}
 
 
 @pytest.mark.parametrize(
@@ -229,11 +236,6 @@ def test_blocks_that_do_not_divide_the_units_are_refused():
 def test_matrix_axes_that_are_no_unit_axes_are_refused():
     with pytest.raises(ValueError, match=r"`matrix_axes` to be one of `unit_axes`"):
         KernelLayout(unit_axes=-1, matrix_axes=-2)
-
-
-def test_einsum_kernels_without_units_are_refused():
-    with pytest.raises(ValueError, match=r"Received: equation='ab,b->ab'"):
-        kernel_layouts(layers.EinsumDense("ab,b->ab", (3,)))
 
 
 def test_attention_has_to_be_built():

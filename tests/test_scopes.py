@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_wcond.scopes import Substitution, full_precision
+from keras_wcond.internals import full_precision
+from keras_wcond.scopes import Substitution
 from tests.backends import to_numpy
 
 ops = keras.ops

@@ -2,7 +2,7 @@ from typing import Any
 
 import keras
 
-from keras_wcond.layers.file_sharing import register
+from keras_wcond.layers.conditioned_layer import register
 from keras_wcond.layers.kernel_conditioning import KernelConditioning
 
 
@@ -24,7 +24,7 @@ class ConditionedDense(KernelConditioning, keras.layers.Dense):
         kernel_conditioner: None, a name, a config or an instance of a conditioner, by
             default `"row_equilibration"`. None is exactly the plain layer.
         gain: Positive number, `"auto"`, `"initial_norm"` or `"kernel_norm"`.
-        trainable_gain: None, `"scalar"` or `"per_unit"`. `KernelConditioning` tells what
+        trainable_gain: None, `"scalar"` or `"per_unit"`. `ConditionedLayer` tells what
             these three mean.
         **kwargs: As of `keras.layers.Dense`.
 

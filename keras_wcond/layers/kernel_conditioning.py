@@ -1,69 +1,40 @@
 import contextlib
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_wcond import conditioners
-from keras_wcond.conditioning import condition, is_kernel_norm
-from keras_wcond.gains import (
-    activation_gain,
-    norm_ratio,
-    standardize_gain,
-    standardize_trainable_gain,
-)
+from keras_wcond.gains import activation_gain
 from keras_wcond.kernels import kernel_layouts
-from keras_wcond.layers.file_sharing import (
-    FileSharing,
-    automatic_name,
+from keras_wcond.layers.conditioned_layer import (
     computes_as_its_plain_class,
     is_our_own,
     plain_class,
+    plain_config,
 )
-from keras_wcond.norms import widened
-from keras_wcond.scopes import Substitution, full_precision
+from keras_wcond.layers.file_sharing import FileSharing
+from keras_wcond.layers.lora import has_lora, merged, replacements
+from keras_wcond.reparametrization import Reparametrization
+from keras_wcond.scopes import Substitution
 
 
 class KernelConditioning(FileSharing):
-    """What every conditioned layer adds to the Keras layer it extends.
+    """What every conditioned layer with kernels of its own adds to its Keras layer.
 
-    Mixed into a Keras layer with a `kernel`, it adds the three arguments below, and the
-    layer's own `call` runs inside `conditioned_scope()`, where the conditioned kernel is
-    read in place of the raw one.
-
-    Args:
-        *args: The positional arguments of the Keras layer.
-        kernel_conditioner: None, a name, a config or an instance of a conditioner. None
-            is exactly the plain Keras layer, whatever the gain.
-        gain: What the conditioned kernel is multiplied by. A positive number; `"auto"`
-            for `1/√E[φ(z)²]`, z ~ N(0, 1), of the activation φ the layer is created with
-            (ReLU √2); `"initial_norm"` for the number that keeps the Frobenius norm the
-            kernel had when it was initialized, a non-trainable weight; `"kernel_norm"` for
-            `‖W‖_F / ‖C(W)‖_F` at every step, with gradient, so that the scale stays the
-            raw kernel's and only the spectrum is conditioned.
-        trainable_gain: None, `"scalar"` for one trainable factor, or `"per_unit"` for one
-            per output unit, a weight that starts at the gain (for `"kernel_norm"`, one
-            that starts at 1 and multiplies it). `"per_unit"` makes row equilibration into
-            weight normalization, and can undo the conditioning.
-        **kwargs: The keyword arguments of the Keras layer.
+    Mixed into a Keras layer, it adds the arguments of `ConditionedLayer`, and the layer's
+    own `call` runs inside `conditioned_scope()`, where the conditioned kernels are read
+    in place of the raw ones.
     """
 
-    def __init__(
-        self,
-        *args: Any,
-        kernel_conditioner: Any = "row_equilibration",
-        gain: float | str = 1.0,
-        trainable_gain: str | None = None,
-        **kwargs: Any,
-    ):
-        if kwargs.get("name") is None and is_our_own(type(self)):
-            kwargs["name"] = automatic_name(type(self).__qualname__)
+    # The kernel whose product the activation is applied to, and so the one `"auto"` is for.
+    activated_kernel = "kernel"
+
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.kernel_conditioner = conditioners.get(kernel_conditioner)
-        self.gain = standardize_gain(gain, words=("auto", "initial_norm", "kernel_norm"))
-        self.trainable_gain = standardize_trainable_gain(trainable_gain)
-        self.gain_weight = None
-        needs_gain = gain == "auto" and self.kernel_conditioner is not None
+        for name in kernel_layouts(self):
+            setattr(self, _gain_attribute(name), None)
+        needs_gain = self.gain == "auto" and self.kernel_conditioner is not None
         self._activation_gain = activation_gain(self.activation) if needs_gain else None
 
     def build(self, input_shape: Any) -> None:
@@ -74,14 +45,40 @@ class KernelConditioning(FileSharing):
                 "the layer in floating point, then call `quantize()`, which folds the "
                 "conditioning into the quantized kernel."
             )
+        if self.kernel_conditioner is not None and not kernel_layouts(self):
+            raise ValueError(
+                "Expected an equation whose kernel has an axis that appears in the output and not "
+                f"in the input. Received: equation={self.equation!r}, layer.name={self.name!r}, "
+                "whose kernel has no output units. Use `kernel_conditioner=None`, or the plain "
+                "layer."
+            )
         super().build(input_shape)
-        self._add_gain_weight()
+        self._add_gain_weights()
 
     def enable_lora(self, *args: Any, **kwargs: Any) -> None:
         if self.built:
             # Keras locks the layer against further weights at the end.
-            self._add_gain_weight()
+            self._add_gain_weights()
         super().enable_lora(*args, **kwargs)
+
+    @property
+    def raw_kernels(self) -> dict[str, Any]:
+        """The raw kernels by name. With LoRA, `layer.kernel` is a tensor, not the variable."""
+        variables = {variable.name: variable for variable in self.variables}
+        return {name: variables[name] for name in kernel_layouts(self)}
+
+    @property
+    def conditioned_kernels(self) -> dict[str, Any]:
+        """Each `gain · C(kernel)` in the compute dtype, by the name of the kernel.
+
+        With LoRA enabled, the conditioned kernel is that of the merged one, C(W + αAB).
+        """
+        self._require_built()
+        if self.kernel_conditioner is None:
+            kernels = {name: merged(self, v) for name, v in self.raw_kernels.items()}
+        else:
+            kernels = self._full_conditioned_kernels()
+        return {name: ops.cast(kernel, self.compute_dtype) for name, kernel in kernels.items()}
 
     @property
     def conditioned_kernel(self) -> Any:
@@ -89,16 +86,42 @@ class KernelConditioning(FileSharing):
 
         With LoRA enabled, the conditioned kernel is that of the merged one, C(W + αAB).
         """
-        self._require_built()
-        plain = self.kernel_conditioner is None
-        kernel = self.kernel if plain else self._full_conditioned_kernel()
-        return ops.cast(kernel, self.compute_dtype)
+        kernels = self.conditioned_kernels
+        if len(kernels) > 1:
+            raise ValueError(
+                f"Expected a layer with one kernel. Received: layer.name={self.name!r} with "
+                f"{' and '.join(kernels)}. Its `conditioned_kernels` has each by its name."
+            )
+        return next(iter(kernels.values()))
 
     def conditioned_scope(self) -> Any:
-        """A scope in which the layer reads its conditioned kernel in place of the raw one."""
+        """A scope in which the layer reads its conditioned kernels in place of the raw ones."""
         if self.kernel_conditioner is None:
             return contextlib.nullcontext()
         return Substitution(self._replacements())
+
+    @property
+    def gain_weights(self) -> list[Any]:
+        """The gains that are weights, in the order of the kernels."""
+        gains = [self._gain_weight(name) for name in kernel_layouts(self)]
+        return [gain for gain in gains if gain is not None]
+
+    def start_gains_anew(self) -> None:
+        for name in kernel_layouts(self):
+            gain = self._gain_weight(name)
+            if gain is not None:
+                gain.assign(self._initial_gain(name, gain.shape, gain.dtype))
+
+    def folds(self) -> list[tuple[Any, Any]]:
+        lora = [self.lora_kernel_a, self.lora_kernel_b] if has_lora(self) else []
+        kernels, folded_kernels = self.raw_kernels, self._full_conditioned_kernels()
+        return [
+            *((variable, None) for variable in [*self.gain_weights, *lora]),
+            *(
+                (variable, (folded_kernels[name], bool(lora) or variable.trainable))
+                for name, variable in kernels.items()
+            ),
+        ]
 
     def fold(self) -> keras.layers.Layer:
         """The plain Keras layer that computes the same outputs.
@@ -117,17 +140,20 @@ class KernelConditioning(FileSharing):
                 f"layer.name={self.name!r} of type {type(self).__qualname__}, which has a "
                 "`call` of its own. Move what it adds to a layer around it."
             )
-        config = super().get_config()
-        for lora_argument in ("lora_rank", "lora_alpha"):
-            config.pop(lora_argument, None)
-        keras_class = plain_class(type(self))
-        plain = keras_class.from_config(config)
+        plain = plain_class(type(self)).from_config(plain_config(self.get_config()))
         plain.build_from_config(self.get_build_config())
         weights: dict[str, Any] = {}
-        keras_class.save_own_variables(self, weights)
+        self.save_own_variables(weights)
+        for gain in self.gain_weights:
+            del weights[gain.name]
         if self.kernel_conditioner is not None:
-            weights["0"] = self._full_conditioned_kernel()
-        plain.load_own_variables(weights)
+            # Keras stores the kernels first, in their order.
+            for i, kernel in enumerate(self._full_conditioned_kernels().values()):
+                weights[str(i)] = kernel
+        # Copies: on JAX, training one layer gives away the memory of arrays it shares.
+        plain.load_own_variables(
+            {name: ops.convert_to_numpy(value) for name, value in weights.items()}
+        )
         return plain
 
     def quantize(self, mode: Any = None, type_check: bool = True, **kwargs: Any) -> None:
@@ -138,84 +164,69 @@ class KernelConditioning(FileSharing):
         if self.kernel_conditioner is None:
             super().quantize(mode, **kwargs)
             return
-        replacements = self._replacements()
-        originals = [(variable, variable.numpy()) for variable, _ in replacements]
-        _assign(replacements)
+        replaced = self._replacements()
+        originals = [(variable, variable.numpy()) for variable, _ in replaced]
+        _assign(replaced)
         try:
             super().quantize(mode, **kwargs)
         except Exception:
             _assign(originals)
             raise
+        for attribute in map(_gain_attribute, kernel_layouts(self)):
+            if getattr(self, attribute) is not None:
+                delattr(self, attribute)  # Which makes Keras forget the weight.
+                setattr(self, attribute, None)
         self.kernel_conditioner, self.gain, self.trainable_gain = None, 1.0, None
-        if self.gain_weight is not None:
-            del self.gain_weight
-            self.gain_weight = None
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "kernel_conditioner": conditioners.serialize(self.kernel_conditioner),
-            "gain": self.gain,
-            "trainable_gain": self.trainable_gain,
-        }
-
-    def _require_built(self):
-        if not self.built:
-            raise ValueError(
-                "Expected a built layer, which has a kernel. Received: "
-                f"layer.name={self.name!r}, which is not built yet. Call it, or its "
-                "`build()`, first."
-            )
-
-    @property
-    def _layout(self):
-        return kernel_layouts(self)["kernel"]
+    def _reparametrization(self, name):
+        gain = self.gain
+        if gain == "auto":
+            gain = self._activation_gain if name == self.activated_kernel else 1.0
+        return Reparametrization(self.kernel_conditioner, gain, self.trainable_gain)
 
     def _replacements(self):
-        replacements = [(self._kernel_variable, self._full_conditioned_kernel())]
-        if self.lora_enabled:
-            # The conditioned kernel holds the low-rank update already.
-            update = self.lora_kernel_b
-            replacements.append((update, ops.zeros(update.shape, dtype=update.dtype)))
-        return replacements
+        variables, conditioned = self.raw_kernels, self._full_conditioned_kernels()
+        return [
+            pair
+            for name, variable in variables.items()
+            for pair in replacements(self, variable, conditioned[name])
+        ]
 
-    def _full_conditioned_kernel(self):
-        with full_precision():
-            kernel = self.kernel
-            if self.gain_weight is None:
-                return condition(kernel, self.kernel_conditioner, self._layout, self._base_gain)
-            base_gain = "kernel_norm" if is_kernel_norm(self.gain) else 1.0
-            conditioned = condition(kernel, self.kernel_conditioner, self._layout, base_gain)
-            gain = widened(self.gain_weight)
-            if self.trainable_gain == "per_unit":
-                gain = ops.reshape(gain, self._layout.broadcastable_units(kernel.shape))
-            return conditioned * ops.cast(gain, conditioned.dtype)
+    def _full_conditioned_kernels(self):
+        layouts = kernel_layouts(self)
+        return {
+            name: self._reparametrization(name).apply(
+                merged(self, variable), layouts[name], self._gain_weight(name)
+            )
+            for name, variable in self.raw_kernels.items()
+        }
 
-    @property
-    def _base_gain(self):
-        return self.gain if self._activation_gain is None else self._activation_gain
+    def _gain_weight(self, name):
+        return getattr(self, _gain_attribute(name))
 
-    def _add_gain_weight(self):
-        wanted = self.gain == "initial_norm" or self.trainable_gain is not None
-        if self.kernel_conditioner is None or self.gain_weight is not None or not wanted:
+    def _add_gain_weights(self):
+        if self.kernel_conditioner is None:
             return
-        per_unit = self.trainable_gain == "per_unit"
-        self.gain_weight = self.add_weight(
-            name="gain",
-            shape=self._layout.units(self.kernel.shape) if per_unit else (),
-            initializer=self._initial_gain,
-            trainable=self.trainable_gain is not None,
-        )
+        for name, kernel in self.raw_kernels.items():
+            reparametrization = self._reparametrization(name)
+            if self._gain_weight(name) is not None or not reparametrization.has_gain_weight:
+                continue
+            gain = self.add_weight(
+                name=name.replace("kernel", "gain"),
+                shape=reparametrization.gain_shape(kernel_layouts(self)[name], kernel.shape),
+                initializer=functools.partial(self._initial_gain, name),
+                trainable=self.trainable_gain is not None,
+            )
+            setattr(self, _gain_attribute(name), gain)
 
-    def _initial_gain(self, shape, dtype):
-        gain = self._base_gain
-        if is_kernel_norm(gain):
-            gain = 1.0
-        elif gain == "initial_norm":
-            with full_precision():
-                kernel = widened(self.kernel)
-                gain = norm_ratio(kernel, self.kernel_conditioner(kernel, self._layout))
+    def _initial_gain(self, name, shape, dtype):
+        kernel = merged(self, self.raw_kernels[name])
+        gain = self._reparametrization(name).initial_gain(kernel, kernel_layouts(self)[name])
         return ops.ones(shape, dtype) * ops.cast(gain, dtype)
+
+
+def _gain_attribute(kernel_name):
+    return kernel_name.replace("kernel", "gain_weight")
 
 
 def _assign(values):

@@ -10,13 +10,15 @@ from keras.src import layers
 import keras_wcond
 
 
-def keras_tests(module: str, *names: str) -> types.ModuleType:
+def keras_tests(module: str, *names: str, **renamed: str) -> types.ModuleType:
     """A test module of Keras in which `layers.Dense` is our `ConditionedDense`, and so on.
 
     The classes are in place while the module is imported, when its decorators collect
-    parameters, and afterwards in its own `layers` only.
+    parameters, and afterwards in its own `layers` only. `renamed` gives the public names of
+    classes that have another name inside Keras.
     """
-    replaced = {name: getattr(keras_wcond, f"Conditioned{name}") for name in names}
+    public = {**{name: name for name in names}, **renamed}
+    replaced = {name: getattr(keras_wcond, f"Conditioned{public[name]}") for name in public}
     with mock.patch.multiple(layers, **replaced):
         tests = pytest.importorskip(
             f"keras.src.layers.{module}",

@@ -12,37 +12,138 @@ from tests.backends import normal
 
 @dataclasses.dataclass(frozen=True)
 class Case:
+    """A conditioned layer and the plain one, with what they take.
+
+    `axes` tells by letters which axes of each kernel are units, written out by hand.
+    """
+
     conditioned: type
     plain: type
     arguments: dict[str, Any]
-    input_shape: tuple[int, ...]
+    input_shapes: tuple[tuple[int, ...], ...]
+    axes: dict[str, str]
 
     def layer(self, **arguments):
         """The conditioned layer, built."""
-        layer = self.conditioned(**{**self.arguments, **arguments})
-        layer.build((None, *self.input_shape))
-        return layer
+        return self.built(self.conditioned(**{**self.arguments, **arguments}))
 
     def plain_layer(self, **arguments):
-        layer = self.plain(**{**self.arguments, **arguments})
-        layer.build((None, *self.input_shape))
+        return self.built(self.plain(**{**self.arguments, **arguments}))
+
+    def built(self, layer):
+        layer.build(*((None, *shape) for shape in self.input_shapes))
         return layer
 
     def inputs(self, batch=2):
-        return normal(batch, *self.input_shape, seed=7)
+        """A list of the arrays the layer is called on."""
+        return [normal(batch, *shape, seed=7 + i) for i, shape in enumerate(self.input_shapes)]
+
+    def model(self, layer):
+        tensors = [keras.Input(shape) for shape in self.input_shapes]
+        return keras.Model(tensors, keras.layers.Flatten()(layer(*tensors)))
 
 
-def _case(name, arguments, input_shape):
+def _case(name, arguments, *input_shapes, **axes):
     plain = getattr(keras.layers, name)
-    return Case(getattr(keras_wcond, f"Conditioned{name}"), plain, arguments, input_shape)
+    conditioned = getattr(keras_wcond, f"Conditioned{name}")
+    return Case(conditioned, plain, arguments, input_shapes, axes)
 
+
+_PROJECTIONS = {
+    "query/kernel": "ihk->hk",
+    "key/kernel": "ihk->hk",
+    "value/kernel": "ihk->hk",
+    "attention_output/kernel": "hko->o",
+}
 
 CASES = {
-    "Dense": _case("Dense", {"units": 4, "activation": "tanh"}, (3,)),
-    "Conv1D": _case("Conv1D", {"filters": 4, "kernel_size": 3, "padding": "causal"}, (8, 2)),
-    "Conv2D": _case("Conv2D", {"filters": 4, "kernel_size": 3, "strides": 2}, (7, 7, 2)),
-    "Conv2D, groups": _case("Conv2D", {"filters": 4, "kernel_size": 3, "groups": 2}, (5, 5, 6)),
-    "Conv3D": _case("Conv3D", {"filters": 4, "kernel_size": 2, "activation": "relu"}, (4, 4, 4, 2)),
+    "Dense": _case("Dense", {"units": 4, "activation": "tanh"}, (3,), kernel="iu->u"),
+    "Conv1D": _case(
+        "Conv1D", {"filters": 4, "kernel_size": 3, "padding": "causal"}, (8, 2), kernel="kiu->u"
+    ),
+    "Conv2D": _case(
+        "Conv2D", {"filters": 4, "kernel_size": 3, "strides": 2}, (7, 7, 2), kernel="hwiu->u"
+    ),
+    "Conv2D, groups": _case(
+        "Conv2D", {"filters": 4, "kernel_size": 3, "groups": 2}, (5, 5, 6), kernel="hwiu->u"
+    ),
+    "Conv3D": _case(
+        "Conv3D",
+        {"filters": 4, "kernel_size": 2, "activation": "relu"},
+        (4, 4, 4, 2),
+        kernel="dhwiu->u",
+    ),
+    "Conv1DTranspose": _case(
+        "Conv1DTranspose", {"filters": 4, "kernel_size": 3, "strides": 2}, (5, 2), kernel="kui->u"
+    ),
+    "Conv2DTranspose": _case(
+        "Conv2DTranspose",
+        {"filters": 4, "kernel_size": 3, "strides": 2, "padding": "same"},
+        (4, 4, 2),
+        kernel="hwui->u",
+    ),
+    "Conv3DTranspose": _case(
+        "Conv3DTranspose",
+        {"filters": 4, "kernel_size": 2, "activation": "relu"},
+        (3, 3, 3, 2),
+        kernel="dhwui->u",
+    ),
+    "DepthwiseConv1D": _case(
+        "DepthwiseConv1D", {"kernel_size": 3, "depth_multiplier": 2}, (8, 3), kernel="kcm->cm"
+    ),
+    "DepthwiseConv2D": _case(
+        "DepthwiseConv2D",
+        {"kernel_size": 3, "activation": "tanh"},
+        (5, 5, 3),
+        kernel="hwcm->cm",
+    ),
+    "SeparableConv1D": _case(
+        "SeparableConv1D",
+        {"filters": 4, "kernel_size": 3, "activation": "relu"},
+        (8, 3),
+        depthwise_kernel="kcm->cm",
+        pointwise_kernel="kiu->u",
+    ),
+    "SeparableConv2D": _case(
+        "SeparableConv2D",
+        {"filters": 4, "kernel_size": 3, "depth_multiplier": 2},
+        (5, 5, 3),
+        depthwise_kernel="hwcm->cm",
+        pointwise_kernel="hwiu->u",
+    ),
+    "EinsumDense": _case(
+        "EinsumDense",
+        {"equation": "abc,cde->abde", "output_shape": (None, 2, 3), "bias_axes": "de"},
+        (3, 4),
+        kernel="cde->de",
+    ),
+    "EinsumDense, units first": _case(
+        "EinsumDense",
+        {"equation": "...c,dc->...d", "output_shape": (3,), "bias_axes": "d"},
+        (4,),
+        kernel="dc->d",
+    ),
+    "MultiHeadAttention": _case(
+        "MultiHeadAttention",
+        {"num_heads": 2, "key_dim": 3, "value_dim": 2},
+        (3, 4),
+        (5, 6),
+        **_PROJECTIONS,
+    ),
+    "GroupQueryAttention": _case(
+        "GroupQueryAttention",
+        {"head_dim": 3, "num_query_heads": 4, "num_key_value_heads": 2},
+        (3, 4),
+        (5, 6),
+        **_PROJECTIONS,
+    ),
 }
 
 every_layer = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+# Those that hold their one kernel themselves, and on which Keras has LoRA.
+every_lora_layer = pytest.mark.parametrize(
+    "case",
+    [case for name, case in CASES.items() if name.startswith(("Dense", "Conv", "Einsum"))
+     and not name.endswith("Transpose")],
+    ids=lambda case: case.plain.__name__,
+)

@@ -1,0 +1,30 @@
+"""What Keras has no public way for: the one module that reaches into its private parts."""
+
+from typing import Any
+
+import keras
+
+# Under mixed precision `variable.value` is already rounded to the compute dtype. Norms
+# need the full value.
+from keras.src.backend import AutocastScope
+
+
+def full_precision() -> Any:
+    """A scope in which variables are read in the dtype they are stored in."""
+    return AutocastScope(None)
+
+
+def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers that a layer holds directly, in the order in which Keras lists their weights."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def origin(tensor: keras.KerasTensor) -> tuple[Any, list[keras.KerasTensor]]:
+    """The operation whose output a symbolic tensor is, and the tensors it was called on.
+
+    A layer that was called on symbolic tensors tells its inputs publicly, but not which of
+    its calls a tensor comes from, and a model in place of a layer tells its own inputs.
+    """
+    history = tensor._keras_history
+    operation = history.operation
+    return operation, operation._inbound_nodes[history.node_index].input_tensors

@@ -1,0 +1,154 @@
+"""The kernels inside a layer of any kind, found by the table of layouts or by name."""
+
+import dataclasses
+import fnmatch
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from keras_wcond.internals import sublayers
+from keras_wcond.kernels import KernelLayout, kernel_layouts
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A kernel somewhere inside a layer.
+
+    Args:
+        variable: The raw weight.
+        layout: Which of its axes are output units.
+        path: Its path within the layer that was searched, such as `"lstm_cell/kernel"`.
+        holders: The layers it lies in, from the one that was searched to its owner.
+    """
+
+    variable: keras.Variable
+    layout: KernelLayout
+    path: str
+    holders: tuple[keras.layers.Layer, ...]
+
+    @property
+    def owner(self) -> keras.layers.Layer:
+        """The layer that made the variable."""
+        return self.holders[-1]
+
+
+def kernels_within(layer: keras.layers.Layer) -> list[Kernel]:
+    """Every floating-point kernel that the table knows, in a built layer and all it holds."""
+    found = {}
+    for holders in _holders(layer):
+        owner = holders[-1]
+        paths = weights_by_path(owner)
+        for path, layout in kernel_layouts(owner).items():
+            variable = paths.get(path)
+            if variable is not None and _is_floating(variable):
+                # The innermost layer that knows a kernel owns it, and is visited last.
+                found[id(variable)] = Kernel(
+                    variable, layout, path_within(layer, variable), holders
+                )
+    return list(found.values())
+
+
+def weights_by_path(layer: keras.layers.Layer) -> dict[str, keras.Variable]:
+    """The weights of a built layer and all it holds, by their paths within it."""
+    return {path_within(layer, weight): weight for weight in layer.weights}
+
+
+def path_within(layer: keras.layers.Layer, variable: keras.Variable) -> str:
+    return variable.path.removeprefix(f"{layer.path}/")
+
+
+def named_kernels(layer: keras.layers.Layer, weights: Any) -> list[Kernel]:
+    """The kernels that patterns name.
+
+    Args:
+        layer: A built layer.
+        weights: A pattern such as `"*/kernel"`, or a list of them, or a dict from pattern
+            to unit axes, which otherwise are the table's, and -1 for a weight it does not
+            know. `*` stands for any characters. Or a list of dicts with the position of a
+            weight and the fields of its layout.
+    """
+    if isinstance(weights, (list, tuple)) and all(isinstance(item, dict) for item in weights):
+        return [_kernel_at(layer, **item) for item in weights]
+    patterns = _unit_axes_by_pattern(weights)
+    known = {id(kernel.variable): kernel for kernel in kernels_within(layer)}
+    owners = _owners(layer)
+    found: dict[int, Kernel] = {}
+    for pattern, unit_axes in patterns.items():
+        matching = {
+            path: weight
+            for path, weight in weights_by_path(layer).items()
+            if fnmatch.fnmatchcase(path, pattern)
+        }
+        if not matching:
+            raise ValueError(
+                f"Expected every pattern in `weights` to match a weight of layer {layer.name!r}. "
+                f"Received: weights={weights!r}, of which {pattern!r} matches none of "
+                f"{list(weights_by_path(layer))}."
+            )
+        for path, weight in matching.items():
+            if id(weight) in found:
+                raise ValueError(
+                    "Expected every weight to be named once. Received: "
+                    f"weights={weights!r}, which names {path!r} twice."
+                )
+            _require_matrix(path, weight, pattern)
+            layout = known[id(weight)].layout if id(weight) in known else KernelLayout()
+            if unit_axes is not None:
+                layout = KernelLayout(unit_axes)
+            layout.units(weight.shape)  # Which raises where the axes do not fit.
+            found[id(weight)] = Kernel(weight, layout, path, owners[id(weight)])
+    return list(found.values())
+
+
+def _kernel_at(layer, position, **layout):
+    weight = layer.weights[position]
+    path = path_within(layer, weight)
+    return Kernel(weight, KernelLayout(**layout), path, _owners(layer)[id(weight)])
+
+
+def _owners(layer):
+    """The layers around each weight; the innermost, which is visited last, comes to count."""
+    return {id(weight): holders for holders in _holders(layer) for weight in holders[-1].weights}
+
+
+def _unit_axes_by_pattern(weights):
+    if isinstance(weights, str):
+        weights = [weights]
+    patterns = weights if isinstance(weights, dict) else dict.fromkeys(weights)
+    if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+        raise ValueError(
+            "Expected `weights` to be None, a pattern of weight paths, a list of patterns or a "
+            f"dict from pattern to unit axes. Received: weights={weights!r}"
+        )
+    return patterns
+
+
+def _require_matrix(path, weight, pattern):
+    if len(weight.shape) < 2 or "bias" in weight.name or not _is_floating(weight):
+        raise ValueError(
+            "Expected patterns that match kernels: floating-point weights with at least two "
+            f"axes that are no biases. Received: pattern {pattern!r}, which matches {path!r} of "
+            f"shape {tuple(weight.shape)} and dtype {_dtype(weight)}. Choose a narrower pattern."
+        )
+
+
+def _is_floating(variable):
+    return "float" in _dtype(variable)
+
+
+def _dtype(variable):
+    return keras.backend.standardize_dtype(variable.value.dtype)
+
+
+def all_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """A layer and every layer inside it."""
+    return [holders[-1] for holders in _holders(layer)]
+
+
+def _holders(layer: keras.layers.Layer, above: tuple = ()) -> Iterator[tuple]:
+    """Each layer in a layer, with those around it: the layer itself first."""
+    holders = (*above, layer)
+    yield holders
+    for sublayer in sublayers(layer):
+        yield from _holders(sublayer, holders)

@@ -1,0 +1,314 @@
+import contextlib
+import dataclasses
+import functools
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_wcond.gains import activation_gain
+from keras_wcond.kernel_search import Kernel, all_layers, kernels_within, named_kernels
+from keras_wcond.kernels import kernel_layouts
+from keras_wcond.layers.conditioned_layer import ConditionedLayer
+from keras_wcond.layers.folding import conditioned_variables, folded
+from keras_wcond.layers.lora import merged, replacements
+from keras_wcond.reparametrization import Reparametrization
+from keras_wcond.scopes import Substitution
+
+
+@keras.saving.register_keras_serializable(package="keras_wcond")
+class Conditioned(ConditionedLayer, keras.layers.Wrapper):
+    """Any Keras layer, with its kernels conditioned.
+
+    The wrapped layer's own code runs, and reads `gain · C(W)` wherever it has a kernel W.
+    What it updates meanwhile, such as moving statistics and seeds, is updated as ever. Use
+    it for recurrent layers, for layers made of others, and for layers of your own; for
+    layers that have a conditioned class, such as `ConditionedDense`, that class also shares
+    files with the plain one.
+
+    Args:
+        layer: A Keras layer.
+        kernel_conditioner: None, a name, a config or an instance of a conditioner. None
+            leaves the layer as it is.
+        gain: Positive number, `"auto"`, `"initial_norm"` or `"kernel_norm"`, of each kernel
+            by itself. `"auto"` takes the activation of the layer that owns the kernel, and
+            is refused where several kernels meet before it.
+        trainable_gain: None, `"scalar"` or `"per_unit"`. `ConditionedLayer` tells what
+            these three mean.
+        weights: None for every kernel that `keras_wcond` knows: those of Keras' layers, of
+            subclasses of them, and of all layers inside this one, except the embeddings of
+            inner `Embedding` layers. Or a pattern such as `"lstm_cell/kernel"` or
+            `"*/kernel"` for the paths of weights within the layer, a list of patterns, or
+            a dict from pattern to the axes that index output units, such as
+            `{"mixing": -2}`. Weights that are not Keras' have theirs on axis -1 by default.
+            In a config, the weights are given by position, since names may change.
+        **kwargs: `name`, `trainable`, `dtype`.
+
+    Call arguments:
+        Those of the wrapped layer.
+
+    Example:
+
+    >>> layer = Conditioned(keras.layers.LSTM(4))
+    >>> layer(np.ones((1, 7, 3))).shape == (1, 4)
+    True
+    >>> list(layer.conditioned_kernels)
+    ['lstm_cell/kernel', 'lstm_cell/recurrent_kernel']
+    >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernels["lstm_cell/kernel"])
+    >>> print(np.linalg.norm(kernel, axis=0)[:4].round(3))  # of 4 gates · 4 units
+    [1. 1. 1. 1.]
+
+    Reference:
+
+    - [Saratchandran, Wang and Lucey, 2024](https://arxiv.org/abs/2409.03424)
+    """
+
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        kernel_conditioner: Any = "row_equilibration",
+        gain: float | str = 1.0,
+        trainable_gain: str | None = None,
+        weights: Any = None,
+        **kwargs: Any,
+    ):
+        # Keras reads off the signature of `call` what a layer takes, masks for example.
+        if isinstance(layer, keras.layers.Layer):
+            self.call = self._calling(layer)
+            kwargs.setdefault("dtype", layer.dtype_policy)
+            kwargs.setdefault("name", f"conditioned_{layer.name}")
+        super().__init__(
+            layer,
+            kernel_conditioner=kernel_conditioner,
+            gain=gain,
+            trainable_gain=trainable_gain,
+            **kwargs,
+        )
+        _refuse_dropout_of_cells(layer)
+        self.autocast = layer.autocast
+        self.supports_masking = layer.supports_masking
+        self.named_weights = weights
+        self._kernels: tuple[Kernel, ...] = ()
+        self._reparametrizations: tuple[Reparametrization, ...] = ()
+        self._positions: list[int] = []
+        self._gains: list[Any] = []
+
+    def _calling(self, layer):
+        @functools.wraps(layer.call)
+        def call(*args, **kwargs):
+            with self.conditioned_scope():
+                return self.layer(*args, **kwargs)
+
+        return call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.built and not self.layer.built:
+            # The wrapped layer builds itself on tensors that hold no numbers.
+            keras.Operation.compute_output_spec(self, *args, **kwargs)
+        return super().__call__(*args, **kwargs)
+
+    def build(self, *args: Any, **kwargs: Any) -> None:
+        if not self.layer.built:
+            self.layer.build(*args, **kwargs)
+        if self.kernel_conditioner is not None:
+            self._kernels = tuple(self._find_kernels())
+            self._refuse_a_second_conditioning()
+            self._reparametrizations = tuple(map(self._reparametrization, self._kernels))
+            self._gains = [
+                self._add_gain(index)
+                for index, reparametrization in enumerate(self._reparametrizations)
+                if reparametrization.has_gain_weight
+            ]
+            positions = {id(weight): i for i, weight in enumerate(self.layer.weights)}
+            self._positions = [positions[id(kernel.variable)] for kernel in self._kernels]
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        return self.layer.get_build_config()
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        if not self.layer.built:
+            self.layer.build_from_config(config)
+        self.build()
+
+    def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
+        return self.layer.compute_output_shape(*args, **kwargs)
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        return self.layer.compute_output_spec(*args, **kwargs)
+
+    def compute_mask(self, *args: Any, **kwargs: Any) -> Any:
+        return self.layer.compute_mask(*args, **kwargs)
+
+    @property
+    def state_size(self) -> Any:
+        """Of a wrapped cell, as `keras.layers.RNN` asks for it."""
+        return self.layer.state_size
+
+    @property
+    def output_size(self) -> Any:
+        """Of a wrapped cell, as `keras.layers.RNN` asks for it."""
+        return self.layer.output_size
+
+    def get_initial_state(self, *args: Any, **kwargs: Any) -> Any:
+        """Of a wrapped cell, as `keras.layers.RNN` asks for it."""
+        return self.layer.get_initial_state(*args, **kwargs)
+
+    @property
+    def raw_kernels(self) -> dict[str, Any]:
+        """Each kernel's variable, by its path within the wrapped layer."""
+        return {kernel.path: kernel.variable for kernel in self._kernels}
+
+    @property
+    def conditioned_kernels(self) -> dict[str, Any]:
+        """Each conditioned kernel in its layer's compute dtype, by its path in the layer."""
+        self._require_built()
+        return {
+            kernel.path: ops.cast(conditioned, kernel.owner.compute_dtype)
+            for kernel, conditioned in zip(self._kernels, self._conditioned(), strict=True)
+        }
+
+    def conditioned_scope(self) -> Any:
+        """A scope in which the wrapped layer reads conditioned kernels in place of raw ones."""
+        if not self._kernels:
+            return contextlib.nullcontext()
+        return Substitution(self._replacements())
+
+    @property
+    def gain_weights(self) -> list[Any]:
+        return list(self._gains)
+
+    def start_gains_anew(self) -> None:
+        # Either every kernel has a gain that is a weight, or none has.
+        for index, gain in enumerate(self._gains):
+            gain.assign(self._initial_gain(index, gain.shape, gain.dtype))
+
+    def folds(self) -> list[tuple[Any, Any]]:
+        kernels = (
+            (variable, (value, variable.trainable)) for variable, value in self._replacements()
+        )
+        return [*((gain, None) for gain in self._gains), *kernels]
+
+    def fold(self) -> keras.layers.Layer:
+        """The plain layer that computes the same outputs.
+
+        Returns:
+            A new, built layer of the wrapped layer's class, with its name and
+            configuration. Its kernels are the conditioned kernels, gains included. This
+            layer and the one it wraps are left as they are.
+        """
+        self._require_built()
+        return folded(self)
+
+    def get_config(self) -> dict[str, Any]:
+        weights = self.named_weights
+        if weights is not None and self._kernels:
+            # Names given by Keras count up, and may be others when a file is loaded.
+            weights = [
+                {"position": position, **dataclasses.asdict(kernel.layout)}
+                for position, kernel in zip(self._positions, self._kernels, strict=True)
+            ]
+        elif isinstance(weights, (list, dict)):
+            weights = type(weights)(weights)  # Keras holds them in wrappers of its own.
+        return {**super().get_config(), "weights": weights}
+
+    def _find_kernels(self):
+        layer = self.layer
+        if self.named_weights is not None:
+            return named_kernels(layer, self.named_weights)
+        kernels = [
+            kernel
+            for kernel in kernels_within(layer)
+            if kernel.owner is layer or not isinstance(kernel.owner, keras.layers.Embedding)
+        ]
+        if not kernels:
+            unbuilt = [inner.name for inner in all_layers(layer) if not inner.built]
+            raise ValueError(
+                "Expected a layer with a kernel. Received: "
+                f"layer.name={layer.name!r} of type {type(layer).__qualname__}, built, with the "
+                f"weights {[weight.path for weight in layer.weights]}, none of which is known "
+                "as a floating-point kernel of a Keras layer. Name its kernels with "
+                "`weights=`, or leave the layer as it is."
+                + (
+                    f" Layers inside it are not built: {unbuilt}. Call it once first."
+                    * bool(unbuilt)
+                )
+            )
+        return kernels
+
+    def _refuse_a_second_conditioning(self):
+        conditioned = conditioned_variables(self.layer)
+        for kernel in self._kernels:
+            if id(kernel.variable) in conditioned:
+                raise ValueError(
+                    "Expected kernels that are not conditioned yet. Received: "
+                    f"layer.name={self.layer.name!r}, whose {kernel.path!r} already is by a layer "
+                    "inside it. Name the other kernels with `weights=`, or condition this one "
+                    "in one place only."
+                )
+
+    def _reparametrization(self, kernel):
+        gain = _activation_gain(kernel) if self.gain == "auto" else self.gain
+        return Reparametrization(self.kernel_conditioner, gain, self.trainable_gain)
+
+    def _conditioned(self):
+        gains = iter(self._gains)
+        for kernel, reparametrization in zip(self._kernels, self._reparametrizations, strict=True):
+            _refuse_quantized(kernel)
+            gain = next(gains) if reparametrization.has_gain_weight else None
+            yield reparametrization.apply(
+                merged(kernel.owner, kernel.variable), kernel.layout, gain
+            )
+
+    def _replacements(self):
+        return [
+            pair
+            for kernel, conditioned in zip(self._kernels, self._conditioned(), strict=True)
+            for pair in replacements(kernel.owner, kernel.variable, conditioned)
+        ]
+
+    def _add_gain(self, index):
+        kernel = self._kernels[index]
+        return self.add_weight(
+            name=kernel.path.replace("/", "_") + "_gain",
+            shape=self._reparametrizations[index].gain_shape(kernel.layout, kernel.variable.shape),
+            initializer=functools.partial(self._initial_gain, index),
+            trainable=self.trainable_gain is not None,
+        )
+
+    def _initial_gain(self, index, shape, dtype):
+        kernel = self._kernels[index]
+        value = merged(kernel.owner, kernel.variable)
+        gain = self._reparametrizations[index].initial_gain(value, kernel.layout)
+        return ops.ones(shape, dtype) * ops.cast(gain, dtype)
+
+
+def _activation_gain(kernel):
+    activation = getattr(kernel.owner, "activation", None)
+    if activation is None or len(kernel_layouts(kernel.owner)) != 1:
+        raise ValueError(
+            "Expected a number, 'initial_norm' or 'kernel_norm' as the gain of a kernel to which "
+            "not just one activation belongs. Received: gain='auto' for "
+            f"{kernel.path!r} of a {type(kernel.owner).__qualname__}."
+        )
+    return activation_gain(activation)
+
+
+def _refuse_quantized(kernel):
+    if kernel.owner.quantization_mode is not None:
+        raise ValueError(
+            "Expected a layer that was folded before it was quantized. Received: "
+            f"{kernel.path!r} of layer {kernel.owner.name!r}, which was quantized "
+            f"({kernel.owner.quantization_mode}) inside `Conditioned`. Quantize what "
+            "`fold()` or `fold_model()` returns."
+        )
+
+
+def _refuse_dropout_of_cells(layer):
+    masked = hasattr(layer, "reset_dropout_mask")
+    if masked and max(layer.dropout, layer.recurrent_dropout) > 0.0:
+        raise ValueError(
+            "Expected a cell without dropout, whose masks `keras.layers.RNN` would not renew "
+            f"inside a wrapper. Received: layer={layer.name!r} with dropout={layer.dropout}, "
+            f"recurrent_dropout={layer.recurrent_dropout}. Wrap the recurrent layer around the "
+            "cell in its place."
+        )

@@ -1,0 +1,120 @@
+"""From layers with conditioned layers inside to plain Keras layers that compute the same."""
+
+import itertools
+from typing import Any
+
+import keras
+
+from keras_wcond.kernel_search import all_layers
+from keras_wcond.layers.conditioned_layer import (
+    ConditionedLayer,
+    computes_as_its_plain_class,
+    plain_class,
+    plain_config,
+)
+
+
+def folded(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """The plain, built layer that computes what a layer of conditioned kernels computes."""
+    plain = plain_twin(layer)
+    if not plain.built:
+        plain.build_from_config(layer.get_build_config())
+    assign_folded_weights(plain, layer)
+    return plain
+
+
+def plain_twin(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """A layer of the same configuration without conditioning, its weights not yet set."""
+    config = keras.saving.serialize_keras_object(layer)
+    return keras.saving.deserialize_keras_object(_plain(config))
+
+
+def assign_folded_weights(plain: keras.layers.Layer, layer: keras.layers.Layer) -> None:
+    """Sets the weights of the plain twin, once built, to those a layer computes with."""
+    left = [inner.name for inner in conditioned_layers(plain)]
+    values = _folded_values(layer)
+    shapes = [tuple(value.shape) for value, _ in values]
+    if left or shapes != [tuple(variable.shape) for variable in plain.variables]:
+        raise ValueError(
+            "Expected a layer that tells of the layers it holds in its config, or holds no "
+            f"conditioned ones. Received: layer.name={layer.name!r} of type "
+            f"{type(layer).__qualname__}, whose plain twin does not correspond to it"
+            + (f" and holds conditioned layers of its own: {left}" if left else "")
+            + ". Write it with plain layers and wrap it in `Conditioned`."
+        )
+    for variable, (value, trainable) in zip(plain.variables, values, strict=True):
+        assign_copy(variable, value)
+        variable.trainable = trainable
+
+
+def assign_copy(variable: keras.Variable, value: Any) -> None:
+    """Assigns a value that lives on without its source.
+
+    On JAX two variables would otherwise hold one array, and training either model gives
+    that array's memory away.
+    """
+    variable.assign(keras.ops.convert_to_numpy(value))
+
+
+def conditioned_layers(layer: keras.layers.Layer) -> list[ConditionedLayer]:
+    """The layer itself and all it holds, as far as they condition kernels."""
+    return [
+        inner
+        for inner in all_layers(layer)
+        if isinstance(inner, ConditionedLayer) and inner.kernel_conditioner is not None
+    ]
+
+
+def conditioned_variables(layer: keras.layers.Layer) -> set[int]:
+    """The ids of the raw kernels that something inside a layer conditions."""
+    normalized = (
+        inner.kernel
+        for inner in all_layers(layer)
+        if isinstance(inner, keras.layers.SpectralNormalization) and inner.built
+    )
+    conditioned = (
+        kernel for inner in conditioned_layers(layer) for kernel in inner.raw_kernels.values()
+    )
+    return {id(kernel) for kernel in itertools.chain(normalized, conditioned)}
+
+
+def _folded_values(layer):
+    """Value and trainability of every variable that the plain twin has, in its order."""
+    folded_values = {
+        id(variable): fold
+        for inner in conditioned_layers(layer)
+        for variable, fold in inner.folds()
+    }
+    return [
+        fold
+        for variable in layer.variables
+        if (fold := folded_values.get(id(variable), (variable, variable.trainable))) is not None
+    ]
+
+
+def _plain(config):
+    """A serialized object without the conditioning of any layer in it."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(_plain(item) for item in config)
+    if not isinstance(config, dict):
+        return config
+    config = {key: _plain(value) for key, value in config.items()}
+    cls = keras.saving.get_registered_object(config.get("registered_name") or "")
+    if not isinstance(cls, type) or not issubclass(cls, ConditionedLayer):
+        return config
+    if not computes_as_its_plain_class(cls):
+        return config
+    if issubclass(cls, keras.layers.Wrapper):
+        return config["config"]["layer"]
+    return {
+        **config,
+        "module": "keras.layers",
+        "class_name": _exported_name(plain_class(cls)),
+        "registered_name": None,
+        "config": plain_config(config["config"]),
+    }
+
+
+def _exported_name(cls):
+    """The name a class has in `keras.layers`, which may differ from its `__name__`."""
+    return next(name for name, value in vars(keras.layers).items() if value is cls)

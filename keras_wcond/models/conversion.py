@@ -1,0 +1,182 @@
+import dataclasses
+from typing import Any
+
+import keras
+
+from keras_wcond import layers as conditioned_classes
+from keras_wcond.conditioning import required_conditioner
+from keras_wcond.layers import Conditioned
+from keras_wcond.layers.conditioned_layer import ConditionedLayer, plain_class
+from keras_wcond.layers.folding import (
+    assign_copy,
+    assign_folded_weights,
+    conditioned_layers,
+    plain_twin,
+)
+from keras_wcond.layers.kernel_conditioning import KernelConditioning
+from keras_wcond.models.exchange import require_exchangeable, with_exchanged_layers
+from keras_wcond.models.selection import Choice, choose, report
+
+
+def condition_model(
+    model: keras.Model,
+    kernel_conditioner: Any = "row_equilibration",
+    gain: float | str = "initial_norm",
+    trainable_gain: str | None = None,
+    layers: Any = None,
+    verbose: bool = False,
+) -> keras.Model:
+    """A copy of a model with the same weights, in which kernels are conditioned.
+
+    Each kernel W becomes `gain · C(W)`. A layer that has a conditioned class becomes one of
+    that class; any other is wrapped in `Conditioned`, which reaches the layers inside it.
+
+    Args:
+        model: A built functional or Sequential model, `keras.applications` and KerasHub
+            included. It is left as it is. Models nested in it are converted inside, and
+            layers that are shared stay shared.
+        kernel_conditioner: A name, a config or an instance of a conditioner.
+        gain: Positive number, `"auto"`, `"initial_norm"` or `"kernel_norm"`. The default
+            keeps the Frobenius norm of each kernel, so that the converted model starts at
+            the scale the model had.
+        trainable_gain: None, `"scalar"` or `"per_unit"`. `ConditionedLayer` tells what
+            these mean.
+        layers: None for all but embeddings and the Dense layers that make the outputs. Or
+            what to condition: a layer class, a pattern of names or of paths such as
+            `"encoder/*"`, a function that is given a layer and returns whether, or a list
+            of these. They apply to layers inside layers as well.
+        verbose: Boolean. Whether to print which layers are conditioned, which are left,
+            and why.
+
+    Returns:
+        A new model, not compiled, with layers of the same names. A subclass of
+        `keras.Model` with a constructor of its own comes back as `keras.Model`.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [keras.Input((3,)), keras.layers.Dense(8), keras.layers.Dense(2)]
+    ... )
+    >>> [type(layer).__qualname__ for layer in condition_model(model).layers]
+    ['ConditionedDense', 'Dense']
+
+    Reference:
+
+    - [Saratchandran, Wang and Lucey, 2024](https://arxiv.org/abs/2409.03424)
+    """
+    arguments = {
+        "kernel_conditioner": required_conditioner(kernel_conditioner, "condition_model"),
+        "gain": gain,
+        "trainable_gain": trainable_gain,
+    }
+    require_exchangeable(model)
+    choices = {id(choice.layer): choice for choice in choose(model, layers)}
+    copies: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+
+    def exchange(layer):
+        choice = choices.get(id(layer))
+        copy = _conditioned(choice, arguments) if choice and choice.selected else _copy(layer)
+        copies.append((layer, copy))
+        return copy
+
+    conditioned = with_exchanged_layers(model, exchange)
+    for layer, copy in copies:
+        _transfer_weights(layer, copy)
+    if verbose:
+        print(report(list(choices.values())))
+    return conditioned
+
+
+def fold_model(model: keras.Model) -> keras.Model:
+    """The plain Keras model that computes the same, ready to be quantized and exported.
+
+    Every conditioned layer in it, `Conditioned` or of a conditioned class, becomes the plain
+    layer, whose kernel is the conditioned one with gain and LoRA update merged in.
+
+    Args:
+        model: A built functional or Sequential model, which is left as it is.
+
+    Returns:
+        A new model, not compiled, with layers of the same names, that does not need
+        `keras_wcond`.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [keras.Input((3,)), keras.layers.Dense(8), keras.layers.Dense(2)]
+    ... )
+    >>> conditioned = condition_model(model)
+    >>> [type(layer).__qualname__ for layer in fold_model(conditioned).layers]
+    ['Dense', 'Dense']
+    """
+    require_exchangeable(model)
+    unfolded: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+
+    def exchange(layer):
+        if isinstance(layer, KernelConditioning):
+            return layer.fold()
+        has_conditioning = isinstance(layer, ConditionedLayer) or conditioned_layers(layer)
+        plain = plain_twin(layer) if has_conditioning else _copy(layer)
+        unfolded.append((layer, plain))
+        return plain
+
+    folded = with_exchanged_layers(model, exchange)
+    for layer, plain in unfolded:
+        assign_folded_weights(plain, layer)
+    return folded
+
+
+_CONDITIONED_CLASSES = {
+    plain_class(cls): cls
+    for cls in vars(conditioned_classes).values()
+    if isinstance(cls, type) and issubclass(cls, ConditionedLayer) and cls is not Conditioned
+}
+
+
+def _conditioned(choice: Choice, arguments):
+    layer = choice.layer
+    cls = _CONDITIONED_CLASSES.get(type(layer))
+    if cls is not None and len(choice.selected) == len(choice.known):
+        return cls.from_config({**layer.get_config(), **arguments})
+    return Conditioned(
+        _copy(layer), **arguments, weights=_positions(layer, choice.selected), name=layer.name
+    )
+
+
+def _positions(layer, kernels):
+    """The kernels as `Conditioned` takes them whatever names the copy's inner layers get."""
+    positions = {id(weight): i for i, weight in enumerate(layer.weights)}
+    return [
+        {"position": positions[id(kernel.variable)], **dataclasses.asdict(kernel.layout)}
+        for kernel in kernels
+    ]
+
+
+def _copy(layer):
+    try:
+        return type(layer).from_config(layer.get_config())
+    except Exception as error:
+        raise ValueError(
+            "Expected layers that can be made again from their config. Received: "
+            f"layer.name={layer.name!r} of type {type(layer).__qualname__}, whose "
+            "`from_config(get_config())` fails. Implement `get_config()` with the arguments of "
+            "its constructor."
+        ) from error
+
+
+def _transfer_weights(layer, copy):
+    gains = {id(gain) for gain in copy.gain_weights} if isinstance(copy, ConditionedLayer) else ()
+    variables = [variable for variable in copy.variables if id(variable) not in gains]
+    shapes = [tuple(variable.shape) for variable in variables]
+    if shapes != [tuple(variable.shape) for variable in layer.variables]:
+        raise ValueError(
+            "Expected layers whose copies have the same weights. Received: "
+            f"layer.name={layer.name!r} of type {type(layer).__qualname__}, which made from its "
+            f"config has weights of shapes {shapes}. Implement `get_config()` with all arguments "
+            "of its constructor."
+        )
+    for variable, original in zip(variables, layer.variables, strict=True):
+        assign_copy(variable, original)
+        variable.trainable = original.trainable
+    if isinstance(copy, ConditionedLayer):
+        copy.start_gains_anew()

@@ -1,0 +1,83 @@
+"""Copies of functional and Sequential models in which layers are exchanged for others."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+Exchange = Callable[[keras.layers.Layer], keras.layers.Layer]
+
+
+def is_exchangeable(layer: Any) -> bool:
+    """Whether Keras knows the graph of a model, and runs the model by that graph alone."""
+    has_graph = isinstance(layer, (keras.Sequential, keras.Function))
+    return isinstance(layer, keras.Model) and has_graph and _is_of_keras(type(layer), "call")
+
+
+def require_exchangeable(model: Any) -> None:
+    """Raises for what is no built functional or Sequential model."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"Expected a Keras model. Received: model={model!r} (of type {type(model).__name__}). "
+            "A single layer is conditioned by `Conditioned(layer)`, and folded by its `fold()`."
+        )
+    if not is_exchangeable(model):
+        raise ValueError(
+            "Expected a functional or Sequential model, whose layers can be exchanged. Received: "
+            f"model={model.name!r} of type {type(model).__qualname__}, which has a `call` of its "
+            "own. Write its layers as `Conditioned(layer)`, or as the conditioned classes, in "
+            "its constructor."
+        )
+    if not model.built:
+        raise ValueError(
+            f"Expected a built model, which has weights. Received: model={model.name!r}, which "
+            "is not built yet. Give it a `keras.Input`, or call it on data, first."
+        )
+
+
+def with_exchanged_layers(model: keras.Model, exchange: Exchange) -> keras.Model:
+    """A new, uncompiled model with the graph of a model and other layers in it.
+
+    Args:
+        model: A built functional or Sequential model, which is left as it is.
+        exchange: Function that returns the new layer for a layer. It is called once for
+            each, in whatever nested model it is and however often it is shared.
+    """
+    exchanged: dict[int, Any] = {}
+
+    def once(operation):
+        if id(operation) not in exchanged:
+            exchanged[id(operation)] = new(operation)
+        return exchanged[id(operation)]
+
+    def new(operation):
+        if is_exchangeable(operation):
+            return _rebuilt(operation, once)
+        if isinstance(operation, keras.layers.Layer):
+            return exchange(operation)
+        # An operation such as an addition, which keeps a list of its calls.
+        return type(operation).from_config(operation.get_config())
+
+    return _rebuilt(model, once)
+
+
+def _rebuilt(model, exchange):
+    cls = type(model)
+    if isinstance(model, keras.Sequential):
+        (tensor,) = model.inputs
+        inputs = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+        layers = [inputs, *map(exchange, model.layers)]
+        sequential = cls if _is_of_keras(cls, "__init__") else keras.Sequential
+        return sequential(layers, name=model.name)
+    # Another model of the same graph, since Keras would clone the compilation as well.
+    graph = keras.Model(model.input, model.output, name=model.name)
+    copy = keras.models.clone_model(graph, clone_function=exchange)
+    if cls is type(copy) or not _is_of_keras(cls, "__init__"):
+        return copy
+    return cls(copy.input, copy.output, name=model.name)
+
+
+def _is_of_keras(cls, method):
+    """Whether a class has a method from Keras, and not from a subclass that is a user's."""
+    definer = next(base for base in cls.__mro__ if method in vars(base))
+    return definer.__module__.split(".")[0] == "keras"

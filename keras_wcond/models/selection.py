@@ -1,0 +1,197 @@
+"""Which kernels of a model are conditioned, which are left, and why."""
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import rich.console
+import rich.table
+
+from keras_wcond.internals import origin
+from keras_wcond.kernel_search import Kernel, all_layers, kernels_within
+from keras_wcond.layers.folding import conditioned_variables
+from keras_wcond.models.exchange import is_exchangeable
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What happens to one layer of a model's graph.
+
+    Args:
+        layer: The layer.
+        path: Its name, after those of the models around it.
+        selected: Those of its kernels that are to be conditioned.
+        known: All of its kernels that could be.
+        left: Why the others are left, or None where there are none.
+    """
+
+    layer: keras.layers.Layer
+    path: str
+    selected: list[Kernel]
+    known: list[Kernel]
+    left: str | None
+
+
+def choose(model: keras.Model, criteria: Any = None) -> list[Choice]:
+    """What happens to each layer of a functional or Sequential model.
+
+    Args:
+        model: The model.
+        criteria: None for all but embeddings and the Dense layers that make the outputs;
+            or a layer class, a name pattern or a function of a layer, or a list of these.
+    """
+    if criteria is None:
+        select = _default_selection(model)
+    else:
+        criteria = list(criteria) if isinstance(criteria, (list, tuple)) else [criteria]
+        matches = [_matcher(criterion) for criterion in criteria]
+        _require_matches(model, criteria, matches)
+        select = _selection_by(matches)
+    choices = [_choice(layer, above, select) for layer, above in _graph_layers(model)]
+    if not any(choice.selected for choice in choices):
+        raise ValueError(
+            "Expected a model with a kernel to condition. Received: "
+            f"model={model.name!r}, of whose layers none was chosen.\n{report(choices)}"
+        )
+    return choices
+
+
+def report(choices: list[Choice]) -> str:
+    """A table of the layers that have kernels, what becomes of each, and why."""
+    table = rich.table.Table("layer", "class", "kernels", "conditioned", "left, because")
+    with_kernels = [choice for choice in choices if choice.known or choice.left != NO_KERNEL]
+    for choice in with_kernels:
+        done = len(choice.selected)
+        table.add_row(
+            choice.path,
+            type(choice.layer).__qualname__,
+            str(len(choice.known)),
+            str(done) if done else "-",
+            choice.left or "",
+        )
+    console = rich.console.Console(width=100)
+    with console.capture() as capture:
+        console.print(table)
+    kernels = sum(len(choice.selected) for choice in choices)
+    layers = sum(bool(choice.selected) for choice in choices)
+    return (
+        f"{capture.get()}{kernels} kernels of {layers} layers are conditioned; "
+        f"{len(choices) - len(with_kernels)} layers have no kernel.\n"
+    )
+
+
+NO_KERNEL = "no kernel"
+Select = Callable[[Kernel, tuple], str | None]
+
+
+def _choice(layer, above, select: Select) -> Choice:
+    known = kernels_within(layer)
+    conditioned = conditioned_variables(layer)
+    selected, reasons = [], []
+    for kernel in known:
+        is_conditioned = id(kernel.variable) in conditioned
+        reason = "conditioned already" if is_conditioned else select(kernel, above)
+        if reason is None:
+            selected.append(kernel)
+        elif reason not in reasons:
+            reasons.append(reason)
+    if not known:
+        quantized = any(inner.quantization_mode is not None for inner in all_layers(layer))
+        reasons.append("quantized" if quantized else NO_KERNEL)
+    path = "/".join([*(model.name for model in above[1:]), layer.name])
+    return Choice(layer, path, selected, known, ", ".join(reasons) or None)
+
+
+def _graph_layers(model, above=(), seen=None) -> Iterator[tuple[keras.layers.Layer, tuple]]:
+    """Each layer of a model's graph and of the models nested in it, with the models above."""
+    seen = set() if seen is None else seen
+    for layer in model.layers:
+        if id(layer) in seen or isinstance(layer, keras.layers.InputLayer):
+            continue
+        seen.add(id(layer))
+        if is_exchangeable(layer):
+            yield from _graph_layers(layer, (*above, model), seen)
+        else:
+            yield layer, (*above, model)
+
+
+def _default_selection(model) -> Select:
+    heads = _output_layers(model)
+
+    def select(kernel, above):
+        if isinstance(kernel.owner, keras.layers.Embedding):
+            return "embedding"
+        layer = kernel.holders[0]
+        inner = layer.layer if isinstance(layer, keras.layers.Wrapper) else layer
+        if id(layer) in heads and isinstance(inner, keras.layers.Dense):
+            return "makes an output"
+        return None
+
+    return select
+
+
+def _output_layers(model):
+    """The ids of the layers with kernels from which outputs come without passing another."""
+    found, seen = set(), set()
+    tensors = list(model.outputs)
+    while tensors:
+        tensor = tensors.pop()
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        operation, inputs = origin(tensor)
+        if is_exchangeable(operation) and operation.weights:
+            tensors += operation.outputs
+        elif isinstance(operation, keras.layers.Layer) and kernels_within(operation):
+            found.add(id(operation))
+        else:
+            tensors += inputs
+    return found
+
+
+def _selection_by(matches) -> Select:
+    def select(kernel, above):
+        return None if any(match(kernel, above) for match in matches) else "not selected"
+
+    return select
+
+
+def _matcher(criterion: Any) -> Callable[[Kernel, tuple], bool]:
+    if isinstance(criterion, type):
+        return lambda kernel, above: any(isinstance(h, criterion) for h in kernel.holders)
+    if isinstance(criterion, str):
+        return lambda kernel, above: _name_matches(criterion, kernel, above)
+    if callable(criterion):
+        return lambda kernel, above: any(criterion(holder) for holder in kernel.holders)
+    raise TypeError(
+        "Expected `layers` to be None, a layer class, a name pattern, a function of a layer, or a "
+        f"list of these. Received: {criterion!r} (of type {type(criterion).__name__})"
+    )
+
+
+def _name_matches(pattern, kernel, above):
+    names = [layer.name for layer in (*above[1:], *kernel.holders)]
+    paths = ["/".join(names[: i + 1]) for i in range(len(names))]
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (*names, *paths))
+
+
+def _require_matches(model, criteria, matches):
+    layers = list(_graph_layers(model))
+    kernels = [(kernel, above) for layer, above in layers for kernel in kernels_within(layer)]
+    conditioned = {variable for layer, _ in layers for variable in conditioned_variables(layer)}
+    for criterion, match in zip(criteria, matches, strict=True):
+        matching = [kernel for kernel, above in kernels if match(kernel, above)]
+        if not matching:
+            names = sorted({kernel.owner.name for kernel, _ in kernels})
+            raise ValueError(
+                "Expected everything in `layers` to match a layer with a kernel. Received: "
+                f"layers={criterion!r}, which matches none of {names}."
+            )
+        twice = [kernel.path for kernel in matching if id(kernel.variable) in conditioned]
+        if twice:
+            raise ValueError(
+                "Expected `layers` to match kernels that are not conditioned yet. Received: "
+                f"layers={criterion!r}, which matches {twice}, conditioned already."
+            )

@@ -113,15 +113,14 @@ def _owners(layer):
 
 
 def _unit_axes_by_pattern(weights):
-    if isinstance(weights, str):
-        weights = [weights]
-    patterns = weights if isinstance(weights, dict) else dict.fromkeys(weights)
-    if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+    patterns = [weights] if isinstance(weights, str) else weights
+    is_list = isinstance(patterns, (list, tuple, dict)) and len(patterns) > 0
+    if not is_list or not all(isinstance(pattern, str) for pattern in patterns):
         raise ValueError(
             "Expected `weights` to be None, a pattern of weight paths, a list of patterns or a "
             f"dict from pattern to unit axes. Received: weights={weights!r}"
         )
-    return patterns
+    return patterns if isinstance(patterns, dict) else dict.fromkeys(patterns)
 
 
 def _require_matrix(path, weight, pattern):

@@ -7,7 +7,13 @@ import keras
 from keras import ops
 
 from keras_wcond.gains import activation_gain
-from keras_wcond.kernel_search import Kernel, all_layers, kernels_within, named_kernels
+from keras_wcond.kernel_search import (
+    Kernel,
+    all_layers,
+    kernels_within,
+    named_kernels,
+    weights_by_path,
+)
 from keras_wcond.kernels import kernel_layouts
 from keras_wcond.layers.conditioned_layer import ConditionedLayer
 from keras_wcond.layers.folding import conditioned_variables, folded
@@ -102,8 +108,8 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         return call
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.built and not self.layer.built:
-            # The wrapped layer builds itself on tensors that hold no numbers.
+        if not self.built and not all(layer.built for layer in all_layers(self.layer)):
+            # Layers build themselves when they are called, here on tensors without numbers.
             keras.Operation.compute_output_spec(self, *args, **kwargs)
         return super().__call__(*args, **kwargs)
 
@@ -123,7 +129,9 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
             self._positions = [positions[id(kernel.variable)] for kernel in self._kernels]
 
     def get_build_config(self) -> dict[str, Any] | None:
-        return self.layer.get_build_config()
+        # A layer without a `build` of its own is built by calling it.
+        is_built_by_call = type(self.layer).build is keras.layers.Layer.build
+        return None if is_built_by_call else self.layer.get_build_config()
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         if not self.layer.built:
@@ -225,7 +233,7 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
             raise ValueError(
                 "Expected a layer with a kernel. Received: "
                 f"layer.name={layer.name!r} of type {type(layer).__qualname__}, built, with the "
-                f"weights {[weight.path for weight in layer.weights]}, none of which is known "
+                f"weights {list(weights_by_path(layer))}, none of which is known "
                 "as a floating-point kernel of a Keras layer. Name its kernels with "
                 "`weights=`, or leave the layer as it is."
                 + (

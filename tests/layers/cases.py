@@ -93,7 +93,7 @@ CASES = {
     ),
     "DepthwiseConv2D": _case(
         "DepthwiseConv2D",
-        {"kernel_size": 3, "activation": "tanh"},
+        {"kernel_size": 3, "depth_multiplier": 1, "activation": "tanh"},
         (5, 5, 3),
         kernel="hwcm->cm",
     ),
@@ -133,7 +133,7 @@ CASES = {
     "GroupQueryAttention": _case(
         "GroupQueryAttention",
         {"head_dim": 3, "num_query_heads": 4, "num_key_value_heads": 2},
-        (3, 4),
+        (3, 6),
         (5, 6),
         **_PROJECTIONS,
     ),
@@ -143,7 +143,10 @@ every_layer = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 # Those that hold their one kernel themselves, and on which Keras has LoRA.
 every_lora_layer = pytest.mark.parametrize(
     "case",
-    [case for name, case in CASES.items() if name.startswith(("Dense", "Conv", "Einsum"))
-     and not name.endswith("Transpose")],
+    [
+        case
+        for name, case in CASES.items()
+        if name.startswith(("Dense", "Conv", "Einsum")) and not name.endswith("Transpose")
+    ],
     ids=lambda case: case.plain.__name__,
 )

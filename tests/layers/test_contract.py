@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 import keras_wcond
 from keras_wcond.conditioners import RowEquilibration
+from keras_wcond.layers.kernel_conditioning import KernelConditioning
 from tests.backends import kernel_gradient, normal, to_numpy
 from tests.layers.cases import CASES, every_layer
-from tests.reference import equilibrated
+from tests.reference import equilibrated_along, row_norms
 
 
 @every_layer
@@ -19,36 +20,61 @@ def test_without_conditioner_it_is_the_plain_layer(case):
     assert [w.name for w in layer.weights] == [w.name for w in plain.weights]
     plain.set_weights(layer.get_weights())
     inputs = case.inputs()
-    np.testing.assert_array_equal(to_numpy(layer(inputs)), to_numpy(plain(inputs)))
+    np.testing.assert_array_equal(to_numpy(layer(*inputs)), to_numpy(plain(*inputs)))
 
 
 @every_layer
 @pytest.mark.parametrize("gain", [1.0, 2.5])
-def test_computes_what_the_plain_layer_computes_with_the_conditioned_kernel(case, gain):
+def test_computes_what_the_plain_layer_computes_with_the_conditioned_kernels(case, gain):
     layer, plain = case.layer(gain=gain), case.plain_layer()
-    kernel, bias = (to_numpy(weight) for weight in layer.weights)
-    plain.set_weights([gain * equilibrated(kernel), bias])
+    kernels = {id(kernel): case.axes[path] for path, kernel in layer.raw_kernels.items()}
+    assert len(kernels) == len(case.axes)
+    plain.set_weights(
+        [
+            gain * equilibrated_along(to_numpy(w), kernels[id(w)]) if id(w) in kernels else w
+            for w in layer.weights
+        ]
+    )
     inputs = case.inputs()
     np.testing.assert_allclose(
-        to_numpy(layer(inputs)), to_numpy(plain(inputs)), rtol=1e-5, atol=1e-6
+        to_numpy(layer(*inputs)), to_numpy(plain(*inputs)), rtol=1e-5, atol=1e-6
     )
 
 
 @every_layer
-def test_conditioned_kernel_has_unit_rows_and_the_raw_kernel_is_the_variable(case):
+def test_conditioned_kernels_have_unit_rows_and_raw_kernels_are_variables(case):
     layer = case.layer()
-    assert layer.kernel is layer.trainable_variables[0]
-    conditioned = to_numpy(layer.conditioned_kernel)
-    np.testing.assert_allclose(conditioned, equilibrated(to_numpy(layer.kernel)), rtol=1e-5)
+    raw, conditioned = layer.raw_kernels, layer.conditioned_kernels
+    assert list(raw) == list(conditioned)
+    assert set(raw) == set(case.axes)
+    for path, axes in case.axes.items():
+        assert any(raw[path] is variable for variable in layer.trainable_variables)
+        np.testing.assert_allclose(row_norms(to_numpy(conditioned[path]), axes), 1.0, rtol=1e-5)
+        expected = equilibrated_along(to_numpy(raw[path]), axes)
+        np.testing.assert_allclose(to_numpy(conditioned[path]), expected, rtol=1e-5)
+
+
+@every_layer
+def test_a_layer_with_one_kernel_has_it_as_conditioned_kernel(case):
+    layer = case.layer()
+    if list(case.axes) == ["kernel"]:
+        expected = to_numpy(layer.conditioned_kernels["kernel"])
+        np.testing.assert_array_equal(to_numpy(layer.conditioned_kernel), expected)
+    elif isinstance(layer, KernelConditioning):
+        with pytest.raises(ValueError, match="with depthwise_kernel and pointwise_kernel"):
+            _ = layer.conditioned_kernel
+    else:
+        assert not hasattr(layer, "conditioned_kernel")
 
 
 @every_layer
 @pytest.mark.parametrize("trainable_gain", [None, "per_unit"])
-def test_variables_are_those_of_the_plain_layer_and_a_gain_that_was_asked_for(case, trainable_gain):
+def test_variables_are_those_of_the_plain_layer_and_gains_that_were_asked_for(case, trainable_gain):
     layer, plain = case.layer(trainable_gain=trainable_gain), case.plain_layer()
-    expected = [weight.name for weight in plain.variables]
-    extra = [] if trainable_gain is None else ["gain"]
-    assert [weight.name for weight in layer.variables] == expected + extra
+    gains = {id(gain) for gain in layer.gain_weights}
+    assert len(gains) == (0 if trainable_gain is None else len(case.axes))
+    names = [variable.name for variable in layer.variables if id(variable) not in gains]
+    assert names == [variable.name for variable in plain.variables]
 
 
 @every_layer
@@ -56,8 +82,8 @@ def test_variables_are_those_of_the_plain_layer_and_a_gain_that_was_asked_for(ca
 def test_call_assigns_nothing_and_is_the_same_in_training(case, gain):
     layer = case.layer(gain=gain, trainable_gain="scalar")
     before = [to_numpy(variable).copy() for variable in layer.variables]
-    inference = to_numpy(layer(case.inputs()))
-    training = to_numpy(keras.Sequential([layer])(case.inputs(), training=True))
+    inference = to_numpy(keras.ops.reshape(layer(*case.inputs()), (2, -1)))
+    training = to_numpy(case.model(layer)(case.inputs(), training=True))
     np.testing.assert_array_equal(inference, training)
     for variable, value in zip(layer.variables, before, strict=True):
         np.testing.assert_array_equal(to_numpy(variable), value)
@@ -67,12 +93,15 @@ def test_call_assigns_nothing_and_is_the_same_in_training(case, gain):
 def test_gradient_in_the_raw_kernel_is_orthogonal_to_each_row(case):
     layer = case.layer()
     inputs = case.inputs()
-    upstream = normal(*layer(inputs).shape, seed=1)
-    kernel = to_numpy(layer.kernel).astype("float64").reshape(-1, 4)
-    gradient = kernel_gradient(layer, inputs, upstream).astype("float64").reshape(-1, 4)
-    norms = np.linalg.norm(gradient, axis=0) * np.linalg.norm(kernel, axis=0)
-    assert np.all(norms > 0.0)
-    assert np.all(np.abs(np.sum(gradient * kernel, axis=0)) <= 1e-5 * norms)
+    upstream = normal(*layer(*inputs).shape, seed=1)
+    for path, axes in case.axes.items():
+        letters, units = axes.split("->")
+        kernel = to_numpy(layer.raw_kernels[path]).astype("float64")
+        gradient = kernel_gradient(layer, inputs, upstream, layer.raw_kernels[path])
+        products = np.einsum(f"{letters},{letters}->{units}", kernel, gradient)
+        scale = row_norms(kernel, axes) * row_norms(gradient, axes)
+        assert np.any(scale > 0.0)
+        assert np.all(np.abs(products) <= 2e-5 * np.max(scale))
 
 
 SHAPES = [(1, 1), (1, 5), (5, 1), (3, 8), (8, 3), (4, 4)]
@@ -114,7 +143,7 @@ def test_scaling_filters_of_the_raw_kernel_leaves_the_outputs(exponents):
     outputs = []
     for scales in (1.0, 10.0 ** np.array(exponents)):
         SCALED.kernel.assign(normal(3, 3, 3, 4) * scales)
-        outputs.append(to_numpy(SCALED(CASES["Conv2D, groups"].inputs())))
+        outputs.append(to_numpy(SCALED(*CASES["Conv2D, groups"].inputs())))
     np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-4, atol=1e-4)
 
 
@@ -125,22 +154,21 @@ SCALED = CASES["Conv2D, groups"].layer()
 @pytest.mark.parametrize(
     "arguments",
     [
-        {},
-        {"gain": 2.5},
+        {"gain": 2.5, "use_bias": False},
         {"gain": "initial_norm"},
         {"gain": "kernel_norm"},
         {"trainable_gain": "per_unit"},
         {"kernel_conditioner": None},
-        {"use_bias": False},
         {"dtype": "mixed_bfloat16"},
     ],
     ids=str,
 )
 def test_folded_layer_is_plain_and_computes_the_same(case, arguments):
+    if "bias_axes" in case.arguments and "use_bias" in arguments:
+        arguments = {"gain": 2.5, "bias_axes": None}
     layer = case.layer(**arguments)
-    if layer.gain_weight is not None:
-        shape = layer.gain_weight.shape
-        layer.gain_weight.assign(np.arange(2.0, 2.0 + np.prod(shape)).reshape(shape))
+    for gain in layer.gain_weights:
+        gain.assign(np.arange(2.0, 2.0 + np.prod(gain.shape)).reshape(gain.shape))
     layer.trainable = False
     before = layer.get_weights()
     folded = layer.fold()
@@ -149,11 +177,23 @@ def test_folded_layer_is_plain_and_computes_the_same(case, arguments):
     assert not folded.trainable
     inputs = case.inputs()
     np.testing.assert_array_equal(
-        to_numpy(keras.ops.cast(folded(inputs), "float32")),
-        to_numpy(keras.ops.cast(layer(inputs), "float32")),
+        to_numpy(keras.ops.cast(folded(*inputs), "float32")),
+        to_numpy(keras.ops.cast(layer(*inputs), "float32")),
     )
     for weight, value in zip(layer.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, value)
+
+
+@every_layer
+def test_folded_layer_trains_apart_from_the_conditioned_one(case):
+    """On JAX, training gives away the memory of the arrays it replaces."""
+    layer = case.layer(gain="initial_norm")
+    inputs = case.inputs()
+    before = to_numpy(layer(*inputs))
+    plain = case.model(layer.fold())
+    plain.compile("sgd", "mse")
+    plain.fit(inputs, np.zeros(plain(inputs).shape), verbose=0)
+    np.testing.assert_array_equal(to_numpy(layer(*inputs)), before)
 
 
 def test_subclass_folds_only_if_it_computes_the_same():
@@ -164,7 +204,7 @@ def test_subclass_folds_only_if_it_computes_the_same():
         def call(self, inputs, training=None):
             return 2.0 * super().call(inputs, training=training)
 
-    inputs = CASES["Dense"].inputs()
+    (inputs,) = CASES["Dense"].inputs()
     renamed, doubled = Renamed(4), Doubled(4, name="mine")
     outputs, _ = renamed(inputs), doubled(inputs)
     np.testing.assert_array_equal(to_numpy(renamed.fold()(inputs)), to_numpy(outputs))
@@ -177,7 +217,7 @@ def test_unbuilt_layer_has_no_conditioned_kernel(case):
     layer = case.conditioned(**case.arguments, name="unbuilt")
     message = r"Expected a built layer.*Received: layer.name='unbuilt'.*`build\(\)`, first"
     with pytest.raises(ValueError, match=message):
-        _ = layer.conditioned_kernel
+        _ = layer.conditioned_kernels
     with pytest.raises(ValueError, match=message):
         layer.fold()
 
@@ -186,21 +226,41 @@ def test_unbuilt_layer_has_no_conditioned_kernel(case):
 def test_norms_are_taken_of_the_full_kernel_under_mixed_precision(case):
     """Rows that float16 cannot hold are conditioned all the same."""
     layer = case.layer(dtype="mixed_float16")
-    layer.kernel.assign(1e-15 * normal(*layer.kernel.shape))
-    assert keras.backend.standardize_dtype(layer.conditioned_kernel.dtype) == "float16"
-    conditioned = to_numpy(layer.conditioned_kernel).astype("float64")
-    np.testing.assert_allclose(
-        conditioned, equilibrated(to_numpy(layer.kernel)), rtol=1e-2, atol=1e-3
-    )
-    assert np.any(to_numpy(layer(case.inputs())) != 0.0)
+    for kernel in layer.raw_kernels.values():
+        kernel.assign(1e-15 * normal(*kernel.shape))
+    for path, conditioned in layer.conditioned_kernels.items():
+        assert keras.backend.standardize_dtype(conditioned.dtype) == "float16"
+        expected = equilibrated_along(to_numpy(layer.raw_kernels[path]), case.axes[path])
+        conditioned = to_numpy(conditioned).astype("float64")
+        np.testing.assert_allclose(conditioned, expected, rtol=1e-2, atol=1e-3)
+    assert np.any(to_numpy(layer(*case.inputs())) != 0.0)
 
 
 @every_layer
 def test_regularizer_sees_the_raw_kernel(case):
-    layer = case.layer(kernel_regularizer=keras.regularizers.L2(0.5))
-    layer(case.inputs())
-    expected = 0.5 * np.sum(to_numpy(layer.kernel).astype("float64") ** 2)
-    np.testing.assert_allclose(float(to_numpy(layer.losses[0])), expected, rtol=1e-5)
+    names = [f"{path.removesuffix('_kernel')}_regularizer" for path in case.axes]
+    names = names if len(names) == 2 else ["kernel_regularizer"]
+    names = ["depthwise_regularizer"] if "Depthwise" in case.plain.__name__ else names
+    layer = case.layer(**dict.fromkeys(names, keras.regularizers.L2(0.5)))
+    layer(*case.inputs())
+    kernels = [to_numpy(kernel).astype("float64") for kernel in layer.raw_kernels.values()]
+    expected = sum(0.5 * np.sum(kernel**2) for kernel in kernels)
+    np.testing.assert_allclose(sum(float(to_numpy(x)) for x in layer.losses), expected, rtol=1e-5)
+
+
+def test_automatic_gain_of_a_separable_layer_is_for_the_kernel_before_the_activation():
+    case = CASES["SeparableConv1D"]
+    kernels = case.layer(gain="auto").conditioned_kernels
+    norms = {path: row_norms(to_numpy(kernels[path]), axes) for path, axes in case.axes.items()}
+    np.testing.assert_allclose(norms["depthwise_kernel"], 1.0, rtol=1e-5)
+    np.testing.assert_allclose(norms["pointwise_kernel"], np.sqrt(2.0), rtol=1e-4)
+
+
+def test_equation_without_output_units_is_refused():
+    layer = keras_wcond.ConditionedEinsumDense("ab,b->ab", (3,), name="scaling")
+    message = r"axis that appears in the output.*Received: equation='ab,b->ab'.*'scaling'"
+    with pytest.raises(ValueError, match=message):
+        layer.build((None, 3))
 
 
 def test_masks_pass_through():
@@ -224,5 +284,5 @@ def test_non_finite_weights_stay_visible():
     kernel = to_numpy(layer.kernel).copy()
     kernel[1, 2] = np.nan
     layer.kernel.assign(kernel)
-    outputs = to_numpy(layer(CASES["Dense"].inputs()))
+    outputs = to_numpy(layer(*CASES["Dense"].inputs()))
     np.testing.assert_array_equal(np.isnan(outputs), [[False, False, True, False]] * 2)

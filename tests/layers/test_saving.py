@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import keras_wcond
+from keras_wcond.layers.kernel_conditioning import KernelConditioning
 from tests.backends import normal, to_numpy
 from tests.layers.cases import CASES, every_layer
+from tests.reference import equilibrated_along
 
 GAINS = {
     "fixed": {"gain": 2.0},
@@ -20,10 +22,6 @@ GAINS = {
 every_gain = pytest.mark.parametrize("gain", GAINS.values(), ids=GAINS.keys())
 
 
-def model_of(layer, case):
-    return keras.Sequential([keras.Input(case.input_shape), layer, keras.layers.Flatten()])
-
-
 def moved(layer):
     """The layer with weights as training might leave them, off their initial values."""
     for seed, variable in enumerate(layer.variables):
@@ -32,29 +30,28 @@ def moved(layer):
 
 
 def through_file(layer, case, tmp_path):
-    model_of(layer, case).save(tmp_path / "model.keras")
-    return keras.models.load_model(tmp_path / "model.keras").layers[0]
+    case.model(layer).save(tmp_path / "model.keras")
+    return keras.models.load_model(tmp_path / "model.keras").layers[-2]
 
 
 def through_clone(layer, case, tmp_path):
-    model = model_of(layer, case)
+    model = case.model(layer)
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
-    return clone.layers[0]
+    return clone.layers[-2]
 
 
 def through_config(layer, case, tmp_path):
-    twin = type(layer).from_config(layer.get_config())
-    twin.build((None, *case.input_shape))
+    twin = case.built(type(layer).from_config(layer.get_config()))
     twin.set_weights(layer.get_weights())
     return twin
 
 
 def through_weights(layer, case, tmp_path):
-    model_of(layer, case).save_weights(tmp_path / "model.weights.h5")
-    twin = model_of(type(layer).from_config(layer.get_config()), case)
+    case.model(layer).save_weights(tmp_path / "model.weights.h5")
+    twin = case.model(type(layer).from_config(layer.get_config()))
     twin.load_weights(tmp_path / "model.weights.h5")
-    return twin.layers[0]
+    return twin.layers[-2]
 
 
 def through_pickle(layer, case, tmp_path):
@@ -65,9 +62,7 @@ def through_deepcopy(layer, case, tmp_path):
     return copy.deepcopy(layer)
 
 
-@every_layer
-@every_gain
-@pytest.mark.parametrize(
+every_way = pytest.mark.parametrize(
     "way",
     [
         through_file,
@@ -78,42 +73,59 @@ def through_deepcopy(layer, case, tmp_path):
         through_deepcopy,
     ],
 )
-def test_copies_keep_the_raw_kernel_and_the_outputs(case, gain, way, tmp_path):
+
+
+@every_layer
+@every_way
+def test_every_layer_survives_copying(case, way, tmp_path):
+    require_same_after(way, case, GAINS["trained, initial_norm"], tmp_path)
+
+
+@every_gain
+@every_way
+def test_every_gain_survives_copying(gain, way, tmp_path):
+    require_same_after(way, CASES["Dense"], gain, tmp_path)
+
+
+def require_same_after(way, case, gain, tmp_path):
     layer = moved(case.layer(**gain))
     twin = way(layer, case, tmp_path)
     assert type(twin) is type(layer)
     assert twin is not layer
     assert twin.get_config() == {**layer.get_config(), "name": twin.name}
-    np.testing.assert_array_equal(to_numpy(twin.kernel), to_numpy(layer.kernel))
+    for path, kernel in layer.raw_kernels.items():
+        np.testing.assert_array_equal(to_numpy(twin.raw_kernels[path]), to_numpy(kernel))
     inputs = case.inputs()
-    np.testing.assert_array_equal(to_numpy(twin(inputs)), to_numpy(layer(inputs)))
+    np.testing.assert_array_equal(to_numpy(twin(*inputs)), to_numpy(layer(*inputs)))
 
 
 @every_layer
-@every_gain
+@pytest.mark.parametrize("gain", [{"gain": 2.0}, GAINS["trained, initial_norm"]], ids=str)
 def test_plain_weights_load_into_the_conditioned_layer(case, gain, tmp_path):
-    plain = case.plain_layer(kernel_initializer="he_normal", bias_initializer="normal")
-    model_of(plain, case).save_weights(tmp_path / "plain.weights.h5")
+    plain = moved(case.plain_layer())
+    case.model(plain).save_weights(tmp_path / "plain.weights.h5")
     layer = case.conditioned(**case.arguments, **gain)
-    model_of(layer, case).load_weights(tmp_path / "plain.weights.h5")
-    np.testing.assert_array_equal(to_numpy(layer.kernel), to_numpy(plain.kernel))
-    np.testing.assert_array_equal(to_numpy(layer.bias), to_numpy(plain.bias))
+    case.model(layer).load_weights(tmp_path / "plain.weights.h5")
+    gains = {id(weight) for weight in layer.gain_weights}
+    loaded = [to_numpy(weight) for weight in layer.weights if id(weight) not in gains]
+    for ours, theirs in zip(loaded, plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     # As a layer that was initialized with these weights would be.
-    expected = case.conditioned(
-        **case.arguments, **gain, kernel_initializer=lambda shape, dtype: plain.kernel + 0.0
-    )
-    expected.build((None, *case.input_shape))
-    np.testing.assert_allclose(
-        to_numpy(layer.conditioned_kernel), to_numpy(expected.conditioned_kernel), rtol=1e-6
-    )
+    for path, axes in case.axes.items():
+        raw, conditioned = layer.raw_kernels[path], layer.conditioned_kernels[path]
+        expected = equilibrated_along(to_numpy(raw), axes)
+        scale = 2.0
+        if gain["gain"] == "initial_norm":
+            scale = np.linalg.norm(to_numpy(raw)) / np.linalg.norm(expected)
+        np.testing.assert_allclose(to_numpy(conditioned), scale * expected, rtol=1e-5)
 
 
 @every_layer
 def test_conditioned_weights_load_into_the_plain_layer(case, tmp_path):
     layer = moved(case.layer())
-    model_of(layer, case).save_weights(tmp_path / "conditioned.weights.h5")
+    case.model(layer).save_weights(tmp_path / "conditioned.weights.h5")
     plain = case.plain(**case.arguments)
-    model_of(plain, case).load_weights(tmp_path / "conditioned.weights.h5")
+    case.model(plain).load_weights(tmp_path / "conditioned.weights.h5")
     for ours, theirs in zip(layer.get_weights(), plain.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -150,32 +162,37 @@ def test_layers_are_told_apart_by_name_and_registered_by_their_own():
 def test_gain_that_is_a_weight_is_not_lost_in_a_plain_layer(tmp_path):
     """The plain layer has no place for it, so the file is refused; folding is the way."""
     case = CASES["Dense"]
-    model_of(case.layer(gain="initial_norm"), case).save_weights(tmp_path / "gain.weights.h5")
-    plain = model_of(case.plain(**case.arguments), case)
+    case.model(case.layer(gain="initial_norm")).save_weights(tmp_path / "gain.weights.h5")
+    plain = case.model(case.plain(**case.arguments))
     with pytest.raises(ValueError, match="expected 2 variables"):
         plain.load_weights(tmp_path / "gain.weights.h5")
 
 
 @every_layer
 def test_weights_of_another_shape_are_refused_and_nothing_is_changed(case, tmp_path):
-    other = case.conditioned(**{**case.arguments, next(iter(case.arguments)): 8})
-    model_of(other, case).save_weights(tmp_path / "other.weights.h5")
+    if not isinstance(case.layer(), KernelConditioning):
+        pytest.skip("the projections of attention are EinsumDense layers, which are tested here")
+    sizes = {"units": 8, "filters": 8, "depth_multiplier": 8}
+    changed = next(({name: 8} for name in sizes if name in case.arguments), None)
+    changed = changed or {"output_shape": (*case.arguments["output_shape"][:-1], 8)}
+    other = case.conditioned(**{**case.arguments, **changed})
+    case.model(other).save_weights(tmp_path / "other.weights.h5")
     layer = case.layer(name="mine")
     before = layer.get_weights()
-    message = r"Expected weights of shape .*4\) for the kernel of layer 'mine'. Received: .*8\)"
+    message = r"Expected weights of shape .* for the \w+ of layer 'mine'. Received: shape=.*8"
     with pytest.raises(ValueError, match=message):
-        model_of(layer, case).load_weights(tmp_path / "other.weights.h5")
+        case.model(layer).load_weights(tmp_path / "other.weights.h5")
     for weight, value in zip(layer.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, value)
 
 
 def test_gain_of_another_shape_is_refused_and_nothing_is_changed(tmp_path):
     case = CASES["Dense"]
-    model_of(case.layer(trainable_gain="scalar"), case).save_weights(tmp_path / "m.weights.h5")
+    case.model(case.layer(trainable_gain="scalar")).save_weights(tmp_path / "m.weights.h5")
     layer = case.layer(trainable_gain="per_unit")
     before = layer.get_weights()
     with pytest.raises(ValueError, match=r"Expected weights of shape \(4,\) for the gain of layer"):
-        model_of(layer, case).load_weights(tmp_path / "m.weights.h5")
+        case.model(layer).load_weights(tmp_path / "m.weights.h5")
     for weight, value in zip(layer.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, value)
 
@@ -185,11 +202,11 @@ def test_lora_is_merged_on_saving_and_computes_the_same(tmp_path):
     layer = case.layer(gain="kernel_norm")
     layer.enable_lora(2)
     layer.lora_kernel_b.assign(normal(*layer.lora_kernel_b.shape))
-    model_of(layer, case).save_weights(tmp_path / "lora.weights.h5")
+    case.model(layer).save_weights(tmp_path / "lora.weights.h5")
     merged = case.conditioned(**case.arguments, gain="kernel_norm")
-    model_of(merged, case).load_weights(tmp_path / "lora.weights.h5")
+    case.model(merged).load_weights(tmp_path / "lora.weights.h5")
     inputs = case.inputs()
-    np.testing.assert_allclose(to_numpy(merged(inputs)), to_numpy(layer(inputs)), rtol=1e-5)
+    np.testing.assert_allclose(to_numpy(merged(*inputs)), to_numpy(layer(*inputs)), rtol=1e-5)
 
 
 def test_user_subclass_survives_saving(tmp_path):
@@ -201,5 +218,5 @@ def test_user_subclass_survives_saving(tmp_path):
     layer = Doubled(4, gain="initial_norm")
     layer.build((None, 3))
     loaded = through_file(layer, CASES["Dense"], tmp_path)
-    inputs = CASES["Dense"].inputs()
+    (inputs,) = CASES["Dense"].inputs()
     np.testing.assert_array_equal(to_numpy(loaded(inputs)), to_numpy(layer(inputs)))

@@ -28,3 +28,10 @@ def origin(tensor: keras.KerasTensor) -> tuple[Any, list[keras.KerasTensor]]:
     history = tensor._keras_history
     operation = history.operation
     return operation, operation._inbound_nodes[history.node_index].input_tensors
+
+
+def without_numbers(argument: Any) -> Any:
+    """A symbolic tensor in place of a tensor or an array; anything else as it is."""
+    if not hasattr(argument, "shape") or not hasattr(argument, "dtype"):
+        return argument
+    return keras.KerasTensor(argument.shape, keras.backend.standardize_dtype(argument.dtype))

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_wcond.gains import activation_gain
+from keras_wcond.internals import without_numbers
 from keras_wcond.kernel_search import (
     Kernel,
     all_layers,
@@ -110,7 +111,8 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self.built and not all(layer.built for layer in all_layers(self.layer)):
             # Layers build themselves when they are called, here on tensors without numbers.
-            keras.Operation.compute_output_spec(self, *args, **kwargs)
+            symbols, keywords = keras.tree.map_structure(without_numbers, (args, kwargs))
+            self.layer(*symbols, **keywords)
         return super().__call__(*args, **kwargs)
 
     def build(self, *args: Any, **kwargs: Any) -> None:

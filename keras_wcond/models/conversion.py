@@ -5,15 +5,16 @@ import keras
 
 from keras_wcond import layers as conditioned_classes
 from keras_wcond.conditioning import required_conditioner
+from keras_wcond.internals import without_numbers
 from keras_wcond.layers import Conditioned
 from keras_wcond.layers.conditioned_layer import ConditionedLayer, plain_class
 from keras_wcond.layers.folding import (
-    assign_copy,
     assign_folded_weights,
     conditioned_layers,
     plain_twin,
 )
 from keras_wcond.layers.kernel_conditioning import KernelConditioning
+from keras_wcond.models.copying import copy_of, transfer_weights
 from keras_wcond.models.exchange import require_exchangeable, with_exchanged_layers
 from keras_wcond.models.selection import Choice, choose, report
 
@@ -75,13 +76,13 @@ def condition_model(
 
     def exchange(layer):
         choice = choices.get(id(layer))
-        copy = _conditioned(choice, arguments) if choice and choice.selected else _copy(layer)
+        copy = _conditioned(choice, arguments) if choice and choice.selected else copy_of(layer)
         copies.append((layer, copy))
         return copy
 
     conditioned = with_exchanged_layers(model, exchange)
     for layer, copy in copies:
-        _transfer_weights(layer, copy)
+        transfer_weights(layer, copy)
     if verbose:
         print(report(list(choices.values())))
     return conditioned
@@ -116,13 +117,15 @@ def fold_model(model: keras.Model) -> keras.Model:
         if isinstance(layer, KernelConditioning):
             return layer.fold()
         has_conditioning = isinstance(layer, ConditionedLayer) or conditioned_layers(layer)
-        plain = plain_twin(layer) if has_conditioning else _copy(layer)
+        plain = plain_twin(layer) if has_conditioning else copy_of(layer)
         unfolded.append((layer, plain))
         return plain
 
     folded = with_exchanged_layers(model, exchange)
     for layer, plain in unfolded:
         assign_folded_weights(plain, layer)
+    # Keras exports no model that was never called; a call without numbers will do.
+    folded(keras.tree.map_structure(without_numbers, folded.input))
     return folded
 
 
@@ -139,7 +142,7 @@ def _conditioned(choice: Choice, arguments):
     if cls is not None and len(choice.selected) == len(choice.known):
         return cls.from_config({**layer.get_config(), **arguments})
     return Conditioned(
-        _copy(layer), **arguments, weights=_positions(layer, choice.selected), name=layer.name
+        copy_of(layer), **arguments, weights=_positions(layer, choice.selected), name=layer.name
     )
 
 
@@ -150,33 +153,3 @@ def _positions(layer, kernels):
         {"position": positions[id(kernel.variable)], **dataclasses.asdict(kernel.layout)}
         for kernel in kernels
     ]
-
-
-def _copy(layer):
-    try:
-        return type(layer).from_config(layer.get_config())
-    except Exception as error:
-        raise ValueError(
-            "Expected layers that can be made again from their config. Received: "
-            f"layer.name={layer.name!r} of type {type(layer).__qualname__}, whose "
-            "`from_config(get_config())` fails. Implement `get_config()` with the arguments of "
-            "its constructor."
-        ) from error
-
-
-def _transfer_weights(layer, copy):
-    gains = {id(gain) for gain in copy.gain_weights} if isinstance(copy, ConditionedLayer) else ()
-    variables = [variable for variable in copy.variables if id(variable) not in gains]
-    shapes = [tuple(variable.shape) for variable in variables]
-    if shapes != [tuple(variable.shape) for variable in layer.variables]:
-        raise ValueError(
-            "Expected layers whose copies have the same weights. Received: "
-            f"layer.name={layer.name!r} of type {type(layer).__qualname__}, which made from its "
-            f"config has weights of shapes {shapes}. Implement `get_config()` with all arguments "
-            "of its constructor."
-        )
-    for variable, original in zip(variables, layer.variables, strict=True):
-        assign_copy(variable, original)
-        variable.trainable = original.trainable
-    if isinstance(copy, ConditionedLayer):
-        copy.start_gains_anew()

@@ -11,6 +11,7 @@ from keras import ops
 from keras_wcond.norms import frobenius_norm
 
 Gain = float | str
+GAIN_WORDS = ("auto", "initial_norm", "kernel_norm")
 
 
 def standardize_gain(gain: Any, words: tuple[str, ...]) -> Gain:

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 import keras
 
 from keras_wcond import conditioners
-from keras_wcond.gains import standardize_gain, standardize_trainable_gain
+from keras_wcond.gains import GAIN_WORDS, standardize_gain, standardize_trainable_gain
 from keras_wcond.naming import snake_case
 
 _PACKAGE = "keras_wcond"
@@ -44,7 +44,7 @@ class ConditionedLayer(keras.layers.Layer):
             kwargs["name"] = automatic_name(type(self).__qualname__)
         super().__init__(*args, **kwargs)
         self.kernel_conditioner = conditioners.get(kernel_conditioner)
-        self.gain = standardize_gain(gain, words=("auto", "initial_norm", "kernel_norm"))
+        self.gain = standardize_gain(gain, GAIN_WORDS)
         self.trainable_gain = standardize_trainable_gain(trainable_gain)
 
     @property

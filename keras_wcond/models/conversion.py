@@ -5,6 +5,7 @@ import keras
 
 from keras_wcond import layers as conditioned_classes
 from keras_wcond.conditioning import required_conditioner
+from keras_wcond.gains import GAIN_WORDS, standardize_gain, standardize_trainable_gain
 from keras_wcond.internals import without_numbers
 from keras_wcond.layers import Conditioned
 from keras_wcond.layers.conditioned_layer import ConditionedLayer, plain_class
@@ -15,7 +16,7 @@ from keras_wcond.layers.folding import (
 )
 from keras_wcond.layers.kernel_conditioning import KernelConditioning
 from keras_wcond.models.copying import copy_of, transfer_weights
-from keras_wcond.models.exchange import require_exchangeable, with_exchanged_layers
+from keras_wcond.models.exchange import input_structure, require_exchangeable, with_exchanged_layers
 from keras_wcond.models.selection import Choice, choose, report
 
 
@@ -67,8 +68,8 @@ def condition_model(
     """
     arguments = {
         "kernel_conditioner": required_conditioner(kernel_conditioner, "condition_model"),
-        "gain": gain,
-        "trainable_gain": trainable_gain,
+        "gain": standardize_gain(gain, GAIN_WORDS),
+        "trainable_gain": standardize_trainable_gain(trainable_gain),
     }
     require_exchangeable(model)
     choices = {id(choice.layer): choice for choice in choose(model, layers)}
@@ -125,7 +126,7 @@ def fold_model(model: keras.Model) -> keras.Model:
     for layer, plain in unfolded:
         assign_folded_weights(plain, layer)
     # Keras exports no model that was never called; a call without numbers will do.
-    folded(keras.tree.map_structure(without_numbers, folded.input))
+    folded(keras.tree.map_structure(without_numbers, input_structure(folded)))
     return folded
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from keras_wcond.internals import origin
+
 Exchange = Callable[[keras.layers.Layer], keras.layers.Layer]
 
 
@@ -61,20 +63,31 @@ def with_exchanged_layers(model: keras.Model, exchange: Exchange) -> keras.Model
     return _rebuilt(model, once)
 
 
+def input_structure(model: keras.Model) -> Any:
+    """The symbolic inputs of a model, in the structure in which it takes them."""
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
 def _rebuilt(model, exchange):
     cls = type(model)
+    inputs = keras.tree.map_structure(_new_input, input_structure(model))
     if isinstance(model, keras.Sequential):
-        (tensor,) = model.inputs
-        inputs = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
         layers = [inputs, *map(exchange, model.layers)]
         sequential = cls if _is_of_keras(cls, "__init__") else keras.Sequential
         return sequential(layers, name=model.name)
     # Another model of the same graph, since Keras would clone the compilation as well.
     graph = keras.Model(model.input, model.output, name=model.name)
-    copy = keras.models.clone_model(graph, clone_function=exchange)
+    copy = keras.models.clone_model(graph, input_tensors=inputs, clone_function=exchange)
     if cls is type(copy) or not _is_of_keras(cls, "__init__"):
         return copy
     return cls(copy.input, copy.output, name=model.name)
+
+
+def _new_input(tensor):
+    layer, _ = origin(tensor)
+    if isinstance(layer, keras.layers.InputLayer):
+        return type(layer).from_config(layer.get_config()).output
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
 
 
 def _is_of_keras(cls, method):

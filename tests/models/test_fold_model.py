@@ -1,0 +1,185 @@
+"""`fold_model`: the plain model that computes the same, at the plain model's cost."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_wcond import Conditioned, ConditionedDense, condition_model, fold_model
+from tests.backends import normal, to_numpy
+from tests.models.test_condition_model import IMAGES, moved, require_unchanged, small, state
+
+layers = keras.layers
+
+
+@pytest.mark.parametrize("gain", ["initial_norm", "kernel_norm", 2.0])
+@pytest.mark.parametrize("trainable_gain", [None, "per_unit"])
+def test_folded_model_is_plain_and_computes_the_same(gain, trainable_gain):
+    model = small()
+    conditioned = moved(condition_model(model, gain=gain, trainable_gain=trainable_gain))
+    before = state(conditioned)
+    folded = fold_model(conditioned)
+    require_unchanged(conditioned, before)
+    assert "keras_wcond" not in folded.to_json()
+    assert [type(layer) for layer in folded.layers] == [type(layer) for layer in model.layers]
+    assert [layer.name for layer in folded.layers] == [layer.name for layer in model.layers]
+    assert folded.count_params() == model.count_params()
+    assert not folded.compiled
+    for ours, theirs in zip(folded(IMAGES), conditioned(IMAGES), strict=True):
+        np.testing.assert_allclose(to_numpy(ours), to_numpy(theirs), rtol=1e-5, atol=1e-6)
+
+
+def test_plain_model_folds_into_a_copy():
+    model = small()
+    folded = fold_model(model)
+    for ours, theirs in zip(folded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_trainability_is_kept():
+    conditioned = condition_model(small())
+    conditioned.get_layer("shared").trainable = False
+    conditioned.get_layer("block").layer.first.trainable = False
+    folded = fold_model(conditioned)
+    assert not folded.get_layer("shared").trainable
+    assert not folded.get_layer("block").first.kernel.trainable
+    assert folded.get_layer("block").second.kernel.trainable
+
+
+def test_training_the_folded_model_leaves_the_conditioned_one():
+    """On JAX, training gives away the memory of the arrays it replaces."""
+    conditioned = condition_model(small())
+    expected = [to_numpy(output) for output in conditioned(IMAGES)]
+    folded = fold_model(conditioned)
+    folded.compile("sgd", ["mse", "mse"])
+    folded.fit(IMAGES, [np.zeros((4, 3)), np.ones((4, 1))], verbose=0)
+    for ours, theirs in zip(conditioned(IMAGES), expected, strict=True):
+        np.testing.assert_array_equal(to_numpy(ours), theirs)
+
+
+def test_lora_is_merged():
+    inputs = keras.Input((5, 4))
+    attention = layers.MultiHeadAttention(2, 3, name="attention")(inputs, inputs)
+    model = keras.Model(inputs, layers.Dense(3)(layers.Dense(4, name="dense")(attention)))
+    conditioned = condition_model(model)
+    adapted = [conditioned.get_layer("dense"), conditioned.get_layer("attention").query_dense]
+    for layer in adapted:
+        layer.enable_lora(2)
+        layer.lora_kernel_b.assign(normal(*layer.lora_kernel_b.shape))
+    folded = fold_model(conditioned)
+    assert folded.count_params() == model.count_params()
+    assert folded.get_layer("attention").query_dense.kernel.trainable
+    x = normal(2, 5, 4)
+    np.testing.assert_allclose(to_numpy(folded(x)), to_numpy(conditioned(x)), rtol=1e-5, atol=1e-6)
+
+
+def test_folded_model_quantizes():
+    model = keras.Sequential(
+        [keras.Input((16,)), layers.Dense(32, activation="relu"), layers.Dense(4)]
+    )
+    folded = fold_model(condition_model(model))
+    inputs = normal(3, 16)
+    exact = to_numpy(folded(inputs))
+    folded.quantize("int8")
+    assert [layer.quantization_mode for layer in folded.layers] == ["int8", "int8"]
+    assert 0.0 < np.max(np.abs(to_numpy(folded(inputs)) - exact)) < 0.1
+
+
+def test_folded_file_loads_where_the_package_is_not_installed(tmp_path):
+    folded = fold_model(
+        condition_model(
+            keras.Sequential(
+                [keras.Input((6, 4)), layers.LSTM(5), layers.Dense(8), layers.Dense(2)]
+            )
+        )
+    )
+    inputs = normal(3, 6, 4)
+    folded.save(tmp_path / "folded.keras")
+    np.save(tmp_path / "inputs.npy", inputs)
+    code = (
+        "import sys; sys.modules['keras_wcond'] = None\n"
+        "import keras, numpy as np\n"
+        "model = keras.models.load_model('folded.keras')\n"
+        "np.save('outputs.npy', model.predict(np.load('inputs.npy'), verbose=0))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    outputs = np.load(tmp_path / "outputs.npy")
+    np.testing.assert_allclose(outputs, to_numpy(folded(inputs)), rtol=1e-5, atol=1e-6)
+
+
+def number_of_operations(model, inputs):
+    """The operations of the graph that is traced when a model is called."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        trainable, rest = model.trainable_variables, model.non_trainable_variables
+        jaxpr = jax.make_jaxpr(lambda *values: model.stateless_call(*values)[0])(
+            [v.value for v in trainable], [v.value for v in rest], inputs
+        )
+        return len(str(jaxpr).splitlines())
+    import tensorflow as tf
+
+    graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(inputs).graph
+    inner = graph.as_graph_def().library.function
+    return len(graph.get_operations()) + sum(len(function.node_def) for function in inner)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="PyTorch runs eagerly and has no graph to count in"
+)
+def test_folded_model_has_the_operations_of_the_plain_one():
+    model = small()
+    conditioned = condition_model(model)
+    plain = number_of_operations(model, IMAGES)
+    assert number_of_operations(fold_model(conditioned), IMAGES) == plain
+    assert number_of_operations(conditioned, IMAGES) > plain + 13
+
+
+@keras.saving.register_keras_serializable("tests")
+class MakesItsOwn(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = ConditionedDense(4)
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+class Doubled(ConditionedDense):
+    def call(self, inputs, training=None):
+        return 2.0 * super().call(inputs, training=training)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (
+            MakesItsOwn(name="mine"),
+            r"Received: layer.name='mine' of type MakesItsOwn, whose.*own: \['conditioned_dense",
+        ),
+        (Doubled(4, name="mine"), r"has a plain one to fold into. Received: layer.name='mine'"),
+        (
+            Conditioned(MakesItsOwn(name="mine"), kernel_conditioner=None),
+            r"holds conditioned layers of its own: \['conditioned_dense",
+        ),
+    ],
+    ids=["made in its code", "another call", "wrapped"],
+)
+def test_what_has_no_plain_layer_is_refused_and_left_as_it_is(layer, message):
+    model = keras.Sequential([keras.Input((3,)), ConditionedDense(4), layer])
+    before = state(model)
+    with pytest.raises(ValueError, match=message):
+        fold_model(model)
+    require_unchanged(model, before)
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(TypeError, match=r"Expected a Keras model.*folded by its `fold\(\)`"):
+        fold_model(ConditionedDense(4))
+    with pytest.raises(ValueError, match=r"Expected a built model"):
+        fold_model(keras.Sequential([ConditionedDense(4)]))

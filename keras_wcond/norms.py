@@ -43,6 +43,16 @@ def frobenius_norm(x: Any) -> Any:
     return ops.reshape(norm, ())
 
 
+def scaled_by_maximum(x: Any, axis: Any) -> tuple[Any, Any]:
+    """`x` divided by its largest magnitude along `axis`, and where that is zero.
+
+    No gradient passes through the division: it is for functions that do not depend on the
+    scale of `x`.
+    """
+    scaled, _, is_zero = _divided_by_maximum(x, axis)
+    return scaled, is_zero
+
+
 def _divided_by_maximum(x, axis):
     maximum = ops.max(ops.abs(ops.stop_gradient(x)), axis=axis, keepdims=True)
     # Comparisons with NaN are false: non-finite values pass through and stay visible.

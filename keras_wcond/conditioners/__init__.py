@@ -8,11 +8,21 @@ import keras
 
 from keras_wcond.conditioners.conditioner import Conditioner
 from keras_wcond.conditioners.row_equilibration import RowEquilibration
+from keras_wcond.conditioners.spectral_normalization import SpectralNormalization
 from keras_wcond.naming import snake_case
 
-__all__ = ["Conditioner", "RowEquilibration", "deserialize", "get", "serialize"]
+__all__ = [
+    "Conditioner",
+    "RowEquilibration",
+    "SpectralNormalization",
+    "deserialize",
+    "get",
+    "serialize",
+]
 
-_BY_CLASS_NAME = {conditioner.__name__: conditioner for conditioner in (RowEquilibration,)}
+_BY_CLASS_NAME = {
+    conditioner.__name__: conditioner for conditioner in (RowEquilibration, SpectralNormalization)
+}
 _BY_NAME = {snake_case(name): conditioner for name, conditioner in _BY_CLASS_NAME.items()}
 
 

@@ -1,13 +1,34 @@
 """Numerics and doctest names shared by the tests and the docstrings' examples."""
 
+import os
+import pathlib
+import tempfile
+
 import keras
 import numpy as np
 import pytest
 from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
+from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
-# The README's examples each run on their own.
-pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["README.md"]).pytest()
+
+def _enter_a_new_folder(namespace):
+    folder = tempfile.TemporaryDirectory()
+    namespace["_folder"], namespace["_before"] = folder, pathlib.Path.cwd()
+    os.chdir(folder.name)
+
+
+def _leave_and_remove_it(namespace):
+    os.chdir(namespace["_before"])
+    namespace["_folder"].cleanup()
+
+
+# The documents' examples each run on their own, in a folder that is thrown away.
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser(), SkipParser()],
+    patterns=["README.md", "docs/*.md"],
+    setup=_enter_a_new_folder,
+    teardown=_leave_and_remove_it,
+).pytest()
 
 
 def pytest_configure():

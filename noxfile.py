@@ -21,7 +21,8 @@ def install(session, backend, extra, constraints="constraints.txt"):
 @each_backend
 def tests(session, backend):
     """The test suite on one backend: nox -s 'tests(jax)' -- -k gradient."""
-    install(session, backend, "examples,test")
+    # Keras exports from JAX by TensorFlow only, which is not to be there.
+    install(session, backend, "examples,test" if backend == "jax" else "examples,export,test")
     session.run("pytest", "--numprocesses", "2", *session.posargs)
 
 
@@ -43,6 +44,14 @@ def quickstart(session, backend):
 
 @nox.session
 @each_backend
+def conversions(session, backend):
+    """Whole models, conditioned and folded: nox -s 'conversions(jax)' -- --output docs."""
+    install(session, backend, "benchmarks")
+    session.run("python", "benchmarks/conversions.py", *session.posargs)
+
+
+@nox.session
+@each_backend
 def interchange(session, backend):
     """Writes the file by which the tests check that backends read each other's models."""
     install(session, backend, "test")
@@ -52,7 +61,7 @@ def interchange(session, backend):
 @nox.session
 def lint(session):
     """Style and types."""
-    session.install("--constraint", "constraints.txt", "ruff", "mypy", "keras", "numpy")
+    session.install("--constraint", "constraints.txt", "ruff", "mypy", "keras", "numpy", "rich")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
     session.run("mypy")

@@ -2,7 +2,7 @@
 
 For models of keras.applications and KerasHub, with random weights (nothing is downloaded):
 
-  - converts with `condition_model`, several times, and takes the time
+  - converts with `condition_model`, several times, and takes the times
   - compares the outputs of `fold_model(conditioned)` with those of the conditioned model
   - saves the conditioned model, loads it, and compares the outputs
   - takes one training step with Adam, and counts the conditioned kernels that changed
@@ -12,12 +12,12 @@ KERAS_BACKEND or keras.json names.
 """
 
 import argparse
-import importlib
+import contextlib
+import importlib.metadata
 import json
 import os
 import pathlib
 import platform
-import statistics
 import sys
 import tempfile
 import time
@@ -165,8 +165,10 @@ def environment():
     import keras
 
     backend = keras.backend.backend()
-    names = ["keras_wcond", "keras", backend, "keras_hub"]
-    installed = {name: importlib.import_module(name).__version__ for name in names}
+    installed = {}
+    for name in ("keras_wcond", "keras", backend, "keras-hub"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[name] = importlib.metadata.version(name)
     return {
         "backend": backend,
         "versions": installed,
@@ -180,14 +182,12 @@ def table(records):
     headers = [
         "model",
         "weights",
-        "layers conditioned",
+        "layers",
         "kernels",
         "changed by a step",
-        "seconds to convert",
+        "seconds to convert: first, later",
         "to fold",
-        "plain file, MB",
-        "conditioned",
-        "folded",
+        "file, MB: plain, conditioned, folded",
         "folded − conditioned",
         "loaded − conditioned",
     ]
@@ -198,10 +198,11 @@ def table(records):
             record["layers"],
             record["kernels"],
             record["changed"],
-            f"{statistics.median(record['seconds']):.1f} "
-            f"({min(record['seconds']):.1f}–{max(record['seconds']):.1f})",
+            first_and_later(record["seconds"]),
             f"{record['fold_seconds']:.1f}",
-            *(f"{record['sizes'][kind] / 1e6:.2f}" for kind in ("plain", "conditioned", "folded")),
+            ", ".join(
+                f"{record['sizes'][kind] / 1e6:.2f}" for kind in ("plain", "conditioned", "folded")
+            ),
             f"{record['folded_difference']:.1e}",
             f"{record['loaded_difference']:.1e}",
         ]
@@ -210,34 +211,42 @@ def table(records):
     return headers, rows
 
 
-def report(records, conditions, options):
-    """Prints the table, and saves it with its conditions as Markdown and JSON."""
+def first_and_later(seconds):
+    """The first time, which compiles, and the range of the others."""
+    later = seconds[1:] or seconds
+    return f"{seconds[0]:.1f}, {min(later):.1f}–{max(later):.1f}"
+
+
+def report(result, folder):
+    """Prints the table, and saves it with its conditions as Markdown."""
     import tabulate
 
-    headers, rows = table(records)
+    headers, rows = table(result["records"])
     print(tabulate.tabulate(rows, headers, tablefmt="rounded_outline", disable_numparse=True))
-    versions = ", ".join(f"{name} {version}" for name, version in conditions["versions"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    repeats = len(result["records"][0]["seconds"])
     text = "\n\n".join(
         [
             "# Whole models, conditioned and folded",
-            f"`KERAS_BACKEND={conditions['backend']} python benchmarks/conversions.py "
-            f"--repeats {options.repeats}`",
-            f"- {versions}\n- {conditions['machine']}",
-            "Random weights, images of 64 × 64 or 16 tokens. *Seconds to convert*: median and "
-            f"range of {options.repeats} calls of `condition_model(model)`, weights and all. "
-            "*Changed by a step*: how many of the raw kernels one step of Adam changed. "
-            "*Folded − conditioned*: the largest difference between the outputs of "
-            "`fold_model(conditioned)` and of the conditioned model, over the largest output; "
-            "*loaded* is the conditioned model's `.keras` file, read again.",
+            f"`KERAS_BACKEND={result['backend']} python benchmarks/conversions.py "
+            f"--repeats {repeats}`",
+            f"- {versions}\n- {result['machine']}",
+            "Random weights; images of 64 × 64, or 16 tokens; float32.",
             tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True),
+            "- *layers*, *kernels*: how many `condition_model(model)` conditioned. Embeddings and "
+            "the Dense layers that make the outputs stay plain. A layer of KerasHub's with many "
+            "layers inside counts as one.\n"
+            "- *changed by a step*: how many of these kernels one step of Adam changed.\n"
+            "- *seconds to convert*: weights and all; the first conversion, in which JAX compiles "
+            f"for every shape of kernel, and the range of the {repeats - 1} after it. *To fold*: of "
+            "the one `fold_model(conditioned)`.\n"
+            "- *folded − conditioned*: the largest difference between the outputs of the two, over "
+            "the largest output. *loaded*: the conditioned model's `.keras` file, read again.",
         ]
     )
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "conversions.md").write_text(text + "\n", encoding="utf-8")
-    options.results.mkdir(parents=True, exist_ok=True)
-    result = options.results / f"conversions-{conditions['backend']}.json"
-    result.write_text(json.dumps({**conditions, "records": records}, indent=1) + "\n")
-    print(f"Saved {options.output / 'conversions.md'} and {result}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "conversions.md").write_text(text + "\n", encoding="utf-8")
+    print(f"Saved {folder / 'conversions.md'}")
 
 
 def parse(words=None):
@@ -249,28 +258,46 @@ def parse(words=None):
     )
     parser.add_argument("--repeats", type=int, default=3, help="conversions timed (%(default)s)")
     parser.add_argument(
-        "--output", type=pathlib.Path, default=pathlib.Path("outputs"), help="(%(default)s)"
-    )
-    parser.add_argument(
         "--results",
         type=pathlib.Path,
         default=pathlib.Path("outputs"),
-        help="folder for the JSON (%(default)s)",
+        help="folder for the numbers, as JSON (%(default)s)",
+    )
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default=pathlib.Path("outputs"),
+        help="folder for the table, as Markdown (%(default)s)",
+    )
+    parser.add_argument(
+        "--only-table", type=pathlib.Path, help="measure nothing: the table of a JSON file"
     )
     return parser.parse_args(words)
 
 
-def main():
+def measure_all(names, repeats):
     import tqdm
 
-    options = parse()
     records = []
+    # A line now and then where the bar cannot be redrawn in place, as in a log.
     pace = 0.1 if sys.stderr.isatty() else 10.0
-    with tqdm.tqdm(options.models, mininterval=pace) as bar:
+    with tqdm.tqdm(names, unit="model", mininterval=pace) as bar:
         for name in bar:
             bar.set_description(name)
-            records.append(measure(name, options.repeats))
-    report(records, environment(), options)
+            records.append(measure(name, repeats))
+    return {**environment(), "records": records}
+
+
+def main():
+    options = parse()
+    if options.only_table:
+        result = json.loads(options.only_table.read_text())
+    else:
+        result = measure_all(options.models, options.repeats)
+        options.results.mkdir(parents=True, exist_ok=True)
+        path = options.results / f"conversions-{result['backend']}.json"
+        path.write_text(json.dumps(result, indent=1) + "\n")
+    report(result, options.output)
 
 
 if __name__ == "__main__":

@@ -17,20 +17,37 @@ DATA = pathlib.Path(__file__).parent / "data"
 
 def model():
     """One of everything that is saved, with weights that are the same on every backend."""
-    layers = [
-        keras_wcond.ConditionedConv1D(4, 3, activation="relu", gain="auto"),
+    tensor = x = keras.Input((6, 2))
+    for layer in [
+        keras_wcond.ConditionedConv1D(4, 3, activation="relu", gain="auto", padding="same"),
         keras_wcond.ConditionedConv1D(6, 3, groups=2, gain="initial_norm", padding="same"),
-        keras.layers.Flatten(),
+        keras_wcond.ConditionedDepthwiseConv1D(3, depth_multiplier=2, activation="tanh"),
+        keras_wcond.ConditionedConv1DTranspose(4, 3, trainable_gain="scalar"),
+        keras_wcond.ConditionedSeparableConv1D(4, 3, gain="initial_norm", activation="tanh"),
+        keras_wcond.ConditionedEinsumDense("abc,cd->abd", (None, 5), bias_axes="d"),
+    ]:
+        x = layer(x)
+    x = keras_wcond.ConditionedMultiHeadAttention(2, 3, gain="initial_norm")(x, x)
+    x = keras_wcond.ConditionedGroupQueryAttention(3, 4, 2, trainable_gain="per_unit")(x, x)
+    for layer in [
+        keras_wcond.Conditioned(
+            keras.layers.GRU(4, return_sequences=True, name="gru"), gain="initial_norm"
+        ),
+        keras_wcond.Conditioned(
+            keras.layers.Bidirectional(keras.layers.LSTM(3, name="lstm"), name="both"),
+            weights="*/kernel",
+        ),
         keras_wcond.ConditionedDense(5, "tanh", gain="kernel_norm", trainable_gain="per_unit"),
         keras.layers.Dense(
             3,
             kernel_initializer=keras_wcond.ConditionedInitializer("he_normal"),
             kernel_constraint=keras_wcond.WeightConditioning(gain=2.0),
         ),
-    ]
-    built = keras.Sequential([keras.Input((6, 2)), *layers])
-    for seed, variable in enumerate(built.variables):
-        variable.assign(normal(*variable.shape, seed=seed) + 0.1)
+    ]:
+        x = layer(x)
+    built = keras.Model(tensor, x)
+    for seed, weight in enumerate(built.weights):
+        weight.assign(normal(*weight.shape, seed=seed) + 0.1)
     return built
 
 

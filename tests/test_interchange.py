@@ -40,7 +40,7 @@ def test_file_written_now_is_the_one_the_others_read(tmp_path):
     model.save(tmp_path / "model.keras")
     written = keras.models.load_model(tmp_path / "model.keras")
     earlier = keras.models.load_model(committed(keras.backend.backend()))
-    for ours, theirs in zip(written.variables, earlier.variables, strict=True):
+    for ours, theirs in zip(written.weights, earlier.weights, strict=True):
         assert ours.name == theirs.name
         np.testing.assert_array_equal(
             keras.ops.convert_to_numpy(ours), keras.ops.convert_to_numpy(theirs)
@@ -54,4 +54,9 @@ def test_file_written_now_is_the_one_the_others_read(tmp_path):
 def test_config_written_now_is_the_one_the_others_read(tmp_path):
     earlier = keras.models.load_model(committed(keras.backend.backend()))
     for ours, theirs in zip(interchange.model().layers, earlier.layers, strict=True):
-        assert {**ours.get_config(), "name": ""} == {**theirs.get_config(), "name": ""}
+        assert own_config(ours) == own_config(theirs)
+
+
+def own_config(layer):
+    """What a layer says of itself; a wrapped layer's config holds ids of its objects."""
+    return {**layer.get_config(), "name": None, "layer": None}

@@ -35,16 +35,26 @@ def assign_folded_weights(plain: keras.layers.Layer, layer: keras.layers.Layer) 
     values = _folded_values(layer)
     shapes = [tuple(value.shape) for value, _ in values]
     if left or shapes != [tuple(variable.shape) for variable in plain.variables]:
-        raise ValueError(
-            "Expected a layer that tells of the layers it holds in its config, or holds no "
-            f"conditioned ones. Received: layer.name={layer.name!r} of type "
-            f"{type(layer).__qualname__}, whose plain twin does not correspond to it"
-            + (f" and holds conditioned layers of its own: {left}" if left else "")
-            + ". Write it with plain layers and wrap it in `Conditioned`."
-        )
+        raise ValueError(_no_correspondence(layer, left))
     for variable, (value, trainable) in zip(plain.variables, values, strict=True):
         assign_copy(variable, value)
         variable.trainable = trainable
+
+
+def _no_correspondence(layer, left):
+    received = f"Received: layer.name={layer.name!r} of type {type(layer).__qualname__}"
+    quantized = [i.name for i in all_layers(layer) if i.quantization_mode is not None]
+    if quantized:
+        return (
+            f"Expected a layer that is folded before it is quantized. {received}, with the "
+            f"quantized layers {quantized} inside. Fold first, then quantize the plain layer."
+        )
+    holds = f" and holds conditioned layers of its own: {left}" if left else ""
+    return (
+        "Expected a layer that tells of the layers it holds in its config, or holds no "
+        f"conditioned ones. {received}, whose plain twin does not correspond to it{holds}. Write "
+        "it with plain layers and wrap it in `Conditioned`."
+    )
 
 
 def assign_copy(variable: keras.Variable, value: Any) -> None:

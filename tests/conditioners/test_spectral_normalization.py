@@ -74,7 +74,9 @@ def test_zero_matrix_stays_zero_with_zero_gradient():
     conditioner = SpectralNormalization()
     zeros = np.zeros((4, 3), "float32")
     assert np.all(condition(zeros) == 0.0)
-    result = gradient(lambda w: keras.ops.sum(keras.ops.multiply(conditioner(w), normal(4, 3))), zeros)
+    result = gradient(
+        lambda w: keras.ops.sum(keras.ops.multiply(conditioner(w), normal(4, 3))), zeros
+    )
     np.testing.assert_array_equal(result, 0.0)
 
 

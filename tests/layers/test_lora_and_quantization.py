@@ -149,3 +149,43 @@ def test_conditioned_layer_cannot_be_built_quantized():
     message = r"floating-point dtype policy.*Received: dtype='int8_from_float32'.*quantize\(\)"
     with pytest.raises(ValueError, match=message):
         layer.build((None, 3))
+
+
+def attention(**setting):
+    layer = keras_wcond.ConditionedMultiHeadAttention(2, 8, **setting)
+    layer.build((None, 5, 16), (None, 5, 16))
+    return layer
+
+
+@every_setting
+@pytest.mark.parametrize("lora", [False, True])
+def test_quantized_attention_equals_the_quantized_folded_plain_layer(setting, lora):
+    layer, inputs = attention(**setting), normal(2, 5, 16)
+    if lora:
+        for projection in (layer.query_dense, layer.value_dense):
+            projection.enable_lora(2)
+            projection.lora_kernel_b.assign(normal(*projection.lora_kernel_b.shape))
+    folded = layer.fold()
+    assert not any(inner.lora_enabled for inner in (folded.query_dense, folded.value_dense))
+    tolerance = {"rtol": 1e-5, "atol": 1e-6}
+    np.testing.assert_allclose(
+        to_numpy(folded(inputs, inputs)), to_numpy(layer(inputs, inputs)), **tolerance
+    )
+    models = [keras.Sequential([keras.Input((5, 16)), SelfAttention(x)]) for x in (layer, folded)]
+    for model in models:
+        model.quantize("int8")
+    assert layer.query_dense.quantization_mode == "int8"
+    outputs = [to_numpy(model(inputs)) for model in models]
+    np.testing.assert_allclose(*outputs, **tolerance)
+    with pytest.raises(ValueError, match=r"before it is quantized.*'query', 'key', 'value'"):
+        layer.fold()
+
+
+class SelfAttention(keras.layers.Layer):
+    def __init__(self, attention):
+        super().__init__()
+        self.attention = attention
+        self.built = True
+
+    def call(self, inputs):
+        return self.attention(inputs, inputs)

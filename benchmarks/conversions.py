@@ -238,8 +238,8 @@ def report(result, folder):
             "layers inside counts as one.\n"
             "- *changed by a step*: how many of these kernels one step of Adam changed.\n"
             "- *seconds to convert*: weights and all; the first conversion, in which JAX compiles "
-            f"for every shape of kernel, and the range of the {repeats - 1} after it. *To fold*: of "
-            "the one `fold_model(conditioned)`.\n"
+            f"for every shape of kernel, and the range of the {repeats - 1} after it. *To fold*: "
+            "one `fold_model(conditioned)`.\n"
             "- *folded − conditioned*: the largest difference between the outputs of the two, over "
             "the largest output. *loaded*: the conditioned model's `.keras` file, read again.",
         ]

@@ -8,6 +8,7 @@ import pytest
 
 from keras_wcond import ConditionedConv2D, ConditionedDense
 from tests.backends import normal, to_numpy
+from tests.layers.cases import every_layer
 
 layers = keras.layers
 POLICIES = ["float32", "mixed_float16", "mixed_bfloat16"]
@@ -85,6 +86,23 @@ def fit(model, steps=4, **compile_arguments):
 def test_fit_in_every_kind_of_model(build, policy):
     keras.config.set_dtype_policy(policy)
     fit(build())
+
+
+@every_layer
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_every_layer_trains_in_mixed_precision(case, policy):
+    keras.config.set_dtype_policy(policy)
+    layer = case.conditioned(**case.arguments, gain="initial_norm")
+    model, inputs = case.model(layer), case.inputs(batch=8)
+    before = {path: to_numpy(kernel).copy() for path, kernel in layer.raw_kernels.items()}
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    targets = normal(*model(inputs).shape, seed=9)
+    losses = model.fit(inputs, targets, batch_size=4, epochs=4, verbose=0).history["loss"]
+    assert np.all(np.isfinite(losses))
+    assert losses[-1] < losses[0]
+    for path, kernel in layer.raw_kernels.items():
+        assert np.any(to_numpy(kernel) != before[path]), path
+    assert len(before) == len(case.axes)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -33,6 +33,34 @@ class Kernel:
         return self.holders[-1]
 
 
+def find_kernels(layer: keras.layers.Layer, weights: Any = None) -> list[Kernel]:
+    """The kernels that patterns name, or else those the table knows; at least one.
+
+    Args:
+        layer: A built layer.
+        weights: None for all that the table knows, except the embeddings of layers inside
+            this one; or what `named_kernels` takes.
+    """
+    if weights is not None:
+        return named_kernels(layer, weights)
+    kernels = [
+        kernel
+        for kernel in kernels_within(layer)
+        if kernel.owner is layer or not isinstance(kernel.owner, keras.layers.Embedding)
+    ]
+    if not kernels:
+        unbuilt = [inner.name for inner in all_layers(layer) if not inner.built]
+        hint = f" Layers inside it are not built: {unbuilt}. Call it once first." if unbuilt else ""
+        raise ValueError(
+            "Expected a layer with a kernel. Received: "
+            f"layer.name={layer.name!r} of type {type(layer).__qualname__}, built, with the "
+            f"weights {list(weights_by_path(layer))}, none of which is known as a floating-point "
+            "kernel of a Keras layer. Name its kernels with `weights=`, or leave the layer as it "
+            f"is.{hint}"
+        )
+    return kernels
+
+
 def kernels_within(layer: keras.layers.Layer) -> list[Kernel]:
     """Every floating-point kernel that the table knows, in a built layer and all it holds."""
     found = {}

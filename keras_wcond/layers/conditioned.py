@@ -8,17 +8,12 @@ from keras import ops
 
 from keras_wcond.gains import activation_gain
 from keras_wcond.internals import without_numbers
-from keras_wcond.kernel_search import (
-    Kernel,
-    all_layers,
-    kernels_within,
-    named_kernels,
-    weights_by_path,
-)
+from keras_wcond.kernel_search import Kernel, all_layers, find_kernels
 from keras_wcond.kernels import kernel_layouts
 from keras_wcond.layers.conditioned_layer import ConditionedLayer
 from keras_wcond.layers.folding import conditioned_variables, folded
 from keras_wcond.layers.lora import merged, replacements
+from keras_wcond.layers.refused_arguments import leave_out_of_config, refused_arguments
 from keras_wcond.reparametrization import Reparametrization
 from keras_wcond.scopes import Substitution
 
@@ -119,8 +114,8 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         if not self.layer.built:
             self.layer.build(*args, **kwargs)
         if self.kernel_conditioner is not None:
-            self._kernels = tuple(self._find_kernels())
-            self._refuse_a_second_conditioning()
+            self._kernels = tuple(find_kernels(self.layer, self.named_weights))
+            _refuse_a_second_conditioning(self.layer, self._kernels)
             self._reparametrizations = tuple(map(self._reparametrization, self._kernels))
             self._gains = [
                 self._add_gain(index)
@@ -221,40 +216,15 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
             weights = type(weights)(weights)  # Keras holds them in wrappers of its own.
         return {**super().get_config(), "weights": weights}
 
-    def _find_kernels(self):
-        layer = self.layer
-        if self.named_weights is not None:
-            return named_kernels(layer, self.named_weights)
-        kernels = [
-            kernel
-            for kernel in kernels_within(layer)
-            if kernel.owner is layer or not isinstance(kernel.owner, keras.layers.Embedding)
-        ]
-        if not kernels:
-            unbuilt = [inner.name for inner in all_layers(layer) if not inner.built]
-            raise ValueError(
-                "Expected a layer with a kernel. Received: "
-                f"layer.name={layer.name!r} of type {type(layer).__qualname__}, built, with the "
-                f"weights {list(weights_by_path(layer))}, none of which is known "
-                "as a floating-point kernel of a Keras layer. Name its kernels with "
-                "`weights=`, or leave the layer as it is."
-                + (
-                    f" Layers inside it are not built: {unbuilt}. Call it once first."
-                    * bool(unbuilt)
-                )
-            )
-        return kernels
-
-    def _refuse_a_second_conditioning(self):
-        conditioned = conditioned_variables(self.layer)
-        for kernel in self._kernels:
-            if id(kernel.variable) in conditioned:
-                raise ValueError(
-                    "Expected kernels that are not conditioned yet. Received: "
-                    f"layer.name={self.layer.name!r}, whose {kernel.path!r} already is by a layer "
-                    "inside it. Name the other kernels with `weights=`, or condition this one "
-                    "in one place only."
-                )
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Conditioned":
+        saved = set(config["layer"]["config"])
+        conditioned = super().from_config(dict(config), custom_objects=custom_objects)
+        refused = refused_arguments(conditioned.layer) - saved
+        if refused:
+            # What was left out once, so that the layer could be loaded, is left out again.
+            leave_out_of_config(conditioned.layer, refused)
+        return conditioned
 
     def _reparametrization(self, kernel):
         gain = _activation_gain(kernel) if self.gain == "auto" else self.gain
@@ -303,6 +273,18 @@ def _activation_gain(kernel):
     return activation_gain(activation)
 
 
+def _refuse_a_second_conditioning(layer, kernels):
+    conditioned = conditioned_variables(layer)
+    for kernel in kernels:
+        if id(kernel.variable) in conditioned:
+            raise ValueError(
+                "Expected kernels that are not conditioned yet. Received: "
+                f"layer.name={layer.name!r}, whose {kernel.path!r} already is by a layer inside "
+                "it. Name the other kernels with `weights=`, or condition this one in one place "
+                "only."
+            )
+
+
 def _refuse_quantized(kernel):
     if kernel.owner.quantization_mode is not None:
         raise ValueError(
@@ -314,11 +296,13 @@ def _refuse_quantized(kernel):
 
 
 def _refuse_dropout_of_cells(layer):
-    masked = hasattr(layer, "reset_dropout_mask")
-    if masked and max(layer.dropout, layer.recurrent_dropout) > 0.0:
-        raise ValueError(
-            "Expected a cell without dropout, whose masks `keras.layers.RNN` would not renew "
-            f"inside a wrapper. Received: layer={layer.name!r} with dropout={layer.dropout}, "
-            f"recurrent_dropout={layer.recurrent_dropout}. Wrap the recurrent layer around the "
-            "cell in its place."
-        )
+    cells = layer.cells if isinstance(layer, keras.layers.StackedRNNCells) else [layer]
+    for cell in cells:
+        masked = hasattr(cell, "reset_dropout_mask")
+        if masked and max(cell.dropout, cell.recurrent_dropout) > 0.0:
+            raise ValueError(
+                "Expected a cell without dropout, whose masks `keras.layers.RNN` would not renew "
+                f"inside a wrapper. Received: layer={cell.name!r} with dropout={cell.dropout}, "
+                f"recurrent_dropout={cell.recurrent_dropout}. Wrap the recurrent layer around "
+                "the cell in its place."
+            )

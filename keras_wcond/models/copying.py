@@ -1,48 +1,30 @@
 """Copies of single layers, made from their configs."""
 
-import functools
-import inspect
-from typing import Any
-
 import keras
 
 from keras_wcond.layers.conditioned_layer import ConditionedLayer
 from keras_wcond.layers.folding import assign_copy
+from keras_wcond.layers.refused_arguments import (
+    config_without,
+    leave_out_of_config,
+    refused_arguments,
+)
 
 
 def copy_of(layer: keras.layers.Layer) -> keras.layers.Layer:
     """A new layer of the same configuration, its weights not yet set."""
-    cls, config = type(layer), layer.get_config()
     try:
-        return cls.from_config(config)
+        return type(layer).from_config(layer.get_config())
     except Exception as error:
-        accepted = config.keys() & _constructor_arguments(cls)
-        if accepted == config.keys():
+        refused = refused_arguments(layer)
+        if not refused:
             raise _not_copied(layer) from error
-        return _copy_from_accepted(layer, accepted)
-
-
-def _copy_from_accepted(layer, accepted):
-    # Some layers, such as KerasHub's ViTPatchingAndEmbedding, list values in their config
-    # that their own constructor refuses. The copy does not, so that it can be loaded.
-    cls = type(layer)
     try:
-        copy = cls.from_config(_config_of(layer, accepted))
+        copy = type(layer).from_config(config_without(layer, refused))
     except Exception as error:
         raise _not_copied(layer) from error
-    copy.get_config = functools.partial(_config_of, copy, accepted)
+    leave_out_of_config(copy, refused)
     return copy
-
-
-def _config_of(layer, accepted) -> dict[str, Any]:
-    config = type(layer).get_config(layer)
-    return {name: value for name, value in config.items() if name in accepted}
-
-
-def _constructor_arguments(cls):
-    """The names that the constructors of a class and of its bases take."""
-    signatures = (inspect.signature(base.__init__) for base in cls.__mro__)
-    return {name for signature in signatures for name in signature.parameters}
 
 
 def _not_copied(layer):

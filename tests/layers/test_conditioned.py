@@ -492,9 +492,16 @@ def test_unbuilt_layer_is_refused():
             use()
 
 
-def test_cell_with_dropout_is_refused():
+@pytest.mark.parametrize(
+    "cell",
+    [
+        lambda: layers.LSTMCell(4, dropout=0.5),
+        lambda: layers.StackedRNNCells([layers.GRUCell(3), layers.LSTMCell(4, dropout=0.5)]),
+    ],
+)
+def test_cell_with_dropout_is_refused(cell):
     with pytest.raises(ValueError, match=r"cell without dropout.*dropout=0.5, recurrent_dropout"):
-        Conditioned(layers.LSTMCell(4, dropout=0.5))
+        Conditioned(cell())
 
 
 def test_quantizing_what_is_inside_is_refused_and_what_is_folded_is_not():

@@ -14,7 +14,8 @@ import keras
 
 def refused_arguments(layer: keras.layers.Layer) -> set[str]:
     """The names in a layer's config that no constructor of its class or bases takes."""
-    signatures = (inspect.signature(base.__init__) for base in type(layer).__mro__)
+    constructors = (vars(base).get("__init__") for base in type(layer).__mro__)
+    signatures = (inspect.signature(constructor) for constructor in constructors if constructor)
     accepted = {name for signature in signatures for name in signature.parameters}
     return set(layer.get_config()) - accepted
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+from sybil.parsers.markdown import PythonCodeBlockParser
 
 
 def _enter_a_new_folder(namespace):
@@ -22,9 +22,10 @@ def _leave_and_remove_it(namespace):
     namespace["_folder"].cleanup()
 
 
-# The documents' examples each run on their own, in a folder that is thrown away.
+# The documents' examples each run on their own, in a folder that is thrown away. Fenced as
+# `py`, a block is only to be read.
 pytest_collect_file = Sybil(
-    parsers=[PythonCodeBlockParser(), SkipParser()],
+    parsers=[PythonCodeBlockParser()],
     patterns=["README.md", "docs/*.md"],
     setup=_enter_a_new_folder,
     teardown=_leave_and_remove_it,

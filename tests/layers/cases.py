@@ -125,7 +125,7 @@ CASES = {
     ),
     "MultiHeadAttention": _case(
         "MultiHeadAttention",
-        {"num_heads": 2, "key_dim": 3, "value_dim": 2},
+        {"num_heads": 2, "key_dim": 3},
         (3, 4),
         (5, 6),
         **_PROJECTIONS,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -103,16 +104,15 @@ def named_kernels(layer: keras.layers.Layer, weights: Any) -> list[Kernel]:
     owners = _owners(layer)
     found: dict[int, Kernel] = {}
     for pattern, unit_axes in patterns.items():
-        matching = {
-            path: weight
-            for path, weight in weights_by_path(layer).items()
-            if fnmatch.fnmatchcase(path, pattern)
-        }
+        weights_here = weights_by_path(layer)
+        # A path may itself look like a pattern.
+        matches = operator.eq if pattern in weights_here else fnmatch.fnmatchcase
+        matching = {path: w for path, w in weights_here.items() if matches(path, pattern)}
         if not matching:
             raise ValueError(
                 f"Expected every pattern in `weights` to match a weight of layer {layer.name!r}. "
                 f"Received: weights={weights!r}, of which {pattern!r} matches none of "
-                f"{list(weights_by_path(layer))}."
+                f"{list(weights_here)}."
             )
         for path, weight in matching.items():
             if id(weight) in found:

@@ -1,5 +1,6 @@
 """How conditioned kernels take the place of raw ones inside a layer's own `call`."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -19,6 +20,8 @@ class Substitution(keras.StatelessScope):
 
     Args:
         replacements: List of pairs of a variable and the tensor to read in its place.
+        add_loss: Function that is given, on exit, the losses that layers added inside; of
+            no use in an enclosing scope, which is given them itself. None drops them.
 
     Example:
 
@@ -30,8 +33,13 @@ class Substitution(keras.StatelessScope):
     [[10.]] [1.]
     """
 
-    def __init__(self, replacements: list[tuple[Any, Any]]):
-        super().__init__(initialize_variables=False)
+    def __init__(
+        self,
+        replacements: list[tuple[Any, Any]],
+        add_loss: Callable[[Any], None] | None = None,
+    ):
+        super().__init__(collect_losses=True, initialize_variables=False)
+        self.add_loss_outside = add_loss
         with full_precision():
             for variable, tensor in replacements:
                 # Not `variable.dtype`, which names the compute dtype in a layer's call.
@@ -42,7 +50,7 @@ class Substitution(keras.StatelessScope):
     def __enter__(self):
         super().__enter__()
         outer = self.original_scope
-        self.collect_losses = outer is not None and outer.collect_losses
+        self.collect_losses = outer is None or outer.collect_losses
         return self
 
     def get_current_value(self, variable):
@@ -52,7 +60,10 @@ class Substitution(keras.StatelessScope):
         return value
 
     def add_loss(self, loss):
-        self.original_scope.add_loss(loss)
+        if self.original_scope is None:
+            super().add_loss(loss)
+        else:
+            self.original_scope.add_loss(loss)
 
     def add_update(self, update):
         variable, value = update
@@ -64,3 +75,5 @@ class Substitution(keras.StatelessScope):
         if exception_type is None:
             for variable, value in self.updates.values():
                 variable.assign(value)
+            if self.add_loss_outside is not None and self.losses:
+                self.add_loss_outside(self.losses)

@@ -82,6 +82,21 @@ def test_losses_reach_an_enclosing_scope_that_collects_them():
     np.testing.assert_allclose([float(to_numpy(loss)) for loss in outer.losses], [2.0])
 
 
+def test_losses_are_given_outside_where_no_scope_collects_them():
+    layer, losses = keras.layers.ActivityRegularization(l2=1.0), []
+    with Substitution([], losses.extend):
+        layer(np.ones((1, 2), "float32"))
+        assert losses == []
+    np.testing.assert_allclose([float(to_numpy(loss)) for loss in losses], [2.0])
+
+
+def test_losses_are_dropped_where_the_enclosing_scope_does_not_collect_them():
+    layer, losses = keras.layers.ActivityRegularization(l2=1.0), []
+    with keras.StatelessScope() as outer, Substitution([], losses.extend):
+        layer(np.ones((1, 2), "float32"))
+    assert losses == outer.losses == []
+
+
 def test_seeds_of_dropout_advance():
     dropout = keras.layers.Dropout(0.5)
     masks = []

@@ -11,9 +11,9 @@ from keras_wcond.internals import without_numbers
 from keras_wcond.kernel_search import Kernel, all_layers, find_kernels
 from keras_wcond.kernels import kernel_layouts
 from keras_wcond.layers.conditioned_layer import ConditionedLayer
+from keras_wcond.layers.configs import leave_out_of_config, refused_arguments
 from keras_wcond.layers.folding import conditioned_variables, folded
 from keras_wcond.layers.lora import merged, replacements
-from keras_wcond.layers.refused_arguments import leave_out_of_config, refused_arguments
 from keras_wcond.reparametrization import Reparametrization
 from keras_wcond.scopes import Substitution
 
@@ -90,6 +90,8 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         self.autocast = layer.autocast
         self.supports_masking = layer.supports_masking
         self.named_weights = weights
+        self._is_searched = False
+        self._unbuilt: tuple[keras.layers.Layer, ...] = ()
         self._kernels: tuple[Kernel, ...] = ()
         self._reparametrizations: tuple[Reparametrization, ...] = ()
         self._positions: list[int] = []
@@ -98,22 +100,31 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
     def _calling(self, layer):
         @functools.wraps(layer.call)
         def call(*args, **kwargs):
+            self._build_for(args, kwargs)  # Some wrappers of Keras' use `call` directly.
             with self.conditioned_scope():
                 return self.layer(*args, **kwargs)
 
         return call
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.built and not all(layer.built for layer in all_layers(self.layer)):
+        self._build_for(args, kwargs)
+        return super().__call__(*args, **kwargs)
+
+    def _build_for(self, args, kwargs):
+        if self._is_searched:
+            return
+        if not all(layer.built for layer in all_layers(self.layer)):
             # Layers build themselves when they are called, here on tensors without numbers.
             symbols, keywords = keras.tree.map_structure(without_numbers, (args, kwargs))
             self.layer(*symbols, **keywords)
-        return super().__call__(*args, **kwargs)
+        self.build()
 
     def build(self, *args: Any, **kwargs: Any) -> None:
         if not self.layer.built:
             self.layer.build(*args, **kwargs)
+        self._is_searched = True
         if self.kernel_conditioner is not None:
+            self._unbuilt = tuple(layer for layer in all_layers(self.layer) if not layer.built)
             self._kernels = tuple(find_kernels(self.layer, self.named_weights))
             _refuse_a_second_conditioning(self.layer, self._kernels)
             self._reparametrizations = tuple(map(self._reparametrization, self._kernels))
@@ -126,14 +137,14 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
             self._positions = [positions[id(kernel.variable)] for kernel in self._kernels]
 
     def get_build_config(self) -> dict[str, Any] | None:
-        # A layer without a `build` of its own is built by calling it.
-        is_built_by_call = type(self.layer).build is keras.layers.Layer.build
-        return None if is_built_by_call else self.layer.get_build_config()
+        return self.layer.get_build_config()
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         if not self.layer.built:
             self.layer.build_from_config(config)
-        self.build()
+        # Where layers inside are built by calling them only, that has to wait for a call.
+        if all(layer.built for layer in all_layers(self.layer)):
+            self.build()
 
     def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
         return self.layer.compute_output_shape(*args, **kwargs)
@@ -159,6 +170,11 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         return self.layer.get_initial_state(*args, **kwargs)
 
     @property
+    def reset_state(self) -> Any:
+        """Of a wrapped stateful recurrent layer."""
+        return self.layer.reset_state
+
+    @property
     def raw_kernels(self) -> dict[str, Any]:
         """Each kernel's variable, by its path within the wrapped layer."""
         return {kernel.path: kernel.variable for kernel in self._kernels}
@@ -176,7 +192,8 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         """A scope in which the wrapped layer reads conditioned kernels in place of raw ones."""
         if not self._kernels:
             return contextlib.nullcontext()
-        return Substitution(self._replacements())
+        self._refuse_late_kernels()
+        return Substitution(self._replacements(), self.add_loss)
 
     @property
     def gain_weights(self) -> list[Any]:
@@ -202,7 +219,10 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
             layer and the one it wraps are left as they are.
         """
         self._require_built()
-        return folded(self)
+        plain = folded(self)
+        if not self.trainable:
+            plain.trainable = False
+        return plain
 
     def get_config(self) -> dict[str, Any]:
         weights = self.named_weights
@@ -225,6 +245,15 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
             # What was left out once, so that the layer could be loaded, is left out again.
             leave_out_of_config(conditioned.layer, refused)
         return conditioned
+
+    def _refuse_late_kernels(self):
+        late = [layer.name for layer in self._unbuilt if layer.built]
+        if late:
+            raise ValueError(
+                "Expected a layer that builds all layers inside it when it is built or first "
+                f"called. Received: layer.name={self.layer.name!r}, of which {late} were built "
+                "later and are not conditioned. Build them first, then wrap the layer."
+            )
 
     def _reparametrization(self, kernel):
         gain = _activation_gain(kernel) if self.gain == "auto" else self.gain

@@ -19,17 +19,20 @@ def folded(layer: keras.layers.Layer) -> keras.layers.Layer:
     plain = plain_twin(layer)
     if not plain.built:
         plain.build_from_config(layer.get_build_config())
-    assign_folded_weights(plain, layer)
+    assign_folded_weights(layer, plain)
     return plain
 
 
 def plain_twin(layer: keras.layers.Layer) -> keras.layers.Layer:
     """A layer of the same configuration without conditioning, its weights not yet set."""
     config = keras.saving.serialize_keras_object(layer)
-    return keras.saving.deserialize_keras_object(_plain(config))
+    # Classes need not be registered with Keras to be used here and now.
+    classes = {type(inner) for inner in all_layers(layer)}
+    known = {keras.saving.get_registered_name(cls): cls for cls in classes}
+    return keras.saving.deserialize_keras_object(_plain(config), custom_objects=known)
 
 
-def assign_folded_weights(plain: keras.layers.Layer, layer: keras.layers.Layer) -> None:
+def assign_folded_weights(layer: keras.layers.Layer, plain: keras.layers.Layer) -> None:
     """Sets the weights of the plain twin, once built, to those a layer computes with."""
     left = [inner.name for inner in conditioned_layers(plain)]
     values = _folded_values(layer)
@@ -115,7 +118,9 @@ def _plain(config):
     if not computes_as_its_plain_class(cls):
         return config
     if issubclass(cls, keras.layers.Wrapper):
-        return config["config"]["layer"]
+        wrapped = config["config"]["layer"]
+        trainable = config["config"]["trainable"] and wrapped["config"].get("trainable", True)
+        return {**wrapped, "config": {**wrapped["config"], "trainable": trainable}}
     return {
         **config,
         "module": "keras.layers",

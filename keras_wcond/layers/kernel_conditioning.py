@@ -13,6 +13,7 @@ from keras_wcond.layers.conditioned_layer import (
     plain_class,
     plain_config,
 )
+from keras_wcond.layers.configs import config_of
 from keras_wcond.layers.file_sharing import FileSharing
 from keras_wcond.layers.lora import has_lora, merged, replacements
 from keras_wcond.reparametrization import Reparametrization
@@ -98,7 +99,7 @@ class KernelConditioning(FileSharing):
         """A scope in which the layer reads its conditioned kernels in place of the raw ones."""
         if self.kernel_conditioner is None:
             return contextlib.nullcontext()
-        return Substitution(self._replacements())
+        return Substitution(self._replacements(), self.add_loss)
 
     @property
     def gain_weights(self) -> list[Any]:
@@ -140,7 +141,7 @@ class KernelConditioning(FileSharing):
                 f"layer.name={self.name!r} of type {type(self).__qualname__}, which has a "
                 "`call` of its own. Move what it adds to a layer around it."
             )
-        plain = plain_class(type(self)).from_config(plain_config(self.get_config()))
+        plain = plain_class(type(self)).from_config(plain_config(config_of(self)))
         plain.build_from_config(self.get_build_config())
         weights: dict[str, Any] = {}
         self.save_own_variables(weights)
@@ -154,6 +155,11 @@ class KernelConditioning(FileSharing):
         plain.load_own_variables(
             {name: ops.convert_to_numpy(value) for name, value in weights.items()}
         )
+        if not has_lora(self):  # Which freezes the kernel that it is merged into.
+            gains = {id(gain) for gain in self.gain_weights}
+            own = (variable for variable in self.variables if id(variable) not in gains)
+            for variable, original in zip(plain.variables, own, strict=True):
+                variable.trainable = original.trainable
         return plain
 
     def quantize(self, mode: Any = None, type_check: bool = True, **kwargs: Any) -> None:

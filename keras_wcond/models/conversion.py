@@ -9,13 +9,18 @@ from keras_wcond.gains import GAIN_WORDS, standardize_gain, standardize_trainabl
 from keras_wcond.internals import without_numbers
 from keras_wcond.layers import Conditioned
 from keras_wcond.layers.conditioned_layer import ConditionedLayer, plain_class
+from keras_wcond.layers.configs import config_of
 from keras_wcond.layers.folding import (
     assign_folded_weights,
     conditioned_layers,
     plain_twin,
 )
 from keras_wcond.layers.kernel_conditioning import KernelConditioning
-from keras_wcond.models.copying import copy_of, transfer_weights
+from keras_wcond.models.copying import (
+    copy_of,
+    transfer_weights,
+    transfer_weights_to_conditioned,
+)
 from keras_wcond.models.exchange import input_structure, require_exchangeable, with_exchanged_layers
 from keras_wcond.models.selection import Choice, choose, report
 
@@ -44,9 +49,9 @@ def condition_model(
         trainable_gain: None, `"scalar"` or `"per_unit"`. `ConditionedLayer` tells what
             these mean.
         layers: None for all but embeddings and the Dense layers that make the outputs. Or
-            what to condition: a layer class, a pattern of names or of paths such as
-            `"encoder/*"`, a function that is given a layer and returns whether, or a list
-            of these. They apply to layers inside layers as well.
+            what to condition: a layer class, a layer of the model, a pattern of names or of
+            paths such as `"encoder/*"`, a function that is given a layer and returns whether,
+            or a list of these. They apply to layers inside layers as well.
         verbose: Boolean. Whether to print which layers are conditioned, which are left,
             and why.
 
@@ -73,17 +78,20 @@ def condition_model(
     }
     require_exchangeable(model)
     choices = {id(choice.layer): choice for choice in choose(model, layers)}
-    copies: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+    transfers: list[tuple[Any, keras.layers.Layer, keras.layers.Layer]] = []
 
     def exchange(layer):
         choice = choices.get(id(layer))
-        copy = _conditioned(choice, arguments) if choice and choice.selected else copy_of(layer)
-        copies.append((layer, copy))
+        if choice and choice.selected:
+            copy, transfer = _conditioned(choice, arguments), transfer_weights_to_conditioned
+        else:
+            copy, transfer = copy_of(layer), transfer_weights
+        transfers.append((transfer, layer, copy))
         return copy
 
     conditioned = with_exchanged_layers(model, exchange)
-    for layer, copy in copies:
-        transfer_weights(layer, copy)
+    for transfer, layer, copy in transfers:
+        transfer(layer, copy)
     if verbose:
         print(report(list(choices.values())))
     return conditioned
@@ -112,19 +120,21 @@ def fold_model(model: keras.Model) -> keras.Model:
     ['Dense', 'Dense']
     """
     require_exchangeable(model)
-    unfolded: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+    transfers: list[tuple[Any, keras.layers.Layer, keras.layers.Layer]] = []
 
     def exchange(layer):
         if isinstance(layer, KernelConditioning):
             return layer.fold()
-        has_conditioning = isinstance(layer, ConditionedLayer) or conditioned_layers(layer)
-        plain = plain_twin(layer) if has_conditioning else copy_of(layer)
-        unfolded.append((layer, plain))
+        if isinstance(layer, ConditionedLayer) or conditioned_layers(layer):
+            plain, transfer = plain_twin(layer), assign_folded_weights
+        else:
+            plain, transfer = copy_of(layer), transfer_weights
+        transfers.append((transfer, layer, plain))
         return plain
 
     folded = with_exchanged_layers(model, exchange)
-    for layer, plain in unfolded:
-        assign_folded_weights(plain, layer)
+    for transfer, layer, plain in transfers:
+        transfer(layer, plain)
     # Keras exports no model that was never called; a call without numbers will do.
     folded(keras.tree.map_structure(without_numbers, input_structure(folded)))
     return folded
@@ -141,9 +151,13 @@ def _conditioned(choice: Choice, arguments):
     layer = choice.layer
     cls = _CONDITIONED_CLASSES.get(type(layer))
     if cls is not None and len(choice.selected) == len(choice.known):
-        return cls.from_config({**layer.get_config(), **arguments})
+        return cls.from_config({**config_of(layer), **arguments})
     return Conditioned(
-        copy_of(layer), **arguments, weights=_positions(layer, choice.selected), name=layer.name
+        copy_of(layer),
+        **arguments,
+        weights=_positions(layer, choice.selected),
+        name=layer.name,
+        trainable=layer.trainable,
     )
 
 

@@ -1,45 +1,62 @@
 """Copies of single layers, made from their configs."""
 
+import tempfile
+
 import keras
 
 from keras_wcond.layers.conditioned_layer import ConditionedLayer
-from keras_wcond.layers.folding import assign_copy
-from keras_wcond.layers.refused_arguments import (
-    config_without,
+from keras_wcond.layers.configs import (
+    config_of,
     leave_out_of_config,
     refused_arguments,
 )
+from keras_wcond.layers.folding import assign_copy
 
 
 def copy_of(layer: keras.layers.Layer) -> keras.layers.Layer:
     """A new layer of the same configuration, its weights not yet set."""
+    cls = type(layer)
     try:
-        return type(layer).from_config(layer.get_config())
+        return cls.from_config(layer.get_config())
     except Exception as error:
         refused = refused_arguments(layer)
-        if not refused:
-            raise _not_copied(layer) from error
-    try:
-        copy = type(layer).from_config(config_without(layer, refused))
-    except Exception as error:
-        raise _not_copied(layer) from error
-    leave_out_of_config(copy, refused)
+        config = {k: value for k, value in config_of(layer).items() if k not in refused}
+        try:
+            # Unlike `from_config`, the constructor also takes functions as they are.
+            copy = cls(**config)
+        except Exception:
+            raise _not_copied(layer, error) from error
+    if refused:
+        leave_out_of_config(copy, refused)
     return copy
 
 
-def _not_copied(layer):
+def _not_copied(layer, error):
     return ValueError(
         "Expected layers that can be made again from their config. Received: "
         f"layer.name={layer.name!r} of type {type(layer).__qualname__}, whose "
         "`from_config(get_config())` fails. Implement `get_config()` with the arguments of "
-        "its constructor."
+        f"its constructor, or see what Keras says: {error}"
     )
 
 
 def transfer_weights(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
-    """Gives a copy, conditioned or not, the weights of the layer; gains start anew."""
-    gains = {id(gain) for gain in copy.gain_weights} if isinstance(copy, ConditionedLayer) else ()
-    variables = [variable for variable in copy.variables if id(variable) not in gains]
+    """Gives a copy the weights of a layer, and what else the layer keeps in files."""
+    _transfer(layer, copy, copy.variables)
+    if hasattr(layer, "save_assets"):
+        with tempfile.TemporaryDirectory() as folder:  # The vocabulary of a lookup layer.
+            layer.save_assets(folder)
+            copy.load_assets(folder)
+
+
+def transfer_weights_to_conditioned(layer: keras.layers.Layer, copy: ConditionedLayer) -> None:
+    """Gives a layer that now is conditioned the weights it had; its gains start anew."""
+    gains = {id(gain) for gain in copy.gain_weights}
+    _transfer(layer, copy, [variable for variable in copy.variables if id(variable) not in gains])
+    copy.start_gains_anew()
+
+
+def _transfer(layer, copy, variables):
     shapes = [tuple(variable.shape) for variable in variables]
     if shapes != [tuple(variable.shape) for variable in layer.variables]:
         raise ValueError(
@@ -51,5 +68,3 @@ def transfer_weights(layer: keras.layers.Layer, copy: keras.layers.Layer) -> Non
     for variable, original in zip(variables, layer.variables, strict=True):
         assign_copy(variable, original)
         variable.trainable = original.trainable
-    if isinstance(copy, ConditionedLayer):
-        copy.start_gains_anew()

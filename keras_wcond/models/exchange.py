@@ -1,11 +1,12 @@
 """Copies of functional and Sequential models in which layers are exchanged for others."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
 from keras_wcond.internals import origin
+from keras_wcond.kernel_search import all_layers
 
 Exchange = Callable[[keras.layers.Layer], keras.layers.Layer]
 
@@ -37,6 +38,37 @@ def require_exchangeable(model: Any) -> None:
         )
 
 
+def graph_layers(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, tuple]]:
+    """Each layer of a model's graph and of the models nested in it, with the models above."""
+    yield from _graph_layers(model, (), set())
+
+
+def _graph_layers(model, above, seen):
+    for layer in model.layers:
+        if id(layer) in seen or isinstance(layer, keras.layers.InputLayer):
+            continue
+        seen.add(id(layer))
+        if is_exchangeable(layer):
+            yield from _graph_layers(layer, (*above, model), seen)
+        else:
+            yield layer, (*above, model)
+
+
+def require_separate_layers(model: keras.Model) -> None:
+    """Raises where two layers of the graph hold one layer, which copies would not share."""
+    holders: dict[int, keras.layers.Layer] = {}
+    for layer, _ in graph_layers(model):
+        for inner in all_layers(layer):
+            holder = holders.setdefault(id(inner), layer)
+            if holder is not layer:
+                raise ValueError(
+                    "Expected layers that hold no layer in common. Received: "
+                    f"model={model.name!r}, of whose layers {holder.name!r} and {layer.name!r} "
+                    f"both hold {inner.name!r}, so that copies of them would not share its "
+                    "weights. Write this model with conditioned layers, or `Conditioned`, itself."
+                )
+
+
 def with_exchanged_layers(model: keras.Model, exchange: Exchange) -> keras.Model:
     """A new, uncompiled model with the graph of a model and other layers in it.
 
@@ -45,6 +77,7 @@ def with_exchanged_layers(model: keras.Model, exchange: Exchange) -> keras.Model
         exchange: Function that returns the new layer for a layer. It is called once for
             each, in whatever nested model it is and however often it is shared.
     """
+    require_separate_layers(model)
     exchanged: dict[int, Any] = {}
 
     def once(operation):

@@ -2,7 +2,8 @@
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -12,7 +13,7 @@ import rich.table
 from keras_wcond.internals import origin
 from keras_wcond.kernel_search import Kernel, all_layers, kernels_within
 from keras_wcond.layers.folding import conditioned_variables
-from keras_wcond.models.exchange import is_exchangeable
+from keras_wcond.models.exchange import graph_layers, is_exchangeable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,16 +41,18 @@ def choose(model: keras.Model, criteria: Any = None) -> list[Choice]:
     Args:
         model: The model.
         criteria: None for all but embeddings and the Dense layers that make the outputs;
-            or a layer class, a name pattern or a function of a layer, or a list of these.
+            or a layer class, a layer, a name pattern or a function of a layer, or a list of
+            these.
     """
     if criteria is None:
         select = _default_selection(model)
     else:
         criteria = list(criteria) if isinstance(criteria, (list, tuple)) else [criteria]
-        matches = [_matcher(criterion) for criterion in criteria]
+        names = _names_of_layers(model)
+        matches = [_matcher(criterion, names) for criterion in criteria]
         _require_matches(model, criteria, matches)
         select = _selection_by(matches)
-    choices = [_choice(layer, above, select) for layer, above in _graph_layers(model)]
+    choices = [_choice(layer, above, select) for layer, above in graph_layers(model)]
     if not any(choice.selected for choice in choices):
         raise ValueError(
             "Expected a model with a kernel to condition. Received: "
@@ -104,19 +107,6 @@ def _choice(layer, above, select: Select) -> Choice:
     return Choice(layer, path, selected, known, ", ".join(reasons) or None)
 
 
-def _graph_layers(model, above=(), seen=None) -> Iterator[tuple[keras.layers.Layer, tuple]]:
-    """Each layer of a model's graph and of the models nested in it, with the models above."""
-    seen = set() if seen is None else seen
-    for layer in model.layers:
-        if id(layer) in seen or isinstance(layer, keras.layers.InputLayer):
-            continue
-        seen.add(id(layer))
-        if is_exchangeable(layer):
-            yield from _graph_layers(layer, (*above, model), seen)
-        else:
-            yield layer, (*above, model)
-
-
 def _default_selection(model) -> Select:
     heads = _output_layers(model)
 
@@ -158,27 +148,42 @@ def _selection_by(matches) -> Select:
     return select
 
 
-def _matcher(criterion: Any) -> Callable[[Kernel, tuple], bool]:
+def _matcher(criterion: Any, names: set[str]) -> Callable[[Kernel, tuple], bool]:
+    if isinstance(criterion, str):
+        # A name may itself look like a pattern.
+        matches = operator.eq if criterion in names else fnmatch.fnmatchcase
+        return lambda kernel, above: any(
+            matches(name, criterion) for name in _names(kernel.holders, above)
+        )
     if isinstance(criterion, type):
         return lambda kernel, above: any(isinstance(h, criterion) for h in kernel.holders)
-    if isinstance(criterion, str):
-        return lambda kernel, above: _name_matches(criterion, kernel, above)
+    if isinstance(criterion, keras.layers.Layer):
+        return lambda kernel, above: any(h is criterion for h in (*above, *kernel.holders))
     if callable(criterion):
         return lambda kernel, above: any(criterion(holder) for holder in kernel.holders)
     raise TypeError(
-        "Expected `layers` to be None, a layer class, a name pattern, a function of a layer, or a "
-        f"list of these. Received: {criterion!r} (of type {type(criterion).__name__})"
+        "Expected `layers` to be None, a layer class, a layer, a name pattern, a function of a "
+        f"layer, or a list of these. Received: {criterion!r} (of type {type(criterion).__name__})"
     )
 
 
-def _name_matches(pattern, kernel, above):
-    names = [layer.name for layer in (*above[1:], *kernel.holders)]
-    paths = ["/".join(names[: i + 1]) for i in range(len(names))]
-    return any(fnmatch.fnmatchcase(name, pattern) for name in (*names, *paths))
+def _names(holders, above):
+    """The names and the paths of layers, from the outermost nested model inwards."""
+    names = [layer.name for layer in (*above[1:], *holders)]
+    return {*names, *("/".join(names[: i + 1]) for i in range(len(names)))}
+
+
+def _names_of_layers(model):
+    return {
+        name
+        for layer, above in graph_layers(model)
+        for kernel in kernels_within(layer)
+        for name in _names(kernel.holders, above)
+    }
 
 
 def _require_matches(model, criteria, matches):
-    layers = list(_graph_layers(model))
+    layers = list(graph_layers(model))
     kernels = [(kernel, above) for layer, above in layers for kernel in kernels_within(layer)]
     conditioned = {variable for layer, _ in layers for variable in conditioned_variables(layer)}
     for criterion, match in zip(criteria, matches, strict=True):

@@ -57,6 +57,18 @@ class BuiltByCall(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tests")
+class BuiltInPart(BuiltByCall):
+    """Its `build` makes a weight, and leaves its layers to be built by the call."""
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(name="scale", shape=(1,), initializer="ones")
+        self.first.build(input_shape)
+
+    def call(self, inputs):
+        return super().call(inputs) * self.scale
+
+
+@keras.saving.register_keras_serializable("tests")
 class Tokens(layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -129,6 +141,7 @@ WRAPPED = {
     ),
     "a layer of one's own": (Block, SEQUENCES, {"dense": "iu->u", "dense_1": "iu->u"}),
     "a layer built by its call": (BuiltByCall, SEQUENCES, {"dense": "iu->u", "dense_1": "iu->u"}),
+    "a layer built in part": (BuiltInPart, SEQUENCES, {"dense": "iu->u", "dense_1": "iu->u"}),
     "a layer with an embedding": (Tokens, TOKENS, {"dense": "iu->u"}),
 }
 every_wrapped = pytest.mark.parametrize("case", WRAPPED.values(), ids=WRAPPED.keys())
@@ -242,11 +255,63 @@ def test_batch_normalization_updates_its_moving_mean():
     np.testing.assert_array_equal(to_numpy(mean), values[2])
 
 
+class AddsLoss(layers.Dense):
+    def call(self, inputs, training=None):
+        self.add_loss(100.0 * keras.ops.ones(()))
+        return super().call(inputs)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [lambda: AddsLoss(4), lambda: layers.LSTM(4, activity_regularizer=keras.regularizers.L2(50.0))],
+)
+def test_losses_of_the_wrapped_layer_are_part_of_the_loss(layer):
+    wrapped = Conditioned(layer())
+    model = model_of(wrapped, SEQUENCES)
+    model.compile("sgd", "mse")
+    targets = np.zeros((4, model.output_shape[1]))
+    data_loss = np.mean(np.square(model.predict(SEQUENCES, verbose=0)))
+    wrapped(SEQUENCES)
+    added = float(to_numpy(wrapped.losses[0]))
+    assert added > 0.1
+    assert len(wrapped.losses) == 1
+    loss = model.evaluate(SEQUENCES, targets, verbose=0)
+    np.testing.assert_allclose(loss, data_loss + added, rtol=1e-4)
+    history = model.fit(SEQUENCES, targets, epochs=2, verbose=0).history["loss"]
+    np.testing.assert_allclose(history[0], data_loss + added, rtol=1e-4)
+
+
+def test_layers_built_after_the_kernels_were_searched_are_refused():
+    class Late(layers.Layer):
+        def __init__(self):
+            super().__init__(name="late")
+            self.first, self.second = layers.Dense(3), layers.Dense(3, name="second")
+
+        def build(self, input_shape):
+            self.first.build(input_shape)
+
+        def call(self, inputs, training=None):
+            return self.second(self.first(inputs)) if training else self.first(inputs)
+
+    wrapped = Conditioned(Late())
+    wrapped(SEQUENCES)
+    wrapped(SEQUENCES, training=True)
+    with pytest.raises(ValueError, match=r"layer.name='late', of which \['second'\] were built"):
+        wrapped(SEQUENCES)
+
+
+def test_frozen_wrapper_folds_into_a_frozen_layer():
+    wrapped = Conditioned(layers.LSTM(4), trainable=False)
+    model = model_of(wrapped, SEQUENCES)
+    assert not wrapped.fold().trainable
+    assert not fold_model(model).layers[1].trainable
+
+
 def test_states_of_a_stateful_layer_are_kept():
     wrapped = Conditioned(layers.LSTM(4, stateful=True))
     first, second = (to_numpy(wrapped(SEQUENCES)) for _ in range(2))
     assert np.any(first != second)
-    wrapped.layer.reset_states()
+    wrapped.reset_state()
     np.testing.assert_allclose(to_numpy(wrapped(SEQUENCES)), first, rtol=1e-6)
 
 

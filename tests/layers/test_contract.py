@@ -36,8 +36,9 @@ def test_computes_what_the_plain_layer_computes_with_the_conditioned_kernels(cas
         ]
     )
     inputs = case.inputs()
+    expected = to_numpy(plain(*inputs))
     np.testing.assert_allclose(
-        to_numpy(layer(*inputs)), to_numpy(plain(*inputs)), rtol=1e-5, atol=1e-6
+        to_numpy(layer(*inputs)), expected, rtol=0.0, atol=1e-5 * np.max(np.abs(expected))
     )
 
 
@@ -194,6 +195,18 @@ def test_folded_layer_trains_apart_from_the_conditioned_one(case):
     plain.compile("sgd", "mse")
     plain.fit(inputs, np.zeros(plain(inputs).shape), verbose=0)
     np.testing.assert_array_equal(to_numpy(layer(*inputs)), before)
+
+
+def test_folding_keeps_what_is_frozen_and_functions_as_they_are():
+    def gaussian(x):
+        return keras.ops.exp(-keras.ops.square(x))
+
+    layer = CASES["Dense"].layer(activation=gaussian, gain="auto", trainable_gain="scalar")
+    layer.kernel.trainable = False
+    folded = layer.fold()
+    assert folded.activation is gaussian
+    assert not folded.kernel.trainable
+    assert folded.bias.trainable
 
 
 def test_subclass_folds_only_if_it_computes_the_same():

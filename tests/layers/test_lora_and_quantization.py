@@ -157,8 +157,10 @@ def attention(**setting):
     return layer
 
 
-@every_setting
-@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize(
+    ("setting", "lora"),
+    [({}, False), ({"gain": "initial_norm"}, True), ({"trainable_gain": "per_unit"}, True)],
+)
 def test_quantized_attention_equals_the_quantized_folded_plain_layer(setting, lora):
     layer, inputs = attention(**setting), normal(2, 5, 16)
     if lora:

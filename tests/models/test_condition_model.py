@@ -274,6 +274,27 @@ def test_layers_that_are_conditioned_already_are_left():
     assert [type(layer) for layer in conditioned.layers[1:]] == [ConditionedDense, layers.Dense]
 
 
+@pytest.mark.parametrize("name", ["dense", "lstm"])
+def test_gains_of_layers_that_are_conditioned_already_are_kept(name):
+    model = keras.Sequential(
+        [
+            keras.Input((5, 4)),
+            layers.Dense(4, name="dense"),
+            layers.LSTM(4, name="lstm"),
+            layers.Dense(3, name="rest"),
+            layers.Dense(2),
+        ]
+    )
+    once = condition_model(model, layers=name, trainable_gain="scalar")
+    for gain in once.get_layer(name).gain_weights:
+        gain.assign(5.0)
+    twice = condition_model(once, layers="rest")
+    assert [float(to_numpy(gain)) for gain in twice.get_layer(name).gain_weights] == [
+        5.0 for _ in once.get_layer(name).gain_weights
+    ]
+    assert type(twice.get_layer("rest")) is ConditionedDense
+
+
 def test_subclasses_built_as_functional_models():
     class WithStep(keras.Model):
         def train_step(self, *args):
@@ -301,6 +322,69 @@ def test_frozen_layers_stay_frozen():
     assert len(conditioned.trainable_variables) == len(model.trainable_variables)
     assert conditioned.get_layer("shared").trainable_variables == []
     assert not conditioned.get_layer("block").layer.first.kernel.trainable
+
+
+def test_gains_of_frozen_layers_are_frozen():
+    model = small()
+    for name in ("shared", "recurrent", "attention"):
+        model.get_layer(name).trainable = False
+    conditioned = condition_model(model, trainable_gain="scalar")
+    for name in ("shared", "recurrent", "attention"):
+        assert conditioned.get_layer(name).trainable_variables == []
+
+
+def test_functions_that_are_not_registered_are_taken_along():
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Lambda(lambda x: 3.0 * x),
+            layers.Dense(4, activation=lambda x: keras.ops.sin(x), name="hidden"),
+            layers.Dense(2, activation=lambda x: x + 1.0),
+        ]
+    )
+    hidden = model.get_layer("hidden")
+    hidden.kernel.assign(0.7 * equilibrated(to_numpy(hidden.kernel)))
+    conditioned, x = condition_model(model), normal(2, 3)
+    assert type(conditioned.get_layer("hidden")) is ConditionedDense
+    np.testing.assert_allclose(to_numpy(conditioned(x)), to_numpy(model(x)), rtol=1e-5)
+
+
+def test_names_that_look_like_patterns_are_names():
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(4, name="b[1]"),
+            layers.Dense(4, name="b1"),
+            layers.Dense(2),
+        ]
+    )
+    conditioned = condition_model(model, layers="b[1]")
+    kinds = [type(layer) for layer in conditioned.layers]
+    assert kinds == [ConditionedDense, layers.Dense, layers.Dense]
+
+
+def test_layers_of_the_model_are_chosen_themselves():
+    model = small()
+    conditioned = condition_model(
+        model, layers=[model.get_layer("shared"), model.get_layer("features")]
+    )
+    assert type(conditioned.get_layer("shared")) is ConditionedDense
+    assert type(conditioned.get_layer("features").get_layer("stem")) is ConditionedConv2D
+    assert type(conditioned.get_layer("attention")) is layers.MultiHeadAttention
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="Keras looks words up with TensorFlow"
+)
+def test_vocabularies_are_carried_over():
+    lookup = layers.StringLookup(vocabulary=["a", "b", "c"])
+    inputs = keras.Input((2,), dtype="string")
+    x = layers.Flatten()(layers.Embedding(4, 3)(lookup(inputs)))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(4, name="hidden")(x)))
+    words = keras.ops.convert_to_tensor([["a", "c"], ["b", "?"]])
+    conditioned = condition_model(model, gain="kernel_norm")
+    assert conditioned.layers[1].get_vocabulary() == lookup.get_vocabulary()
+    assert np.all(np.isfinite(to_numpy(conditioned(words))))
 
 
 def test_layer_that_lists_in_its_config_what_its_constructor_refuses(tmp_path):
@@ -417,6 +501,21 @@ BAD = {
 def test_what_cannot_be_converted_is_refused(use, error, message):
     with pytest.raises(error, match=message):
         use()
+
+
+def test_layers_shared_with_the_inside_of_another_are_refused():
+    shared = layers.Dense(4, name="shared")
+    frames, vectors = keras.Input((3, 4)), keras.Input((4,))
+    around = layers.TimeDistributed(shared, name="around")
+    outputs = [layers.Dense(2)(around(frames)), layers.Dense(2)(shared(vectors))]
+    model = keras.Model([frames, vectors], outputs)
+    before = state(model)
+    message = r"hold no layer in common.*'around' and 'shared' both hold 'shared'"
+    with pytest.raises(ValueError, match=message):
+        condition_model(model)
+    with pytest.raises(ValueError, match=message):
+        keras_wcond.fold_model(model)
+    require_unchanged(model, before)
 
 
 @pytest.mark.parametrize(

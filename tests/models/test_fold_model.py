@@ -14,8 +14,10 @@ from tests.models.test_condition_model import IMAGES, moved, require_unchanged, 
 layers = keras.layers
 
 
-@pytest.mark.parametrize("gain", ["initial_norm", "kernel_norm", 2.0])
-@pytest.mark.parametrize("trainable_gain", [None, "per_unit"])
+@pytest.mark.parametrize(
+    ("gain", "trainable_gain"),
+    [("initial_norm", None), ("kernel_norm", "scalar"), (2.0, "per_unit")],
+)
 def test_folded_model_is_plain_and_computes_the_same(gain, trainable_gain):
     model = small()
     conditioned = moved(condition_model(model, gain=gain, trainable_gain=trainable_gain))
@@ -46,6 +48,45 @@ def test_trainability_is_kept():
     assert not folded.get_layer("shared").trainable
     assert not folded.get_layer("block").first.kernel.trainable
     assert folded.get_layer("block").second.kernel.trainable
+
+
+def test_layers_of_classes_that_are_not_registered_fold():
+    class Unregistered(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.dense = layers.Dense(4)
+
+        def build(self, input_shape):
+            self.dense.build(input_shape)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+    model = keras.Sequential([keras.Input((3,)), Unregistered(), layers.Dense(2)])
+    conditioned = condition_model(model)
+    folded = fold_model(conditioned)
+    assert type(folded.layers[0]) is Unregistered
+    x = normal(2, 3)
+    np.testing.assert_allclose(to_numpy(folded(x)), to_numpy(conditioned(x)), rtol=1e-5)
+
+
+def test_functions_that_are_not_registered_fold():
+    def gaussian(x):
+        return keras.ops.exp(-keras.ops.square(x))
+
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(4, activation=gaussian),
+            layers.Dense(4, activation=lambda x: keras.ops.sin(30.0 * x)),
+            layers.Dense(2),
+        ]
+    )
+    conditioned = condition_model(model, gain="auto")
+    folded = fold_model(conditioned)
+    assert folded.layers[0].activation is gaussian
+    x = normal(2, 3)
+    np.testing.assert_allclose(to_numpy(folded(x)), to_numpy(conditioned(x)), rtol=1e-5)
 
 
 def test_training_the_folded_model_leaves_the_conditioned_one():

@@ -69,12 +69,12 @@ def report(choices: list[Choice]) -> str:
         done = len(choice.selected)
         table.add_row(
             choice.path,
-            type(choice.layer).__qualname__,
+            type(choice.layer).__qualname__.rpartition(".")[2],
             str(len(choice.known)),
             str(done) if done else "-",
             choice.left or "",
         )
-    console = rich.console.Console(width=100)
+    console = rich.console.Console(width=100, markup=False, highlight=False)
     with console.capture() as capture:
         console.print(table)
     kernels = sum(len(choice.selected) for choice in choices)
@@ -101,10 +101,19 @@ def _choice(layer, above, select: Select) -> Choice:
         elif reason not in reasons:
             reasons.append(reason)
     if not known:
-        quantized = any(inner.quantization_mode is not None for inner in all_layers(layer))
-        reasons.append("quantized" if quantized else NO_KERNEL)
+        reasons.append(_why_none_is_known(layer))
     path = "/".join([*(model.name for model in above[1:]), layer.name])
     return Choice(layer, path, selected, known, ", ".join(reasons) or None)
+
+
+def _why_none_is_known(layer):
+    if any(inner.quantization_mode is not None for inner in all_layers(layer)):
+        return "quantized"
+    return "unknown: see Conditioned(weights=…)" if _has_matrices(layer) else NO_KERNEL
+
+
+def _has_matrices(layer):
+    return any(len(weight.shape) > 1 for weight in layer.weights)
 
 
 def _default_selection(model) -> Select:
@@ -134,7 +143,7 @@ def _output_layers(model):
         operation, inputs = origin(tensor)
         if is_exchangeable(operation) and operation.weights:
             tensors += operation.outputs
-        elif isinstance(operation, keras.layers.Layer) and kernels_within(operation):
+        elif isinstance(operation, keras.layers.Layer) and _has_matrices(operation):
             found.add(id(operation))
         else:
             tensors += inputs

@@ -260,6 +260,26 @@ def test_report_says_what_was_conditioned_what_was_left_and_why(capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_report_names_layers_whose_kernels_are_not_known(capsys):
+    class Mixing(layers.Layer):
+        def build(self, input_shape):
+            self.mixing = self.add_weight(name="mixing", shape=(input_shape[-1], 3))
+
+        def call(self, inputs):
+            return keras.ops.matmul(inputs, self.mixing)
+
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(4, name="a[1]"), Mixing(name="own"), layers.Dense(2)]
+    )
+    model.layers[2].quantize("int8")
+    condition_model(model, verbose=True)
+    lines = capsys.readouterr().out.splitlines()
+    (own,) = (line for line in lines if "own" in line and "│" in line)
+    assert "unknown: see Conditioned(weights=…)" in own
+    assert any("a[1]" in line for line in lines)
+    assert any("quantized" in line for line in lines)
+
+
 def test_layers_that_are_conditioned_already_are_left():
     model = keras.Sequential(
         [

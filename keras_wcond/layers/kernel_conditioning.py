@@ -156,10 +156,9 @@ class KernelConditioning(FileSharing):
             {name: ops.convert_to_numpy(value) for name, value in weights.items()}
         )
         if not has_lora(self):  # Which freezes the kernel that it is merged into.
-            gains = {id(gain) for gain in self.gain_weights}
-            own = (variable for variable in self.variables if id(variable) not in gains)
-            for variable, original in zip(plain.variables, own, strict=True):
-                variable.trainable = original.trainable
+            trainable = {variable.name: variable.trainable for variable in self.variables}
+            for variable in plain.variables:
+                variable.trainable = trainable[variable.name]
         return plain
 
     def quantize(self, mode: Any = None, type_check: bool = True, **kwargs: Any) -> None:

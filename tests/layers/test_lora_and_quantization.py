@@ -113,6 +113,7 @@ def test_quantized_layer_folds_into_a_quantized_plain_layer():
     folded = layer.fold()
     assert type(folded) is case.plain
     assert folded.quantization_mode == "int8"
+    assert folded.bias.trainable
     inputs = case.inputs()
     np.testing.assert_array_equal(to_numpy(folded(*inputs)), to_numpy(layer(*inputs)))
 

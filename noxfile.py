@@ -23,6 +23,12 @@ def tests(session, backend):
     """The test suite on one backend: nox -s 'tests(jax)' -- -k gradient."""
     # Keras exports from JAX by TensorFlow only, which is not to be there.
     install(session, backend, "examples,test" if backend == "jax" else "examples,export,test")
+    # What one process has compiled, the others need not compile again.
+    session.env.update(
+        JAX_COMPILATION_CACHE_DIR=session.create_tmp(),
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+        JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
+    )
     session.run("pytest", "--numprocesses", "2", *session.posargs)
 
 

@@ -184,6 +184,7 @@ def test_trains_saves_and_folds(case, gain, tmp_path):
     wrapped = Conditioned(make(), **gain)
     model = model_of(wrapped, inputs)
     assert len(wrapped.gain_weights) == len(axes)
+    assert all(weight.trainable == ("trainable_gain" in gain) for weight in wrapped.gain_weights)
     before = [to_numpy(variable).copy() for variable in model.trainable_variables]
     model.compile(keras.optimizers.Adam(1e-2), "mse")
     model.fit(inputs, np.zeros((4, model.output_shape[1])), verbose=0)
@@ -350,6 +351,33 @@ def test_masks_reach_the_wrapped_layer(layer):
     np.testing.assert_allclose(masked, to_numpy(wrapped(inputs[:, :4])), rtol=1e-5, atol=1e-6)
     given = to_numpy(wrapped(inputs, mask=np.any(inputs != 0.0, axis=-1)))
     np.testing.assert_allclose(given, masked, rtol=1e-6)
+
+
+def test_masks_go_on_as_from_the_wrapped_layer():
+    masked = layers.Masking()(keras.ops.convert_to_tensor(SEQUENCES))
+    for layer, passes in ((layers.LSTM(4, return_sequences=True), True), (layers.LSTM(4), False)):
+        outputs = Conditioned(layer)(masked)
+        assert (getattr(outputs, "_keras_mask", None) is not None) == passes
+    with pytest.warns(UserWarning, match="does not support masking"):
+        outputs = Conditioned(layers.Conv1D(4, 3))(masked)
+    assert getattr(outputs, "_keras_mask", None) is None
+    embedding = layers.Embedding(9, 3, mask_zero=True)
+    mask = Conditioned(embedding).compute_mask(keras.ops.convert_to_tensor(TOKENS))
+    np.testing.assert_array_equal(to_numpy(mask), TOKENS != 0)
+
+
+def test_inputs_are_cast_as_the_wrapped_layer_casts_them():
+    class Reading(layers.Dense):
+        def call(self, inputs, training=None):
+            seen.append(keras.backend.standardize_dtype(inputs.dtype))
+            return super().call(keras.ops.cast(inputs, "float32"))
+
+    seen = []
+    half = keras.ops.cast(SEQUENCES, "float16")
+    Conditioned(Reading(4, autocast=False))(half)
+    assert seen[-1] == "float16"
+    Conditioned(Reading(4))(half)
+    assert seen[-1] == "float32"
 
 
 def test_several_arguments_reach_the_wrapped_layer():

@@ -191,6 +191,7 @@ class MakesItsOwn(layers.Layer):
         return self.dense(inputs)
 
 
+@keras.saving.register_keras_serializable("tests")
 class Doubled(ConditionedDense):
     def call(self, inputs, training=None):
         return 2.0 * super().call(inputs, training=training)
@@ -205,11 +206,19 @@ class Doubled(ConditionedDense):
         ),
         (Doubled(4, name="mine"), r"has a plain one to fold into. Received: layer.name='mine'"),
         (
+            keras.Sequential([Doubled(4)], name="mine"),
+            r"has a plain one to fold into. Received: layer.name='doubled.*Doubled, which",
+        ),
+        (
+            Conditioned(keras.Sequential([Doubled(4)]), kernel_conditioner=None, name="mine"),
+            r"Received: layer.name='mine' of type Conditioned, whose.*own: \['doubled",
+        ),
+        (
             Conditioned(MakesItsOwn(name="mine"), kernel_conditioner=None),
             r"holds conditioned layers of its own: \['conditioned_dense",
         ),
     ],
-    ids=["made in its code", "another call", "wrapped"],
+    ids=["made in its code", "another call", "in a model", "in a wrapper", "wrapped"],
 )
 def test_what_has_no_plain_layer_is_refused_and_left_as_it_is(layer, message):
     model = keras.Sequential([keras.Input((3,)), ConditionedDense(4), layer])

@@ -38,7 +38,7 @@ class Substitution(keras.StatelessScope):
         replacements: list[tuple[Any, Any]],
         add_loss: Callable[[Any], None] | None = None,
     ):
-        super().__init__(collect_losses=True, initialize_variables=False)
+        super().__init__(initialize_variables=False)
         self.add_loss_outside = add_loss
         with full_precision():
             for variable, tensor in replacements:

@@ -113,15 +113,16 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
     def _build_for(self, args, kwargs):
         if self._is_searched:
             return
-        if not all(layer.built for layer in all_layers(self.layer)):
-            # Layers build themselves when they are called, here on tensors without numbers.
-            symbols, keywords = keras.tree.map_structure(without_numbers, (args, kwargs))
-            self.layer(*symbols, **keywords)
+        _build_by_calling(self.layer, args, kwargs)
         self.build()
 
     def build(self, *args: Any, **kwargs: Any) -> None:
         if not self.layer.built:
             self.layer.build(*args, **kwargs)
+        shapes = [*args, *kwargs.values()]
+        if len(shapes) == 1:
+            tensor = keras.KerasTensor(shapes[0], self.layer.compute_dtype)
+            _build_by_calling(self.layer, [tensor], {})
         self._is_searched = True
         if self.kernel_conditioner is not None:
             self._unbuilt = tuple(layer for layer in all_layers(self.layer) if not layer.built)
@@ -143,7 +144,7 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         if not self.layer.built:
             self.layer.build_from_config(config)
         # Where layers inside are built by calling them only, that has to wait for a call.
-        if all(layer.built for layer in all_layers(self.layer)):
+        if _is_built_throughout(self.layer):
             self.build()
 
     def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
@@ -219,10 +220,7 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
             layer and the one it wraps are left as they are.
         """
         self._require_built()
-        plain = folded(self)
-        if not self.trainable:
-            plain.trainable = False
-        return plain
+        return folded(self)
 
     def get_config(self) -> dict[str, Any]:
         weights = self.named_weights
@@ -289,6 +287,21 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         value = merged(kernel.owner, kernel.variable)
         gain = self._reparametrizations[index].initial_gain(value, kernel.layout)
         return ops.ones(shape, dtype) * ops.cast(gain, dtype)
+
+
+def _is_built_throughout(layer):
+    return all(inner.built for inner in all_layers(layer))
+
+
+def _build_by_calling(layer, args, kwargs):
+    """Has all layers in a layer built, by calling it on tensors that hold no numbers."""
+    if _is_built_throughout(layer):
+        return
+    args, kwargs = keras.tree.map_structure(without_numbers, (args, kwargs))
+    layer(*args, **kwargs)
+    if not _is_built_throughout(layer):
+        # With a `compute_output_shape` of its own, its `call` did not need to run for that.
+        keras.Operation.compute_output_spec(layer, *args, **kwargs)
 
 
 def _activation_gain(kernel):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_wcond import Conditioned, ConditionedDense, fold_model
+from keras_wcond.layers.folding import conditioned_variables
 from tests.backends import normal, to_numpy
 from tests.reference import equilibrated, equilibrated_along, row_norms
 
@@ -301,6 +302,26 @@ def test_layers_built_after_the_kernels_were_searched_are_refused():
         wrapped(SEQUENCES)
 
 
+def test_call_itself_conditions_as_well():
+    """Some wrappers of Keras' use it, on layers that were built otherwise."""
+    inputs = keras.ops.convert_to_tensor(SEQUENCES)
+    wrapped = Conditioned(BuiltByCall())
+    outputs = to_numpy(wrapped.call(inputs))
+    assert len(wrapped.raw_kernels) == 2
+    np.testing.assert_array_equal(outputs, to_numpy(wrapped(inputs)))
+
+
+def test_layer_that_tells_its_output_shape_is_built_all_the_same():
+    class Telling(BuiltByCall):
+        def compute_output_shape(self, input_shape):
+            return (*input_shape[:-1], 4)
+
+    for build in (lambda layer: layer(SEQUENCES), lambda layer: layer.build(SEQUENCES.shape)):
+        wrapped = Conditioned(Telling())
+        build(wrapped)
+        assert len(wrapped.raw_kernels) == 2
+
+
 def test_frozen_wrapper_folds_into_a_frozen_layer():
     wrapped = Conditioned(layers.LSTM(4), trainable=False)
     model = model_of(wrapped, SEQUENCES)
@@ -328,6 +349,8 @@ def test_inside_loops_and_other_wrappers(around, tmp_path):
     layer = around()
     model = model_of(layer, SEQUENCES)
     kernels = [weight for weight in model.trainable_weights if "kernel" in weight.name]
+    assert conditioned_variables(layer) <= {id(kernel) for kernel in kernels}
+    assert len(conditioned_variables(layer)) == (2 if len(kernels) > 1 else 1)
     before = [to_numpy(kernel).copy() for kernel in kernels]
     model.compile("sgd", "mse")
     model.fit(SEQUENCES, np.ones((4, model.output_shape[1])), verbose=0)
@@ -336,7 +359,9 @@ def test_inside_loops_and_other_wrappers(around, tmp_path):
     expected = model.predict(SEQUENCES, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(loaded.predict(SEQUENCES, verbose=0), expected, rtol=1e-6)
+    np.testing.assert_allclose(loaded.predict(SEQUENCES, verbose=0), expected, rtol=1e-5)
+    found = conditioned_variables(layer), conditioned_variables(loaded.layers[1])
+    assert len(found[0]) == len(found[1])
     folded = fold_model(model)
     assert "keras_wcond" not in folded.to_json()
     np.testing.assert_allclose(folded.predict(SEQUENCES, verbose=0), expected, rtol=1e-5)
@@ -432,6 +457,13 @@ def test_weights_are_named_by_patterns(weights, names, tmp_path):
     np.testing.assert_array_equal(
         loaded.predict(SEQUENCES, verbose=0), model.predict(SEQUENCES, verbose=0)
     )
+
+
+def test_paths_that_look_like_patterns_are_paths():
+    inner = keras.Sequential([layers.Dense(4, name="b[1]"), layers.Dense(4, name="b1")])
+    wrapped = Conditioned(inner, weights="b[1]/kernel")
+    wrapped(SEQUENCES)
+    assert list(wrapped.raw_kernels) == ["b[1]/kernel"]
 
 
 def through_clone(layer):

@@ -51,7 +51,8 @@ def moved(model):
 
 def state(model):
     """Everything about a model that a conversion might have changed."""
-    nodes = [len(layer._inbound_nodes) + len(layer._outbound_nodes) for layer in model.layers]
+    operations = getattr(model, "operations", model.layers)
+    nodes = [len(x._inbound_nodes) + len(x._outbound_nodes) for x in operations]
     values = [to_numpy(variable).copy() for variable in model.variables]
     trainable = [variable.trainable for variable in model.variables]
     return model.get_config(), nodes, values, trainable, [id(layer) for layer in model.layers]
@@ -438,6 +439,16 @@ class Subclassed(keras.Model):
         return self.dense(inputs)
 
 
+class WithGraphAndCall(keras.Model):
+    def call(self, inputs, training=None, mask=None):
+        return 2.0 * super().call(inputs)
+
+
+def with_graph_and_call():
+    inputs = keras.Input((3,))
+    return WithGraphAndCall(inputs, layers.Dense(2)(layers.Dense(4)(inputs)), name="mine")
+
+
 class WithoutConfig(layers.Dense):
     def __init__(self, number, **kwargs):
         super().__init__(number)
@@ -468,6 +479,11 @@ BAD = {
         lambda: condition_model(Subclassed()),
         ValueError,
         r"functional or Sequential model.*model='mine' of type Subclassed.*`Conditioned\(layer\)`",
+    ),
+    "a functional model with another call": (
+        lambda: condition_model(with_graph_and_call()),
+        ValueError,
+        r"functional or Sequential model.*model='mine' of type WithGraphAndCall.*of its own",
     ),
     "an unbuilt model": (
         lambda: condition_model(keras.Sequential([layers.Dense(4)], name="mine")),

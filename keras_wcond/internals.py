@@ -19,6 +19,11 @@ def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
+def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The variables of a layer itself, in the order of their positions in a file."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
 def origin(tensor: keras.KerasTensor) -> tuple[Any, list[keras.KerasTensor]]:
     """The operation whose output a symbolic tensor is, and the tensors it was called on.
 

@@ -1,9 +1,10 @@
 """The kernels inside a layer of any kind, found by the table of layouts or by name."""
 
+import collections
 import dataclasses
 import fnmatch
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -43,7 +44,7 @@ def find_kernels(layer: keras.layers.Layer, weights: Any = None) -> list[Kernel]
             this one; or what `named_kernels` takes.
     """
     if weights is not None:
-        return named_kernels(layer, weights)
+        return _with_unique_paths(named_kernels(layer, weights))
     kernels = [
         kernel
         for kernel in kernels_within(layer)
@@ -59,7 +60,31 @@ def find_kernels(layer: keras.layers.Layer, weights: Any = None) -> list[Kernel]
             "kernel of a Keras layer. Name its kernels with `weights=`, or leave the layer as it "
             f"is.{hint}"
         )
-    return kernels
+    return _with_unique_paths(kernels)
+
+
+def by_position(layer: keras.layers.Layer, kernels: Sequence[Kernel]) -> list[dict[str, Any]]:
+    """Kernels as `named_kernels` takes them whatever names the layers inside have.
+
+    Names that Keras gives count up, and are others in a copy or in a file that is loaded.
+    """
+    positions = {id(weight): i for i, weight in enumerate(layer.weights)}
+    return [
+        {"position": positions[id(kernel.variable)], **dataclasses.asdict(kernel.layout)}
+        for kernel in kernels
+    ]
+
+
+def _with_unique_paths(kernels):
+    """Numbers the kernels of layers that have the same name inside one layer."""
+    seen: collections.Counter[str] = collections.Counter()
+    unique = []
+    for kernel in kernels:
+        number = seen[kernel.path]
+        seen[kernel.path] += 1
+        path = f"{kernel.path}_{number}" if number else kernel.path
+        unique.append(dataclasses.replace(kernel, path=path))
+    return unique
 
 
 def kernels_within(layer: keras.layers.Layer) -> list[Kernel]:
@@ -104,17 +129,19 @@ def named_kernels(layer: keras.layers.Layer, weights: Any) -> list[Kernel]:
     owners = _owners(layer)
     found: dict[int, Kernel] = {}
     for pattern, unit_axes in patterns.items():
-        weights_here = weights_by_path(layer)
+        # Layers of one name make weights of one path.
+        weights_here = [(path_within(layer, weight), weight) for weight in layer.weights]
+        paths = [path for path, _ in weights_here]
         # A path may itself look like a pattern.
-        matches = operator.eq if pattern in weights_here else fnmatch.fnmatchcase
-        matching = {path: w for path, w in weights_here.items() if matches(path, pattern)}
+        matches = operator.eq if pattern in paths else fnmatch.fnmatchcase
+        matching = [(path, weight) for path, weight in weights_here if matches(path, pattern)]
         if not matching:
             raise ValueError(
                 f"Expected every pattern in `weights` to match a weight of layer {layer.name!r}. "
                 f"Received: weights={weights!r}, of which {pattern!r} matches none of "
-                f"{list(weights_here)}."
+                f"{paths}."
             )
-        for path, weight in matching.items():
+        for path, weight in matching:
             if id(weight) in found:
                 raise ValueError(
                     "Expected every weight to be named once. Received: "

@@ -20,8 +20,8 @@ class SpectralNormalization(Conditioner):
     kept from step to step as power iteration has it, and the gradient passes through it.
     The condition number is that of the kernel: this is a method of scale.
 
-    For random matrices of 512 × 512, σ̂ is about 5 % above σ_max with 4 iterations, at most
-    0.5 % with 6 and 0.01 % with 8. A zero matrix stays zero, with a zero gradient.
+    For random matrices of 512 × 512, σ̂ is about 5 % above σ_max with 4 iterations, 0.3 %
+    with 6 and 0.004 % with 8. A zero matrix stays zero, with a zero gradient.
 
     Args:
         iterations: Integer. How often the Gram matrix is taken, each time a product of

@@ -1,5 +1,4 @@
 import contextlib
-import dataclasses
 import functools
 from typing import Any
 
@@ -8,7 +7,7 @@ from keras import ops
 
 from keras_wcond.gains import activation_gain
 from keras_wcond.internals import without_numbers
-from keras_wcond.kernel_search import Kernel, all_layers, find_kernels
+from keras_wcond.kernel_search import Kernel, all_layers, by_position, find_kernels
 from keras_wcond.kernels import kernel_layouts
 from keras_wcond.layers.conditioned_layer import ConditionedLayer
 from keras_wcond.layers.configs import leave_out_of_config, refused_arguments
@@ -94,7 +93,7 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         self._unbuilt: tuple[keras.layers.Layer, ...] = ()
         self._kernels: tuple[Kernel, ...] = ()
         self._reparametrizations: tuple[Reparametrization, ...] = ()
-        self._positions: list[int] = []
+        self._by_position: tuple[dict[str, Any], ...] = ()
         self._gains: list[Any] = []
 
     def _calling(self, layer):
@@ -134,8 +133,8 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
                 for index, reparametrization in enumerate(self._reparametrizations)
                 if reparametrization.has_gain_weight
             ]
-            positions = {id(weight): i for i, weight in enumerate(self.layer.weights)}
-            self._positions = [positions[id(kernel.variable)] for kernel in self._kernels]
+            # Now, since adapters that are added later move the weights.
+            self._by_position = tuple(by_position(self.layer, self._kernels))
 
     def get_build_config(self) -> dict[str, Any] | None:
         return self.layer.get_build_config()
@@ -225,11 +224,7 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
     def get_config(self) -> dict[str, Any]:
         weights = self.named_weights
         if weights is not None and self._kernels:
-            # Names given by Keras count up, and may be others when a file is loaded.
-            weights = [
-                {"position": position, **dataclasses.asdict(kernel.layout)}
-                for position, kernel in zip(self._positions, self._kernels, strict=True)
-            ]
+            weights = [dict(kernel) for kernel in self._by_position]
         elif isinstance(weights, (list, dict)):
             weights = type(weights)(weights)  # Keras holds them in wrappers of its own.
         return {**super().get_config(), "weights": weights}

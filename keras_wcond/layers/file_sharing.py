@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from keras_wcond.internals import own_variables
 from keras_wcond.layers.conditioned_layer import ConditionedLayer
 
 
@@ -40,11 +41,11 @@ class FileSharing(ConditionedLayer):
 
     def _entries_for_gains(self, entries):
         """Entries that make up the number Keras expects, at the positions it may read."""
-        variables = self._trainable_variables + self._non_trainable_variables
-        positions = {id(variable): str(i) for i, variable in enumerate(variables)}
+        positions = {id(variable): str(i) for i, variable in enumerate(own_variables(self))}
         keys = {id(gain): positions[id(gain)] for gain in self.gain_weights}
         return {
-            # Layers that write out which variable goes where may use that position.
+            # A file with something else there, such as a bias this layer lacks, keeps it, and
+            # so has one entry too many, which Keras refuses.
             gain.name if keys[id(gain)] in entries else keys[id(gain)]: gain.numpy()
             for gain in self.gain_weights
         }

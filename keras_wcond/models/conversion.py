@@ -1,4 +1,3 @@
-import dataclasses
 from typing import Any
 
 import keras
@@ -7,6 +6,7 @@ from keras_wcond import layers as conditioned_classes
 from keras_wcond.conditioning import required_conditioner
 from keras_wcond.gains import GAIN_WORDS, standardize_gain, standardize_trainable_gain
 from keras_wcond.internals import without_numbers
+from keras_wcond.kernel_search import by_position
 from keras_wcond.layers import Conditioned
 from keras_wcond.layers.conditioned_layer import ConditionedLayer, plain_class
 from keras_wcond.layers.configs import config_of
@@ -155,16 +155,7 @@ def _conditioned(choice: Choice, arguments):
     return Conditioned(
         copy_of(layer),
         **arguments,
-        weights=_positions(layer, choice.selected),
+        weights=by_position(layer, choice.selected),
         name=layer.name,
         trainable=layer.trainable,
     )
-
-
-def _positions(layer, kernels):
-    """The kernels as `Conditioned` takes them whatever names the copy's inner layers get."""
-    positions = {id(weight): i for i, weight in enumerate(layer.weights)}
-    return [
-        {"position": positions[id(kernel.variable)], **dataclasses.asdict(kernel.layout)}
-        for kernel in kernels
-    ]

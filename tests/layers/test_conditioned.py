@@ -466,6 +466,20 @@ def test_paths_that_look_like_patterns_are_paths():
     assert list(wrapped.raw_kernels) == ["b[1]/kernel"]
 
 
+@pytest.mark.parametrize("weights", [None, "*/kernel"])
+def test_layers_of_one_name_are_told_apart(weights):
+    class Twins(BuiltByCall):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = layers.Dense(5, name="twin"), layers.Dense(4, name="twin")
+
+    wrapped = Conditioned(Twins(), gain="initial_norm", weights=weights)
+    wrapped(SEQUENCES)
+    assert list(wrapped.raw_kernels) == ["twin/kernel", "twin/kernel_1"]
+    assert [kernel.shape for kernel in wrapped.raw_kernels.values()] == [(3, 5), (5, 4)]
+    assert len(wrapped.gain_weights) == len(wrapped.conditioned_kernels) == 2
+
+
 def through_clone(layer):
     twin = keras.models.clone_model(model_of(layer, SEQUENCES)).layers[1]
     twin.set_weights(layer.get_weights())

@@ -186,6 +186,15 @@ def test_weights_of_another_shape_are_refused_and_nothing_is_changed(case, tmp_p
         np.testing.assert_array_equal(weight, value)
 
 
+@pytest.mark.parametrize("name", ["Dense", "Conv1DTranspose"])
+def test_bias_that_the_layer_lacks_is_not_taken_for_a_gain(name, tmp_path):
+    case = CASES[name]
+    case.model(case.plain_layer()).save_weights(tmp_path / "bias.weights.h5")
+    layer = case.layer(use_bias=False, trainable_gain="scalar")
+    with pytest.raises(ValueError, match="expected 2 variables, but received 3"):
+        case.model(layer).load_weights(tmp_path / "bias.weights.h5")
+
+
 def test_gain_of_another_shape_is_refused_and_nothing_is_changed(tmp_path):
     case = CASES["Dense"]
     case.model(case.layer(trainable_gain="scalar")).save_weights(tmp_path / "m.weights.h5")

@@ -28,6 +28,17 @@ def condition(
     return conditioned if is_one else conditioned * gain
 
 
+def with_unit_rows(conditioner: conditioners.Conditioner) -> conditioners.Conditioner:
+    """The conditioner, its result scaled to the rows that the gain `"auto"` is meant for.
+
+    `1/√E[φ(z)²]` gives outputs of unit mean square if z has unit variance, which takes rows of
+    unit mean square norm.
+    """
+    if conditioner.has_unit_rows:
+        return conditioner
+    return conditioners.Sequential([conditioner, conditioners.FrobeniusNormalization()])
+
+
 def is_kernel_norm(gain: Any) -> bool:
     return isinstance(gain, str) and gain == "kernel_norm"
 

@@ -29,6 +29,10 @@ class WeightConditioning(keras.constraints.Constraint):
             transposed convolutions, `(-2, -1)` for the depthwise kernels of
             `DepthwiseConv1D/2D` and `SeparableConv1D/2D`, 0 for embeddings. A constraint
             sees a tensor and not its layer, so it cannot know.
+        matrix_axes: Integer or tuple of integers among the unit axes, for methods that look
+            at whole matrices: the axes that index matrices, -2 in depthwise kernels.
+        blocks: Integer, for such methods: the number of matrices that lie side by side
+            along the last unit axis, the groups of a convolution or the 4 gates of an LSTM.
 
     Example:
 
@@ -45,10 +49,12 @@ class WeightConditioning(keras.constraints.Constraint):
         conditioner: Any = "row_equilibration",
         gain: float | str = 1.0,
         unit_axes: int | tuple[int, ...] = -1,
+        matrix_axes: int | tuple[int, ...] = (),
+        blocks: int = 1,
     ):
         self.conditioner = required_conditioner(conditioner, "WeightConditioning")
         self.gain = standardize_gain(gain, words=("kernel_norm",))
-        self.layout = KernelLayout(unit_axes)
+        self.layout = KernelLayout(unit_axes, matrix_axes, blocks)
 
     def __call__(self, w: Any) -> Any:
         conditioned = condition(w, self.conditioner, self.layout, self.gain)
@@ -59,4 +65,6 @@ class WeightConditioning(keras.constraints.Constraint):
             "conditioner": conditioners.serialize(self.conditioner),
             "gain": self.gain,
             "unit_axes": list(self.layout.unit_axes),
+            "matrix_axes": list(self.layout.matrix_axes),
+            "blocks": self.layout.blocks,
         }

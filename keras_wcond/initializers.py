@@ -28,6 +28,10 @@ class ConditionedInitializer(keras.initializers.Initializer):
         unit_axes: Integer or tuple of integers, the axes that index output units: -1 in
             the kernels of `Dense` and `Conv1D/2D/3D` layers, -2 in those of transposed
             convolutions.
+        matrix_axes: Integer or tuple of integers among the unit axes, for methods that look
+            at whole matrices: the axes that index matrices, -2 in depthwise kernels.
+        blocks: Integer, for such methods: the number of matrices that lie side by side
+            along the last unit axis, the groups of a convolution or the 4 gates of an LSTM.
 
     Example:
 
@@ -43,11 +47,13 @@ class ConditionedInitializer(keras.initializers.Initializer):
         conditioner: Any = "row_equilibration",
         gain: float | str = 1.0,
         unit_axes: int | tuple[int, ...] = -1,
+        matrix_axes: int | tuple[int, ...] = (),
+        blocks: int = 1,
     ):
         self.initializer = keras.initializers.get(initializer)
         self.conditioner = required_conditioner(conditioner, "ConditionedInitializer")
         self.gain = standardize_gain(gain, words=("kernel_norm",))
-        self.layout = KernelLayout(unit_axes)
+        self.layout = KernelLayout(unit_axes, matrix_axes, blocks)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         drawn = self.initializer(shape, dtype=dtype)
@@ -60,4 +66,6 @@ class ConditionedInitializer(keras.initializers.Initializer):
             "conditioner": conditioners.serialize(self.conditioner),
             "gain": self.gain,
             "unit_axes": list(self.layout.unit_axes),
+            "matrix_axes": list(self.layout.matrix_axes),
+            "blocks": self.layout.blocks,
         }

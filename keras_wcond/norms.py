@@ -20,24 +20,24 @@ def widened(x: Any) -> Any:
     return ops.cast(x, "float64" if is_double else "float32")
 
 
-def normalized(x: Any, axis: Any) -> Any:
-    """`x / ‖x‖₂` along `axis`; zero, with a zero gradient, where `x` is zero.
+def normalized(x: Any, axis: Any, norm: float = 1.0) -> Any:
+    """`norm · x / ‖x‖₂` along `axis`; zero, with a zero gradient, where `x` is zero.
 
     The tensor is divided by its largest magnitude first, so that squares stay in range
     for every finite input. No gradient passes through that division: the result does
     not depend on the scale of `x`, so there is none. Vectors whose entries all lie below
     the smallest normal number of float32 (1.2e-38) count as zero.
     """
-    scaled, _, is_zero = _divided_by_maximum(x, axis)
+    scaled, _, is_zero = divided_by_maximum(x, axis)
     squares = ops.sum(ops.square(scaled), axis=axis, keepdims=True)
     # Both branches of `where` are differentiated, so the one not taken must be finite.
-    reciprocal = ops.rsqrt(ops.where(is_zero, 1.0, squares))
+    reciprocal = norm * ops.rsqrt(ops.where(is_zero, 1.0, squares))
     return scaled * ops.where(is_zero, 0.0, reciprocal)
 
 
 def frobenius_norm(x: Any) -> Any:
     """`√(Σ x²)` over all axes, as a scalar; its gradient at zero is zero."""
-    scaled, divisor, is_zero = _divided_by_maximum(x, axis=None)
+    scaled, divisor, is_zero = divided_by_maximum(x, axis=None)
     squares = ops.where(is_zero, 1.0, ops.sum(ops.square(scaled), keepdims=True))
     norm = ops.where(is_zero, 0.0, ops.sqrt(squares)) * divisor
     return ops.reshape(norm, ())
@@ -49,15 +49,37 @@ def scaled_by_maximum(x: Any, axis: Any) -> tuple[Any, Any]:
     No gradient passes through the division: it is for functions that do not depend on the
     scale of `x`.
     """
-    scaled, _, is_zero = _divided_by_maximum(x, axis)
+    scaled, _, is_zero = divided_by_maximum(x, axis)
     return scaled, is_zero
 
 
-def _divided_by_maximum(x, axis):
-    maximum = ops.max(ops.abs(ops.stop_gradient(x)), axis=axis, keepdims=True)
+def centered(x: Any) -> Any:
+    """`x` without its mean along the last axis; zero where it is constant, up to rounding.
+
+    What is left of a constant vector is the rounding error of its mean, which normalization
+    would make as large as any other vector.
+    """
+    deviations = x - ops.mean(x, axis=-1, keepdims=True)
+    deviations = deviations - ops.mean(deviations, axis=-1, keepdims=True)
+    rounding = 4.0 * float(np.finfo(keras.backend.standardize_dtype(x.dtype)).eps)
+    spread, size = (_largest_magnitude(vector, axis=-1) for vector in (deviations, x))
+    return ops.where(spread <= rounding * size, 0.0, deviations)
+
+
+def divided_by_maximum(x: Any, axis: Any) -> tuple[Any, Any, Any]:
+    """`x` divided by its largest magnitude along `axis`, that, and where it is zero.
+
+    No gradient passes through the division. Where the magnitude is zero, or too large to
+    be divided by, the divisor is another number, that by which `x` was divided.
+    """
+    maximum = _largest_magnitude(x, axis)
     # Comparisons with NaN are false: non-finite values pass through and stay visible.
     is_zero = maximum < SMALLEST_NORMAL
     divisor = ops.where(is_zero, 1.0, maximum)
     is_large = ops.logical_and(divisor > LARGEST_DIVISOR, divisor < float("inf"))
     divisor = ops.where(is_large, LARGEST_DIVISOR, divisor)
     return x / divisor, divisor, is_zero
+
+
+def _largest_magnitude(x, axis):
+    return ops.max(ops.abs(ops.stop_gradient(x)), axis=axis, keepdims=True)

@@ -4,6 +4,7 @@ import pytest
 from scipy import integrate, stats
 
 from keras_wcond import (
+    Conditioned,
     ConditionedConv2D,
     ConditionedDense,
     ConditionedInitializer,
@@ -58,6 +59,38 @@ def test_auto_gain_is_that_of_the_layers_activation():
     np.testing.assert_allclose(norms, np.sqrt(2.0), rtol=1e-4)
     assert layer.get_config()["gain"] == "auto"
     assert len(layer.weights) == 2
+
+
+@pytest.mark.parametrize(
+    "conditioner",
+    [
+        "column_equilibration",
+        "newton_orthogonalization",
+        "polynomial_preconditioner",
+        "spectral_normalization",
+        ["polynomial_preconditioner", "spectral_normalization"],
+    ],
+)
+@pytest.mark.parametrize("units", [3, 20])
+def test_auto_gain_means_the_same_for_every_method(conditioner, units):
+    layer = ConditionedDense(units, activation="relu", gain="auto", kernel_conditioner=conditioner)
+    layer.build((None, 8))
+    mean_square = np.mean(np.sum(to_numpy(layer.conditioned_kernel) ** 2, axis=0))
+    np.testing.assert_allclose(mean_square, 2.0, rtol=1e-4)
+    # A number multiplies what the method makes.
+    layer = ConditionedDense(units, gain=3.0, kernel_conditioner=conditioner)
+    layer.build((None, 8))
+    expected = 3.0 * to_numpy(layer.kernel_conditioner(layer.kernel))
+    np.testing.assert_allclose(to_numpy(layer.conditioned_kernel), expected, rtol=1e-5)
+
+
+def test_auto_gain_of_a_wrapper_means_the_same():
+    layer = Conditioned(
+        keras.layers.Dense(20, activation="relu"), "newton_orthogonalization", gain="auto"
+    )
+    layer.build((None, 8))
+    mean_square = np.mean(np.sum(to_numpy(layer.conditioned_kernels["kernel"]) ** 2, axis=0))
+    np.testing.assert_allclose(mean_square, 2.0, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])

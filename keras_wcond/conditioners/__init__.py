@@ -6,24 +6,46 @@ from typing import Any
 
 import keras
 
+from keras_wcond.conditioners.column_equilibration import ColumnEquilibration
 from keras_wcond.conditioners.conditioner import Conditioner
+from keras_wcond.conditioners.frobenius_normalization import FrobeniusNormalization
+from keras_wcond.conditioners.newton_orthogonalization import NewtonOrthogonalization
+from keras_wcond.conditioners.polynomial_preconditioner import PolynomialPreconditioner
 from keras_wcond.conditioners.row_equilibration import RowEquilibration
+from keras_wcond.conditioners.ruiz_equilibration import RuizEquilibration
+from keras_wcond.conditioners.sequential import Sequential
 from keras_wcond.conditioners.spectral_normalization import SpectralNormalization
+from keras_wcond.conditioners.weight_standardization import WeightStandardization
 from keras_wcond.naming import snake_case
 
 __all__ = [
+    "ColumnEquilibration",
     "Conditioner",
+    "FrobeniusNormalization",
+    "NewtonOrthogonalization",
+    "PolynomialPreconditioner",
     "RowEquilibration",
+    "RuizEquilibration",
+    "Sequential",
     "SpectralNormalization",
+    "WeightStandardization",
     "deserialize",
     "get",
     "serialize",
 ]
 
-_BY_CLASS_NAME = {
-    conditioner.__name__: conditioner for conditioner in (RowEquilibration, SpectralNormalization)
-}
-_BY_NAME = {snake_case(name): conditioner for name, conditioner in _BY_CLASS_NAME.items()}
+METHODS: tuple[type[Conditioner], ...] = (
+    RowEquilibration,
+    ColumnEquilibration,
+    RuizEquilibration,
+    FrobeniusNormalization,
+    WeightStandardization,
+    SpectralNormalization,
+    PolynomialPreconditioner,
+    NewtonOrthogonalization,
+)
+_BY_NAME = {snake_case(method.__name__): method for method in METHODS}
+_BY_CLASS_NAME = {method.__name__: method for method in (*METHODS, Sequential)}
 
 
 def serialize(conditioner: Conditioner | None) -> dict[str, Any] | None:
@@ -51,7 +73,8 @@ def get(identifier: Any) -> Conditioner | None:
 
     Args:
         identifier: None, a name such as `"row_equilibration"`, a config made by
-            `serialize()`, a `Conditioner` or a subclass of it.
+            `serialize()`, a `Conditioner` or a subclass of it; or a list of these, which
+            are applied one after the other.
 
     Returns:
         A `Conditioner`, or None for None.
@@ -68,13 +91,16 @@ def get(identifier: Any) -> Conditioner | None:
             raise ValueError(_unknown(identifier))
     elif isinstance(identifier, dict):
         conditioner = deserialize(identifier)
+    elif isinstance(identifier, (list, tuple)):
+        conditioner = Sequential(identifier)
     if inspect.isclass(conditioner) and issubclass(conditioner, Conditioner):
         conditioner = conditioner()
     if conditioner is None or isinstance(conditioner, Conditioner):
         return conditioner
     raise TypeError(
-        "Expected a conditioner to be None, the name of a method, a config or an instance of "
-        f"`keras_wcond.conditioners.Conditioner`. Received: {identifier!r} (of type "
+        "Expected a conditioner to be None, the name of a method, a config, an instance of "
+        "`keras_wcond.conditioners.Conditioner`, or a list of these. "
+        f"Received: {identifier!r} (of type "
         f"{type(identifier).__name__}). A function becomes a conditioner as the `condition()` "
         "method of a subclass."
     )

@@ -26,7 +26,14 @@ class Conditioner:
     >>> kernel = np.array([[2, -3]], "float32")
     >>> print(keras.ops.convert_to_numpy(SignConditioner()(kernel)))
     [[ 1. -1.]]
+
+    Attributes:
+        has_unit_rows: Boolean. Whether rows come out with a mean square norm of 1 whatever
+            the kernel, which is the scale that `gain="auto"` multiplies. Other methods'
+            results are given it first.
     """
+
+    has_unit_rows: bool = False
 
     def __call__(self, kernel: Any, unit_axes: "int | tuple[int, ...] | KernelLayout" = -1) -> Any:
         """The conditioned kernel.

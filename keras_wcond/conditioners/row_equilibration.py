@@ -35,5 +35,7 @@ class RowEquilibration(Conditioner):
       Numerische Mathematik 14, 1969
     """
 
+    has_unit_rows = True
+
     def condition(self, matrices: Any) -> Any:
         return normalized(matrices, axis=-1)

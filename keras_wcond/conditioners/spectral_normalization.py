@@ -1,10 +1,10 @@
-import math
 from typing import Any
 
 import keras
-from keras import ops
 
+from keras_wcond.arguments import positive_integer
 from keras_wcond.conditioners.conditioner import Conditioner
+from keras_wcond.gram_iteration import inverse_bound
 from keras_wcond.norms import scaled_by_maximum
 
 
@@ -42,34 +42,12 @@ class SpectralNormalization(Conditioner):
     """
 
     def __init__(self, iterations: int = 6):
-        if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
-            raise ValueError(
-                "Expected `iterations` to be a positive integer. Received: "
-                f"iterations={iterations!r}"
-            )
-        self.iterations = iterations
+        self.iterations = positive_integer("iterations", iterations)
 
     def condition(self, matrices: Any) -> Any:
         # The result does not depend on the scale of a matrix: no gradient is lost by this.
         scaled, is_zero = scaled_by_maximum(matrices, axis=(1, 2))
-        return scaled * ops.where(is_zero, 0.0, ops.exp(-self._log_bound(scaled, is_zero)))
+        return scaled * inverse_bound(scaled, is_zero, self.iterations)
 
     def get_config(self) -> dict[str, Any]:
         return {"iterations": self.iterations}
-
-    def _log_bound(self, gram, is_zero):
-        """Ln σ̂ of each matrix, with shape `(matrices, 1, 1)`; finite for zero matrices."""
-        is_wide = gram.shape[1] < gram.shape[2]
-        gram = ops.transpose(gram, (0, 2, 1)) if is_wide else gram
-        log_scale = 0.0
-        for _ in range(self.iterations):
-            log_norm = _log_frobenius_norm(gram, is_zero)
-            gram = gram * ops.exp(-log_norm)
-            log_scale = 2.0 * (log_scale + log_norm)
-            gram = ops.matmul(ops.transpose(gram, (0, 2, 1)), gram)
-        return math.ldexp(1.0, -self.iterations) * (_log_frobenius_norm(gram, is_zero) + log_scale)
-
-
-def _log_frobenius_norm(matrices, is_zero):
-    squares = ops.sum(ops.square(matrices), axis=(1, 2), keepdims=True)
-    return 0.5 * ops.log(ops.where(is_zero, 1.0, squares))

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_wcond.conditioning import with_unit_rows
 from keras_wcond.gains import activation_gain
 from keras_wcond.internals import without_numbers
 from keras_wcond.kernel_search import Kernel, all_layers, by_position, find_kernels
@@ -249,8 +250,10 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
             )
 
     def _reparametrization(self, kernel):
-        gain = _activation_gain(kernel) if self.gain == "auto" else self.gain
-        return Reparametrization(self.kernel_conditioner, gain, self.trainable_gain)
+        if self.gain != "auto":
+            return Reparametrization(self.kernel_conditioner, self.gain, self.trainable_gain)
+        conditioner = with_unit_rows(self.kernel_conditioner)
+        return Reparametrization(conditioner, _activation_gain(kernel), self.trainable_gain)
 
     def _conditioned(self):
         gains = iter(self._gains)

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_wcond.conditioning import with_unit_rows
 from keras_wcond.gains import activation_gain
 from keras_wcond.kernels import kernel_layouts
 from keras_wcond.layers.conditioned_layer import (
@@ -184,10 +185,11 @@ class KernelConditioning(FileSharing):
         self.kernel_conditioner, self.gain, self.trainable_gain = None, 1.0, None
 
     def _reparametrization(self, name):
-        gain = self.gain
-        if gain == "auto":
-            gain = self._activation_gain if name == self.activated_kernel else 1.0
-        return Reparametrization(self.kernel_conditioner, gain, self.trainable_gain)
+        if self.gain != "auto":
+            return Reparametrization(self.kernel_conditioner, self.gain, self.trainable_gain)
+        gain = self._activation_gain if name == self.activated_kernel else 1.0
+        conditioner = with_unit_rows(self.kernel_conditioner)
+        return Reparametrization(conditioner, gain, self.trainable_gain)
 
     def _replacements(self):
         variables, conditioned = self.raw_kernels, self._full_conditioned_kernels()

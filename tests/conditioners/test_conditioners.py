@@ -64,7 +64,7 @@ def test_own_conditioner_sees_one_row_per_unit():
 
 def test_unknown_name_is_refused_with_the_nearest_one():
     message = (
-        r"one of 'row_equilibration'.*Received: 'row_equilibraton'. "
+        r"one of 'column_equilibration', .*Received: 'row_equilibraton'. "
         r"Did you mean 'row_equilibration'\?"
     )
     with pytest.raises(ValueError, match=message):
@@ -73,7 +73,7 @@ def test_unknown_name_is_refused_with_the_nearest_one():
         conditioners.get("unheard_of")
 
 
-@pytest.mark.parametrize("identifier", [3, 1.5, [], True, keras.ops.tanh, dict])
+@pytest.mark.parametrize("identifier", [3, 1.5, {1}, True, keras.ops.tanh, dict])
 def test_wrong_type_is_refused(identifier):
     with pytest.raises(TypeError, match=r"Expected a conditioner to be None.*Received: .*of type"):
         conditioners.get(identifier)

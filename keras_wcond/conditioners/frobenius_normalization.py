@@ -1,0 +1,36 @@
+import math
+from typing import Any
+
+import keras
+
+from keras_wcond.conditioners.conditioner import Conditioner
+from keras_wcond.norms import normalized
+
+
+@keras.saving.register_keras_serializable(package="keras_wcond")
+class FrobeniusNormalization(Conditioner):
+    """Scales the kernel's matrix as a whole, to rows of unit mean square norm.
+
+    The control that separates scale from conditioning: it sets the scale that row
+    equilibration sets, and leaves the condition number and the ratios of all singular
+    values as they are. A method that does no better than this one does not win by its
+    conditioning.
+
+    `Ŵ = W √m / ‖W‖_F,  m the number of rows`
+
+    After another method, in a `Sequential` conditioner, it gives that method's result the
+    scale of row equilibration, so that a gain means the same for both. A zero matrix stays
+    zero and has a zero gradient.
+
+    Example:
+
+    >>> kernel = np.diag([3.0, 4.0]).astype("float32")
+    >>> print(keras.ops.convert_to_numpy(FrobeniusNormalization()(kernel)).round(3))
+    [[0.849 0.   ]
+     [0.    1.131]]
+    """
+
+    has_unit_rows = True
+
+    def condition(self, matrices: Any) -> Any:
+        return normalized(matrices, axis=(1, 2), norm=math.sqrt(matrices.shape[1]))

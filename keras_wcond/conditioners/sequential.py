@@ -1,0 +1,64 @@
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_wcond.conditioners.conditioner import Conditioner
+
+
+@keras.saving.register_keras_serializable(package="keras_wcond")
+class Sequential(Conditioner):
+    """Several conditioners, one after the other.
+
+    `Ŵ = C_k(… C₂(C₁(W)))`
+
+    Wherever a conditioner is taken, a list stands for one of these.
+
+    Args:
+        conditioners: List of names, configs or instances of conditioners, the first to
+            be applied first.
+
+    Example:
+
+    >>> twice = Sequential(["polynomial_preconditioner", "polynomial_preconditioner"])
+    >>> kernel = np.diag([1.0, 0.1]).astype("float32")
+    >>> print(keras.ops.convert_to_numpy(twice(kernel)).round(2))
+    [[1.   0.  ]
+     [0.   0.94]]
+    """
+
+    def __init__(self, conditioners: Sequence[Any]):
+        # Here, since that module knows this class.
+        from keras_wcond.conditioners import get
+
+        if not isinstance(conditioners, (list, tuple)) or not conditioners:
+            raise ValueError(
+                "Expected `conditioners` to be a list of at least one conditioner. Received: "
+                f"conditioners={conditioners!r}"
+            )
+        self.conditioners = [get(conditioner) for conditioner in conditioners]
+        if None in self.conditioners:
+            raise ValueError(
+                "Expected every one of `conditioners` to be a conditioner. Received: "
+                f"conditioners={conditioners!r}, with None among them. Leave it out."
+            )
+
+    @property
+    def has_unit_rows(self) -> bool:  # type: ignore[override]
+        return self.conditioners[-1].has_unit_rows
+
+    def condition(self, matrices: Any) -> Any:
+        for conditioner in self.conditioners:
+            matrices = conditioner.condition(matrices)
+        return matrices
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "conditioners": [
+                keras.saving.serialize_keras_object(conditioner)
+                for conditioner in self.conditioners
+            ]
+        }
+
+    def __repr__(self) -> str:
+        return f"Sequential({self.conditioners!r})"

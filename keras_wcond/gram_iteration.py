@@ -1,0 +1,54 @@
+"""Gram iteration: an upper bound of the largest singular value, without random numbers."""
+
+import math
+from typing import Any
+
+from keras import ops
+
+
+def wide(matrices: Any) -> tuple[Any, bool]:
+    """The matrices, transposed if they are tall, and whether they were."""
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    return (transposed(matrices) if is_tall else matrices), is_tall
+
+
+def transposed(matrices: Any) -> Any:
+    return ops.transpose(matrices, (0, 2, 1))
+
+
+def gram(matrices: Any) -> Any:
+    """`A Aᵀ` of each matrix A."""
+    return ops.matmul(matrices, transposed(matrices))
+
+
+def inverse_bound(matrices: Any, is_zero: Any, iterations: int) -> Any:
+    """`1 / σ̂` of each matrix, with shape `(matrices, 1, 1)`; zero for zero matrices.
+
+    `G ← G Gᵀ` squares the singular values until the largest outweighs the others, so that
+    `σ̂ = ‖G‖_F^(2^-iterations)`, with `σ_max ≤ σ̂ ≤ σ_max · rank^(2^-(iterations + 1))`.
+    G is rescaled on the way, and the scale kept as a logarithm, so that nothing overflows.
+
+    Args:
+        matrices: Tensor of shape `(matrices, rows, columns)` whose largest magnitudes are
+            about 1.
+        is_zero: Boolean tensor of shape `(matrices, 1, 1)`: which of them are zero.
+        iterations: Positive integer.
+
+    Reference:
+
+    - [Delattre et al., 2023](https://arxiv.org/abs/2305.16173)
+    """
+    product, _ = wide(matrices)
+    log_scale = 0.0
+    for _ in range(iterations):
+        log_norm = _log_frobenius_norm(product, is_zero)
+        product = product * ops.exp(-log_norm)
+        log_scale = 2.0 * (log_scale + log_norm)
+        product = gram(product)
+    log_bound = _log_frobenius_norm(product, is_zero) + log_scale
+    return ops.where(is_zero, 0.0, ops.exp(-math.ldexp(1.0, -iterations) * log_bound))
+
+
+def _log_frobenius_norm(matrices, is_zero):
+    squares = ops.sum(ops.square(matrices), axis=(1, 2), keepdims=True)
+    return 0.5 * ops.log(ops.where(is_zero, 1.0, squares))

@@ -1,0 +1,213 @@
+"""What the methods that are not scalings of rows do to condition numbers."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import linalg
+
+from keras_wcond import condition_number, effective_condition_number
+from keras_wcond.conditioners import (
+    FrobeniusNormalization,
+    NewtonOrthogonalization,
+    PolynomialPreconditioner,
+    RowEquilibration,
+    RuizEquilibration,
+    WeightStandardization,
+)
+from tests.backends import normal, to_numpy
+from tests.conditioners import references
+
+FACTORS = {1: 1.507, 2: 2.083, 3: 2.909, 4: 3.625}
+
+
+def apply(conditioner, kernel):
+    return to_numpy(conditioner(keras.ops.convert_to_tensor(kernel)))
+
+
+def glorot(seed):
+    return to_numpy(keras.initializers.GlorotUniform(seed=seed)((256, 256)))
+
+
+def with_spectrum(values, rows, columns, seed=0):
+    """A kernel of `columns` inputs and `rows` units with the given singular values."""
+    random = np.random.default_rng(seed)
+    left, _ = np.linalg.qr(random.normal(size=(rows, len(values))))
+    right, _ = np.linalg.qr(random.normal(size=(columns, len(values))))
+    return ((left * values) @ right.T).T.astype("float32")
+
+
+def scaled_kernel(shape, seed=0):
+    """A dense kernel whose rows and columns are scaled by 1e-6 to 1e6."""
+    random = np.random.default_rng(seed)
+    scales = [10.0 ** random.uniform(-6, 6, size=n) for n in shape]
+    return (random.normal(size=shape) * np.multiply.outer(*scales)).astype("float32")
+
+
+def spread(norms):
+    return norms.max() / norms.min() - 1.0
+
+
+class TestNewton:
+    @pytest.mark.parametrize("seed", range(3))
+    def test_condition_number_of_a_random_kernel_comes_to_one(self, seed):
+        kernel = glorot(seed)
+        newton = NewtonOrthogonalization(iterations=30, center=False)
+        assert condition_number(kernel) > 100.0
+        assert condition_number(apply(newton, kernel)) < 1.05
+        # Centering takes one singular value, which is not counted.
+        centered = apply(NewtonOrthogonalization(iterations=30), kernel)
+        assert effective_condition_number(centered) < 1.05
+        np.testing.assert_allclose(centered.mean(axis=0), 0.0, atol=1e-7)
+
+    @pytest.mark.parametrize("shape", [(3, 8), (8, 3), (5, 5), (1, 4), (4, 1)])
+    def test_limit_is_the_polar_factor(self, shape):
+        kernel = normal(*shape)
+        conditioned = apply(NewtonOrthogonalization(iterations=30, center=False), kernel)
+        expected, _ = linalg.polar(kernel.astype("float64"))
+        np.testing.assert_allclose(conditioned, expected, atol=1e-5)
+
+    @pytest.mark.parametrize("iterations", [1, 5, 12, 60])
+    @pytest.mark.parametrize("center", [False, True])
+    @pytest.mark.parametrize("shape", [(64, 16), (16, 64), (32, 32)])
+    @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+    def test_never_diverges(self, iterations, center, shape, scale):
+        kernel = scale * normal(*shape)
+        kernel[:, 1] = kernel[:, 0]  # No full rank.
+        conditioned = apply(NewtonOrthogonalization(iterations, center), kernel)
+        assert np.linalg.norm(conditioned, ord=2) <= 1.0 + 1e-5
+
+    def test_iterations_beyond_what_rounding_allows_keep_rows_centered(self):
+        conditioned = apply(NewtonOrthogonalization(iterations=60), glorot(0))
+        assert effective_condition_number(conditioned) < 1.001
+
+    def test_arguments_are_checked(self):
+        with pytest.raises(ValueError, match=r"`iterations` to be a positive integer. Received"):
+            NewtonOrthogonalization(iterations=0)
+        with pytest.raises(TypeError, match=r"`center` to be a boolean. Received: center=1 "):
+            NewtonOrthogonalization(center=1)
+        config = NewtonOrthogonalization(3, center=False).get_config()
+        assert config == {"iterations": 3, "center": False}
+
+
+class TestPolynomial:
+    @pytest.mark.parametrize(("degree", "kappa"), [(1, 6.66), (2, 4.89), (3, 3.56), (4, 2.89)])
+    @pytest.mark.parametrize("shape", [(60, 90), (90, 60), (60, 60)])
+    def test_condition_number_ten_becomes_what_the_reference_says(self, degree, kappa, shape):
+        kernel = with_spectrum(np.linspace(1.0, 0.1, 60), *shape)
+        result = effective_condition_number(apply(PolynomialPreconditioner(degree), kernel))
+        np.testing.assert_allclose(result, kappa, rtol=0.01)
+
+    @pytest.mark.parametrize("degree", FACTORS)
+    def test_singular_values_are_mapped_one_by_one(self, degree):
+        values = np.geomspace(2.0, 1e-3, 8)
+        kernel = with_spectrum(values, 10, 14)
+        bound = references.gram_bound(values, 6)
+        s = values / bound
+        expected = (
+            bound * s * np.polynomial.polynomial.polyval(s**2, references.COEFFICIENTS[degree])
+        )
+        result = np.linalg.svd(apply(PolynomialPreconditioner(degree), kernel), compute_uv=False)
+        np.testing.assert_allclose(result[:8], np.sort(expected)[::-1], rtol=1e-3)
+
+    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("degree", FACTORS)
+    def test_condition_number_of_a_random_kernel_falls_by_the_first_coefficient(self, seed, degree):
+        kernel = glorot(seed)
+        conditioned = apply(PolynomialPreconditioner(degree), kernel)
+        factor = condition_number(kernel) / condition_number(conditioned)
+        # The largest value of p is 1 for low degrees and 1.02 for the highest.
+        np.testing.assert_allclose(factor, FACTORS[degree], rtol=0.03)
+        largest = np.linalg.norm(kernel, ord=2)
+        np.testing.assert_allclose(np.linalg.norm(conditioned, ord=2), largest, rtol=0.03)
+
+    @pytest.mark.parametrize("degree", [0, 5, -1, 2.0, None, True])
+    def test_degree_is_checked(self, degree):
+        with pytest.raises(ValueError, match=r"Expected `degree` to be .* Received: degree="):
+            PolynomialPreconditioner(degree)
+
+
+class TestRuiz:
+    @pytest.mark.parametrize("shape", [(256, 256), (40, 60), (60, 40)])
+    def test_balances_what_equilibrating_rows_does_not(self, shape):
+        for seed in range(3):
+            kernel = scaled_kernel(shape, seed)
+            balanced = apply(RuizEquilibration(), kernel).astype("float64")
+            rows = np.linalg.norm(balanced, axis=0)
+            columns = np.linalg.norm(balanced, axis=1)
+            assert spread(rows) < 0.01
+            assert spread(columns) < 0.01
+            np.testing.assert_allclose(rows, 1.0, rtol=0.01)
+            np.testing.assert_allclose(columns, np.sqrt(shape[1] / shape[0]), rtol=0.01)
+            by_rows = apply(RowEquilibration(), kernel).astype("float64")
+            assert spread(np.linalg.norm(by_rows, axis=1)) > 1e3
+            assert condition_number(balanced) < 1e-2 * condition_number(by_rows)
+
+    def test_zero_columns_are_left_out(self):
+        kernel = normal(6, 5)
+        kernel[2] = 0.0
+        balanced = apply(RuizEquilibration(), kernel)
+        np.testing.assert_array_equal(balanced[2], 0.0)
+        assert spread(np.linalg.norm(balanced, axis=0)) < 0.01
+        assert spread(np.linalg.norm(np.delete(balanced, 2, axis=0), axis=1)) < 0.01
+
+    def test_a_pattern_that_cannot_be_balanced_stays_finite(self):
+        triangular = np.triu(normal(8, 8))
+        assert np.all(np.isfinite(apply(RuizEquilibration(iterations=200), triangular)))
+
+    def test_iterations_are_checked(self):
+        with pytest.raises(ValueError, match=r"`iterations` to be a positive integer. Received"):
+            RuizEquilibration(iterations=0)
+
+
+class TestFrobenius:
+    @pytest.mark.parametrize("seed", range(3))
+    def test_condition_number_stays_but_for_rounding(self, seed):
+        kernel = glorot(seed)
+        conditioned = apply(FrobeniusNormalization(), kernel)
+        # Rounding every entry of a float32 kernel moves σ_min by up to 1e-8 σ_max.
+        tolerance = 1e-8 * condition_number(kernel)
+        np.testing.assert_allclose(
+            condition_number(conditioned), condition_number(kernel), rtol=max(1e-6, tolerance)
+        )
+        np.testing.assert_allclose(np.linalg.norm(conditioned), 16.0, rtol=1e-6)
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_condition_number_stays_in_double_precision(self, seed):
+        kernel = keras.ops.convert_to_tensor(glorot(seed).astype("float64"))
+        if keras.backend.standardize_dtype(kernel.dtype) != "float64":
+            pytest.skip("JAX has no float64 unless it is switched on for the whole process")
+        conditioned = FrobeniusNormalization()(kernel)
+        np.testing.assert_allclose(
+            condition_number(conditioned), condition_number(kernel), rtol=1e-6
+        )
+
+
+class TestStandardization:
+    def test_rows_have_zero_mean_and_unit_norm(self):
+        conditioned = apply(WeightStandardization(), 3.0 + normal(40, 7))
+        np.testing.assert_allclose(conditioned.mean(axis=0), 0.0, atol=1e-7)
+        np.testing.assert_allclose(np.linalg.norm(conditioned, axis=0), 1.0, rtol=1e-5)
+
+    @pytest.mark.parametrize("constant", [0.1, -3e7, 1e-30])
+    @pytest.mark.parametrize("length", [1, 7, 5000])
+    def test_constant_row_becomes_zero_and_not_rounding_noise(self, constant, length):
+        kernel = np.stack([np.full(length, constant), normal(length)], axis=1).astype("float32")
+        conditioned = apply(WeightStandardization(), kernel)
+        np.testing.assert_array_equal(conditioned[:, 0], 0.0)
+        expected = 0.0 if length == 1 else 1.0
+        np.testing.assert_allclose(np.linalg.norm(conditioned[:, 1]), expected, rtol=1e-5)
+
+
+@given(seed=st.integers(0, 2**16), shape=st.sampled_from([(4, 3), (5, 5), (12, 4), (3, 6)]))
+def test_row_equilibration_is_within_van_der_sluis_bound(seed, shape):
+    random = np.random.default_rng(seed)
+    kernel = normal(*shape, seed=seed)
+    if shape[0] < shape[1]:
+        kernel = kernel[:, : shape[0]]  # The theorem is about full row rank.
+    equilibrated = condition_number(apply(RowEquilibration(), kernel))
+    rows = kernel.shape[1]
+    for _ in range(5):
+        scaled = kernel.astype("float64") * 10.0 ** random.uniform(-2, 2, size=rows)
+        assert equilibrated <= np.sqrt(rows) * condition_number(scaled) * (1.0 + 1e-3)

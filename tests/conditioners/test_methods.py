@@ -1,0 +1,207 @@
+"""What every conditioning method has to show: the same tests for all of them."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keras_wcond import Conditioned, ConditionedConv2D, ConditionedInitializer, WeightConditioning
+from keras_wcond import conditioners as package
+from keras_wcond.kernels import KernelLayout
+from tests.backends import gradient, normal, to_numpy
+from tests.conditioners import references
+from tests.reference import central_differences
+
+METHODS = sorted(references.METHODS)
+SCALINGS = [
+    "column_equilibration",
+    "frobenius_normalization",
+    "row_equilibration",
+    "ruiz_equilibration",
+]
+KERNELS = {
+    "tall": ((3, 7), KernelLayout()),
+    "wide": ((9, 4), KernelLayout()),
+    "square": ((6, 6), KernelLayout()),
+    "one row": ((5, 1), KernelLayout()),
+    "two columns": ((2, 5), KernelLayout()),
+    "convolution": ((3, 3, 2, 4), KernelLayout()),
+    "groups": ((3, 3, 2, 6), KernelLayout(blocks=2)),
+    "transposed": ((2, 2, 5, 3), KernelLayout(-2)),
+    "depthwise": ((3, 3, 4, 2), KernelLayout((-2, -1), matrix_axes=-2)),
+    "gates": ((3, 16), KernelLayout(blocks=4)),
+    "projection": ((6, 2, 4), KernelLayout((1, 2))),
+}
+
+
+def apply(method, kernel, layout=-1):
+    conditioner = package.get(method)
+    return to_numpy(conditioner(keras.ops.convert_to_tensor(kernel), layout))
+
+
+def test_every_method_has_a_reference():
+    assert sorted(references.names()) == METHODS
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("kind", KERNELS)
+def test_agrees_with_the_reference(name, kind):
+    shape, layout = KERNELS[kind]
+    kernel = normal(*shape)
+    expected = references.conditioned(name, kernel, layout)
+    np.testing.assert_allclose(apply(name, kernel, layout), expected, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 1), (4, 4)])
+def test_gradient_agrees_with_finite_differences(name, shape):
+    kernel, upstream = normal(*shape), normal(*shape, seed=1)
+    conditioner = package.get(name)
+    result = gradient(lambda w: keras.ops.sum(keras.ops.multiply(conditioner(w), upstream)), kernel)
+    arguments = {}
+    if name == "polynomial_preconditioner":
+        values = np.linalg.svd(kernel.astype("float64"), compute_uv=False)
+        arguments["constant_bound"] = references.gram_bound(values, 6)
+
+    def reference(w):
+        return np.sum(references.METHODS[name](w.T, **arguments).T * upstream)
+
+    expected = central_differences(reference, kernel)
+    np.testing.assert_allclose(result, expected, rtol=1e-3, atol=2e-5 * np.abs(upstream).max())
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e6, 1e30])
+@pytest.mark.parametrize("shape", [(5, 40), (40, 5)])
+def test_scale_of_the_kernel_is_of_no_matter(name, scale, shape):
+    kernel = normal(*shape)
+    expected = apply(name, kernel)
+    if name == "polynomial_preconditioner":
+        expected = expected.astype("float64") * scale
+    result = apply(name, (kernel.astype("float64") * scale).astype("float32"))
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_zero_kernel_stays_zero_with_zero_gradient(name):
+    conditioner = package.get(name)
+    zeros = np.zeros((4, 3), "float32")
+    np.testing.assert_array_equal(apply(name, zeros), 0.0)
+    result = gradient(
+        lambda w: keras.ops.sum(keras.ops.multiply(conditioner(w), normal(4, 3))), zeros
+    )
+    np.testing.assert_array_equal(result, 0.0)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_zero_row_stays_zero_with_a_finite_gradient(name):
+    conditioner = package.get(name)
+    kernel = normal(5, 4)
+    kernel[:, 2] = 0.0
+    conditioned = apply(name, kernel)
+    np.testing.assert_array_equal(conditioned[:, 2], 0.0)
+    assert np.all(np.isfinite(conditioned))
+    result = gradient(
+        lambda w: keras.ops.sum(keras.ops.multiply(conditioner(w), normal(5, 4, seed=1))), kernel
+    )
+    assert np.all(np.isfinite(result))
+    if name in ("row_equilibration", "ruiz_equilibration", "weight_standardization"):
+        # They are not differentiable there; the others are, and let the row grow again.
+        np.testing.assert_array_equal(result[:, 2], 0.0)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_non_finite_entries_stay_visible(name, value):
+    kernel = normal(4, 3)
+    kernel[1, 1] = value
+    conditioned = apply(name, kernel)
+    touched = {
+        "row_equilibration": conditioned[:, 1],
+        "weight_standardization": conditioned[:, 1],
+        "column_equilibration": conditioned[1],
+    }
+    assert np.all(np.isnan(touched.get(name, conditioned)))
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_computed_in_float32(name, dtype):
+    kernel = keras.ops.cast(keras.ops.convert_to_tensor(normal(5, 4)), dtype)
+    conditioner = package.get(name)
+    result = conditioner(kernel)
+    assert keras.backend.standardize_dtype(result.dtype) == dtype
+    expected = keras.ops.cast(conditioner(keras.ops.cast(kernel, "float32")), dtype)
+    np.testing.assert_array_equal(
+        to_numpy(keras.ops.cast(result, "float32")), to_numpy(keras.ops.cast(expected, "float32"))
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_serves_layer_wrapper_constraint_and_initializer(name):
+    convolution = ConditionedConv2D(4, 3, groups=2, kernel_conditioner=name)
+    convolution.build((None, 6, 6, 4))
+    kernel = to_numpy(convolution.kernel)
+    expected = references.conditioned(name, kernel, KernelLayout(blocks=2))
+    np.testing.assert_allclose(
+        to_numpy(convolution.conditioned_kernel), expected, rtol=1e-4, atol=1e-5
+    )
+    constraint = WeightConditioning(name, blocks=2)
+    np.testing.assert_allclose(to_numpy(constraint(kernel)), expected, rtol=1e-4, atol=1e-5)
+
+    recurrent = Conditioned(keras.layers.SimpleRNN(4), kernel_conditioner=name)
+    recurrent.build((None, None, 3))
+    path = "simple_rnn_cell/recurrent_kernel"
+    raw, conditioned = recurrent.raw_kernels[path], recurrent.conditioned_kernels[path]
+    expected = references.conditioned(name, to_numpy(raw), KernelLayout())
+    np.testing.assert_allclose(to_numpy(conditioned), expected, rtol=1e-4, atol=1e-5)
+
+    drawn = to_numpy(keras.initializers.HeNormal(seed=1)((3, 4, 2)))
+    initializer = ConditionedInitializer(
+        keras.initializers.HeNormal(seed=1), name, unit_axes=(-2, -1), matrix_axes=-2
+    )
+    expected = references.conditioned(name, drawn, KernelLayout((-2, -1), matrix_axes=-2))
+    np.testing.assert_allclose(to_numpy(initializer((3, 4, 2))), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_config_round_trip(name):
+    conditioner = package.get(name)
+    assert package.deserialize(package.serialize(conditioner)) == conditioner
+    for constraint in (
+        WeightConditioning(name, unit_axes=(-2, -1), matrix_axes=-2),
+        WeightConditioning(name, blocks=2),
+    ):
+        config = keras.constraints.serialize(constraint)
+        assert keras.constraints.deserialize(config).get_config() == constraint.get_config()
+
+
+kernels = st.builds(
+    normal, st.sampled_from([3, 8]), st.sampled_from([3, 5]), seed=st.integers(0, 2**16)
+)
+
+
+@pytest.mark.parametrize("name", [*SCALINGS, "weight_standardization"])
+@given(kernel=kernels)
+def test_applying_it_twice_is_applying_it_once(name, kernel):
+    if name == "ruiz_equilibration":  # Which converges slowly where entries are nearly zero.
+        kernel = kernel + np.copysign(0.5, kernel)
+    once = apply(name, kernel)
+    np.testing.assert_allclose(apply(name, once), once, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if "polynomial" not in name])
+@given(kernel=kernels, exponent=st.floats(-30, 30))
+def test_scale_invariance(name, kernel, exponent):
+    scaled = (kernel.astype("float64") * 10.0**exponent).astype("float32")
+    expected = apply(name, kernel)
+    np.testing.assert_allclose(apply(name, scaled), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if "row" in name or "weight" in name])
+@given(kernel=kernels, exponents=st.lists(st.floats(-20, 20), min_size=5, max_size=5))
+def test_scales_of_rows_are_of_no_matter_to_methods_by_rows(name, kernel, exponents):
+    scales = 10.0 ** np.array(exponents[: kernel.shape[1]])
+    scaled = (kernel.astype("float64") * scales).astype("float32")
+    np.testing.assert_allclose(apply(name, scaled), apply(name, kernel), rtol=1e-3, atol=1e-5)

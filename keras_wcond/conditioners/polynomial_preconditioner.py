@@ -78,7 +78,7 @@ class PolynomialPreconditioner(Conditioner):
         return {"degree": self.degree}
 
     def _polynomial(self, gram):
-        """q of the Gram matrices, by Horner's rule."""
+        """The values of q at the Gram matrices, by Horner's rule."""
         *lower, highest = COEFFICIENTS[self.degree]
         identity = ops.eye(gram.shape[1], dtype=gram.dtype)
         value = highest * gram + lower.pop() * identity

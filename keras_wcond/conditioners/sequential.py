@@ -36,8 +36,9 @@ class Sequential(Conditioner):
                 "Expected `conditioners` to be a list of at least one conditioner. Received: "
                 f"conditioners={conditioners!r}"
             )
-        self.conditioners = [get(conditioner) for conditioner in conditioners]
-        if None in self.conditioners:
+        found = [get(conditioner) for conditioner in conditioners]
+        self.conditioners = [conditioner for conditioner in found if conditioner is not None]
+        if len(self.conditioners) < len(found):
             raise ValueError(
                 "Expected every one of `conditioners` to be a conditioner. Received: "
                 f"conditioners={conditioners!r}, with None among them. Leave it out."

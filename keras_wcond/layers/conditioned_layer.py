@@ -22,10 +22,10 @@ class ConditionedLayer(keras.layers.Layer):
         gain: What the conditioned kernel is multiplied by. A positive number; `"auto"`
             for `1/√E[φ(z)²]`, z ~ N(0, 1), of the activation φ the layer is created with
             (ReLU √2), which multiplies rows of unit mean square norm: results of methods
-            with other rows are scaled to that first; `"initial_norm"` for the number that keeps the Frobenius norm the
-            kernel had when it was initialized, a non-trainable weight; `"kernel_norm"` for
-            `‖W‖_F / ‖C(W)‖_F` at every step, with gradient, so that the scale stays the
-            raw kernel's and only the spectrum is conditioned.
+            with other rows are scaled to that first; `"initial_norm"` for the number that
+            keeps the Frobenius norm the kernel had when it was initialized, a non-trainable
+            weight; `"kernel_norm"` for `‖W‖_F / ‖C(W)‖_F` at every step, with gradient, so
+            that the scale stays the raw kernel's and only the spectrum is conditioned.
         trainable_gain: None, `"scalar"` for one trainable factor, or `"per_unit"` for one
             per output unit, a weight that starts at the gain (for `"kernel_norm"`, one
             that starts at 1 and multiplies it). `"per_unit"` makes row equilibration into

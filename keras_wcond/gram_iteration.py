@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from keras import ops
+from keras_wcond.arrays import namespace
 
 
 def wide(matrices: Any) -> tuple[Any, bool]:
@@ -13,12 +13,12 @@ def wide(matrices: Any) -> tuple[Any, bool]:
 
 
 def transposed(matrices: Any) -> Any:
-    return ops.transpose(matrices, (0, 2, 1))
+    return namespace(matrices).transpose(matrices, (0, 2, 1))
 
 
 def gram(matrices: Any) -> Any:
     """`A Aᵀ` of each matrix A."""
-    return ops.matmul(matrices, transposed(matrices))
+    return namespace(matrices).matmul(matrices, transposed(matrices))
 
 
 def inverse_bound(matrices: Any, is_zero: Any, iterations: int) -> Any:
@@ -38,6 +38,7 @@ def inverse_bound(matrices: Any, is_zero: Any, iterations: int) -> Any:
 
     - [Delattre et al., 2023](https://arxiv.org/abs/2305.16173)
     """
+    ops = namespace(matrices)
     product, _ = wide(matrices)
     log_scale = 0.0
     for _ in range(iterations):
@@ -50,5 +51,6 @@ def inverse_bound(matrices: Any, is_zero: Any, iterations: int) -> Any:
 
 
 def _log_frobenius_norm(matrices, is_zero):
+    ops = namespace(matrices)
     squares = ops.sum(ops.square(matrices), axis=(1, 2), keepdims=True)
     return 0.5 * ops.log(ops.where(is_zero, 1.0, squares))

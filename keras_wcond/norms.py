@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_wcond.arrays import namespace
+
 SMALLEST_NORMAL = float(np.finfo("float32").tiny)
 # Compilers turn division into multiplication by the reciprocal, which has to be normal too.
 LARGEST_DIVISOR = 2.0**125
@@ -28,6 +30,7 @@ def normalized(x: Any, axis: Any, norm: float = 1.0) -> Any:
     not depend on the scale of `x`, so there is none. Vectors whose entries all lie below
     the smallest normal number of float32 (1.2e-38) count as zero.
     """
+    ops = namespace(x)
     scaled, _, is_zero = divided_by_maximum(x, axis)
     squares = ops.sum(ops.square(scaled), axis=axis, keepdims=True)
     # Both branches of `where` are differentiated, so the one not taken must be finite.
@@ -59,6 +62,7 @@ def centered(x: Any) -> Any:
     What is left of a constant vector is the rounding error of its mean, which normalization
     would make as large as any other vector.
     """
+    ops = namespace(x)
     deviations = x - ops.mean(x, axis=-1, keepdims=True)
     deviations = deviations - ops.mean(deviations, axis=-1, keepdims=True)
     rounding = 4.0 * float(np.finfo(keras.backend.standardize_dtype(x.dtype)).eps)
@@ -72,6 +76,7 @@ def divided_by_maximum(x: Any, axis: Any) -> tuple[Any, Any, Any]:
     No gradient passes through the division. Where the magnitude is zero, or too large to
     be divided by, the divisor is another number, that by which `x` was divided.
     """
+    ops = namespace(x)
     maximum = _largest_magnitude(x, axis)
     # Comparisons with NaN are false: non-finite values pass through and stay visible.
     is_zero = maximum < SMALLEST_NORMAL
@@ -82,4 +87,5 @@ def divided_by_maximum(x: Any, axis: Any) -> tuple[Any, Any, Any]:
 
 
 def _largest_magnitude(x, axis):
+    ops = namespace(x)
     return ops.max(ops.abs(ops.stop_gradient(x)), axis=axis, keepdims=True)

@@ -1,9 +1,9 @@
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_wcond.arguments import positive_integer
+from keras_wcond.arrays import namespace
 from keras_wcond.conditioners.conditioner import Conditioner
 from keras_wcond.gram_iteration import gram, inverse_bound, transposed, wide
 from keras_wcond.norms import centered, scaled_by_maximum
@@ -70,7 +70,7 @@ class NewtonOrthogonalization(Conditioner):
         x, is_tall = wide(scaled)
         x = x * inverse_bound(x, is_zero, iterations=1)
         for _ in range(self.iterations):
-            x = 1.5 * x - 0.5 * ops.matmul(gram(x), x)
+            x = 1.5 * x - 0.5 * namespace(x).matmul(gram(x), x)
         x = transposed(x) if is_tall else x
         # The iteration would make a direction of its own of what rounding left of the means.
         return centered(x) if self.center else x

@@ -1,9 +1,9 @@
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_wcond.arguments import positive_integer
+from keras_wcond.arrays import namespace
 from keras_wcond.conditioners.conditioner import Conditioner
 from keras_wcond.gram_iteration import gram, inverse_bound, transposed, wide
 from keras_wcond.norms import divided_by_maximum
@@ -66,6 +66,7 @@ class PolynomialPreconditioner(Conditioner):
         self.degree = degree
 
     def condition(self, matrices: Any) -> Any:
+        ops = namespace(matrices)
         # All but the last multiplication is independent of the scale of a matrix.
         scaled, maximum, is_zero = divided_by_maximum(matrices, axis=(1, 2))
         inverse = inverse_bound(scaled, is_zero, iterations=6)
@@ -79,6 +80,7 @@ class PolynomialPreconditioner(Conditioner):
 
     def _polynomial(self, gram):
         """The values of q at the Gram matrices, by Horner's rule."""
+        ops = namespace(gram)
         *lower, highest = COEFFICIENTS[self.degree]
         identity = ops.eye(gram.shape[1], dtype=gram.dtype)
         value = highest * gram + lower.pop() * identity

@@ -1,9 +1,9 @@
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_wcond.arguments import positive_integer
+from keras_wcond.arrays import namespace
 from keras_wcond.conditioners.conditioner import Conditioner
 from keras_wcond.gram_iteration import transposed
 from keras_wcond.norms import normalized
@@ -53,6 +53,7 @@ class RuizEquilibration(Conditioner):
         self.iterations = positive_integer("iterations", iterations)
 
     def condition(self, matrices: Any) -> Any:
+        ops = namespace(matrices)
         _, rows, columns = matrices.shape
         # The first time by vectors, so that every square is within range from here on.
         matrices = normalized(normalized(matrices, axis=2), axis=1)
@@ -70,4 +71,4 @@ class RuizEquilibration(Conditioner):
 
 
 def _reciprocal(sums):
-    return 1.0 / ops.where(sums == 0.0, 1.0, sums)
+    return 1.0 / namespace(sums).where(sums == 0.0, 1.0, sums)

@@ -1,0 +1,41 @@
+"""One mathematics for tensors and for NumPy arrays."""
+
+import types
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+# What `keras.ops` has and NumPy has not, or by another name.
+_NUMPY = types.SimpleNamespace(
+    **{
+        name: getattr(np, name)
+        for name in (
+            "abs",
+            "exp",
+            "eye",
+            "log",
+            "logical_and",
+            "matmul",
+            "max",
+            "mean",
+            "ones_like",
+            "sqrt",
+            "square",
+            "sum",
+            "transpose",
+            "where",
+        )
+    },
+    rsqrt=lambda x: 1.0 / np.sqrt(x),
+    stop_gradient=lambda x: x,
+)
+
+
+def namespace(x: Any) -> Any:
+    """`keras.ops` for a tensor, and the same operations of NumPy for a NumPy array.
+
+    What is computed of an array stays in its dtype and on the host: the instruments look at
+    kernels in float64 on every backend, without compiling for each shape of kernel.
+    """
+    return _NUMPY if isinstance(x, np.ndarray) else ops

@@ -4,7 +4,11 @@ from keras_wcond import conditioners
 from keras_wcond.constraints import WeightConditioning
 from keras_wcond.diagnostics import (
     condition_number,
+    conditioning_report,
+    convolution_operator_norm,
     effective_condition_number,
+    loss_curvature,
+    loss_lines,
     singular_values,
     stable_rank,
 )
@@ -51,8 +55,12 @@ __all__ = [
     "condition_model",
     "condition_number",
     "conditioners",
+    "conditioning_report",
+    "convolution_operator_norm",
     "effective_condition_number",
     "fold_model",
+    "loss_curvature",
+    "loss_lines",
     "singular_values",
     "stable_rank",
 ]

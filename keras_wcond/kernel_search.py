@@ -44,7 +44,7 @@ def find_kernels(layer: keras.layers.Layer, weights: Any = None) -> list[Kernel]
             this one; or what `named_kernels` takes.
     """
     if weights is not None:
-        return _with_unique_paths(named_kernels(layer, weights))
+        return with_unique_paths(named_kernels(layer, weights))
     kernels = [
         kernel
         for kernel in kernels_within(layer)
@@ -60,7 +60,7 @@ def find_kernels(layer: keras.layers.Layer, weights: Any = None) -> list[Kernel]
             "kernel of a Keras layer. Name its kernels with `weights=`, or leave the layer as it "
             f"is.{hint}"
         )
-    return _with_unique_paths(kernels)
+    return with_unique_paths(kernels)
 
 
 def by_position(layer: keras.layers.Layer, kernels: Sequence[Kernel]) -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ def by_position(layer: keras.layers.Layer, kernels: Sequence[Kernel]) -> list[di
     ]
 
 
-def _with_unique_paths(kernels):
+def with_unique_paths(kernels):
     """Numbers the kernels of layers that have the same name inside one layer."""
     seen: collections.Counter[str] = collections.Counter()
     unique = []

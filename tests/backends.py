@@ -46,3 +46,32 @@ def kernel_gradient(layer, inputs, upstream, kernel=None):
 
 def normal(*shape, seed=0, dtype="float32"):
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def jacobian(function, array, order=1):
+    """The dense derivative of a function of a vector; of the second order, its Hessian."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        derivative = jax.jacrev(function) if order == 1 else jax.hessian(function)
+        return to_numpy(derivative(keras.ops.convert_to_tensor(array)))
+    if backend == "torch":
+        import torch
+
+        derivative = torch.autograd.functional.jacobian
+        if order == 2:
+            derivative = torch.autograd.functional.hessian
+        return to_numpy(derivative(function, keras.ops.convert_to_tensor(array)))
+    import tensorflow as tf
+
+    x = tf.constant(array)
+    with tf.GradientTape(persistent=True) as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            y = function(x)
+        if order == 2:
+            y = inner.gradient(y, x)
+    # Vectorized, TensorFlow aborts on products of stacks of matrices.
+    return to_numpy(outer.jacobian(y, x, experimental_use_pfor=False))

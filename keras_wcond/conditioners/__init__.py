@@ -106,6 +106,13 @@ def get(identifier: Any) -> Conditioner | None:
     )
 
 
+def name_of(conditioner: Conditioner) -> str:
+    """The name of a conditioner's method, with arguments where they are not the default."""
+    name = snake_case(type(conditioner).__name__)
+    is_default = name in _BY_NAME and conditioner == _BY_NAME[name]()
+    return name if is_default else repr(conditioner)
+
+
 def _unknown(name: str) -> str:
     known = ", ".join(repr(known) for known in sorted(_BY_NAME))
     close = difflib.get_close_matches(name.lower(), _BY_NAME, n=1)

@@ -176,6 +176,11 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         return self.layer.reset_state
 
     @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Each kernel's variable, layout and place within the wrapped layer."""
+        return self._kernels
+
+    @property
     def raw_kernels(self) -> dict[str, Any]:
         """Each kernel's variable, by its path within the wrapped layer."""
         return {kernel.path: kernel.variable for kernel in self._kernels}

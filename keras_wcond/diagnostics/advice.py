@@ -1,0 +1,67 @@
+"""From the numbers of a kernel to a sentence on what to do with it."""
+
+from typing import Any
+
+# The condition number up to which there is nothing to gain, and the factor by which a method
+# has to lower it to be called a help.
+GOOD = 10.0
+HELP = 0.5
+
+# Scalings keep more of what was learned than methods that change the singular vectors' weight.
+_MILDEST_FIRST = (
+    "row_equilibration",
+    "column_equilibration",
+    "ruiz_equilibration",
+    "weight_standardization",
+)
+_STRONGER = ("polynomial_preconditioner", "newton_orthogonalization")
+
+
+def advice(record: dict[str, Any], predicted: dict[str, float]) -> str:
+    """What can be said of a kernel in plain words.
+
+    Args:
+        record: The record of the kernel in a `ConditioningReport`.
+        predicted: The condition number over the numerical rank that each method would
+            leave, by its name.
+    """
+    if not record["is_finite"]:
+        return "not finite: training has diverged"
+    if record["largest_singular_value"] == 0.0:
+        return "zero: nothing to condition"
+    if min(record["rows"], record["columns"]) == 1:
+        return "single rows or columns: κ is 1, methods set the scale only"
+    if record["conditioner"]:
+        return _of_conditioned(record)
+    kappa = record["effective_condition_number"]
+    rank, full = record["numerical_rank"], min(record["rows"], record["columns"])
+    lost = f"rank {rank} of {full}, which no method restores; " if rank < full else ""
+    if kappa <= GOOD:
+        return f"{lost}well conditioned: little to gain"
+    return lost + _of_plain(kappa, record["row_norm_spread"], predicted)
+
+
+def _of_plain(kappa, spread, predicted):
+    for name in _MILDEST_FIRST:
+        if predicted.get(name, kappa) < HELP * kappa:
+            return f"{name} helps: κ {_number(kappa)} → {_number(predicted[name])}"
+    rows = "rows are alike, scaling them leaves κ" if spread < 2.0 else "scalings leave κ"
+    stronger = [name for name in _STRONGER if predicted.get(name, kappa) < HELP * kappa]
+    if not stronger:
+        return rows
+    left = " or ".join(f"{_number(predicted[name])} by {name}" for name in stronger)
+    return f"{rows}; {left}"
+
+
+def _of_conditioned(record):
+    before, after = record["raw_condition_number"], record["condition_number"]
+    change = f"κ {_number(before)} → {_number(after)}"
+    if after < HELP * before:
+        return f"conditioned: {change}"
+    if after > before / HELP:
+        return f"made worse: {change}"
+    return f"scale only: {change}"
+
+
+def _number(value):
+    return f"{value:,.0f}" if value >= 10.0 else f"{value:.2f}"

@@ -1,0 +1,43 @@
+"""The extreme eigenvalues of a symmetric matrix that is known by its products only."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+
+def lanczos(
+    product: Callable[[np.ndarray], np.ndarray], size: int, steps: int, seed: int = 0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Lanczos' method with full reorthogonalization, from a random start.
+
+    Args:
+        product: Function of a vector, its product with the matrix.
+        size: The matrix' dimension.
+        steps: How many steps are taken at most.
+        seed: Of the vector that it starts from.
+
+    Yields:
+        After each step the Ritz values in ascending order, and for each a bound of its
+        distance to the nearest eigenvalue. It ends early where the vectors span an
+        invariant subspace, whose eigenvalues the Ritz values then are.
+    """
+    vector = np.random.default_rng(seed).normal(size=size)
+    basis = [vector / np.linalg.norm(vector)]
+    diagonal: list[float] = []
+    off_diagonal: list[float] = []
+    for _ in range(min(steps, size)):
+        image = np.asarray(product(basis[-1]), "float64")
+        diagonal.append(float(basis[-1] @ image))
+        so_far = np.array(basis)
+        for _ in range(2):  # Once is not enough in floating point.
+            image = image - so_far.T @ (so_far @ image)
+        off_diagonal.append(float(np.linalg.norm(image)))
+        tridiagonal = (
+            np.diag(diagonal) + np.diag(off_diagonal[:-1], 1) + np.diag(off_diagonal[:-1], -1)
+        )
+        ritz, vectors = np.linalg.eigh(tridiagonal)
+        errors = off_diagonal[-1] * np.abs(vectors[-1])
+        yield ritz, errors
+        if off_diagonal[-1] <= 1e-7 * np.abs(ritz).max():
+            return
+        basis.append(image / off_diagonal[-1])

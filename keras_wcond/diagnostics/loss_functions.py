@@ -1,0 +1,103 @@
+"""The loss of a model as a function of its weights."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@dataclasses.dataclass(frozen=True)
+class LossOnData:
+    """A model's mean loss on data, as a function of its trainable weights.
+
+    The model runs as in inference: no dropout, and moving statistics in batch normalization.
+    What layers add to the loss, such as penalties of regularizers, is left out.
+
+    Args:
+        model: A built model with one output.
+        x: Array, or a structure of arrays with a batch axis.
+        y: Array of targets.
+        loss: A Keras loss, by name or instance, or a function of `(y_true, y_pred)`.
+        batch_size: How many samples are looked at at a time; the result is the same.
+    """
+
+    model: keras.Model
+    x: Any
+    y: Any
+    loss: Callable[..., Any]
+    batch_size: int
+
+    @classmethod
+    def of(
+        cls, model: keras.Model, x: Any, y: Any, loss: Any, batch_size: int | None
+    ) -> "LossOnData":
+        if loss is None:
+            loss = getattr(model, "loss", None) if model.compiled else None
+        if loss is None:
+            raise ValueError(
+                "Expected a loss, or a compiled model that has one. Received: loss=None, "
+                f"model={model.name!r}. Pass `loss='sparse_categorical_crossentropy'` or the like."
+            )
+        if not model.built or not model.trainable_variables:
+            raise ValueError(
+                "Expected a built model with trainable weights. Received: "
+                f"model={model.name!r}, with {len(model.trainable_variables)} of them."
+            )
+        x, y = keras.tree.map_structure(np.asarray, (x, y))
+        samples = {len(array) for array in keras.tree.flatten((x, y))}
+        if len(samples) != 1 or 0 in samples:
+            raise ValueError(
+                "Expected `x` and `y` with one and the same number of samples, at least one. "
+                f"Received: {sorted(samples)} samples."
+            )
+        return cls(model, x, y, keras.losses.get(loss), batch_size or samples.pop())
+
+    @property
+    def values(self) -> list[Any]:
+        """The trainable weights as they are now."""
+        return [variable.value for variable in self.model.trainable_variables]
+
+    def outputs(self, values: Any, x: Any, y: Any) -> Any:
+        fixed = [variable.value for variable in self.model.non_trainable_variables]
+        outputs, _ = self.model.stateless_call(values, fixed, x, training=False)
+        return outputs
+
+    def loss_of_outputs(self, outputs: Any, x: Any, y: Any) -> Any:
+        return ops.mean(self.loss(y, outputs))
+
+    def loss_of_values(self, values: Any, x: Any, y: Any) -> Any:
+        return self.loss_of_outputs(self.outputs(values, x, y), x, y)
+
+    def batches(self) -> Iterator[tuple[float, tuple[Any, Any]]]:
+        """Each batch of inputs and targets, and its share of all samples."""
+        total = len(keras.tree.flatten(self.y)[0])
+        for start in range(0, total, self.batch_size):
+            end = min(start + self.batch_size, total)
+            data = keras.tree.map_structure(
+                lambda array, part=slice(start, end): ops.convert_to_tensor(array[part]),
+                (self.x, self.y),
+            )
+            yield (end - start) / total, data
+
+    def mean(self, function: Callable[..., Any], *arguments: Any) -> np.ndarray:
+        """The mean over samples of a function of `(*arguments, x, y)`, as one flat vector."""
+        total: Any = 0.0
+        for share, data in self.batches():
+            parts = keras.tree.flatten(function(*arguments, *data))
+            arrays = [np.ravel(ops.convert_to_numpy(part)).astype("float64") for part in parts]
+            total = total + share * np.concatenate(arrays)
+        return total
+
+    def split(self, vector: np.ndarray) -> list[Any]:
+        """A flat vector in the shapes of the trainable weights."""
+        tensors, start = [], 0
+        for variable in self.model.trainable_variables:
+            end = start + int(np.prod(variable.shape))
+            part = vector[start:end].reshape(variable.shape)
+            dtype = keras.backend.standardize_dtype(variable.value.dtype)
+            tensors.append(ops.convert_to_tensor(part, dtype=dtype))
+            start = end
+        return tensors

@@ -1,0 +1,177 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_wcond import ConditionedConv2D, ConditionedDense, loss_curvature, loss_lines
+from keras_wcond.diagnostics.lanczos import lanczos
+from tests.backends import jacobian, normal
+
+MATRICES = ("hessian", "gauss_newton")
+
+
+def network(kind):
+    keras.utils.set_random_seed(1)
+    hidden = {
+        "plain": lambda: [keras.layers.Dense(5, activation="tanh")],
+        "rows": lambda: [ConditionedDense(5, activation="tanh", gain="auto")],
+        "newton": lambda: [
+            ConditionedDense(5, "tanh", kernel_conditioner="newton_orthogonalization")
+        ],
+        "convolution": lambda: [
+            keras.layers.Reshape((2, 2, 1)),
+            ConditionedConv2D(3, 2, activation="softplus", gain="kernel_norm"),
+            keras.layers.Flatten(),
+        ],
+    }[kind]()
+    return keras.Sequential([keras.Input((4,)), *hidden, keras.layers.Dense(3)])
+
+
+def data():
+    return 2.0 * normal(12, 4), np.random.default_rng(2).integers(0, 3, 12)
+
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def dense_matrix(model, x, y, matrix):
+    """The whole matrix in float64, by differentiating everything in everything."""
+    variables = model.trainable_variables
+    fixed = [variable.value for variable in model.non_trainable_variables]
+    start = np.concatenate([np.ravel(keras.ops.convert_to_numpy(v.value)) for v in variables])
+
+    def outputs(vector):
+        values, begin = [], 0
+        for variable in variables:
+            end = begin + int(np.prod(variable.shape))
+            values.append(keras.ops.reshape(vector[begin:end], variable.shape))
+            begin = end
+        return model.stateless_call(values, fixed, x, training=False)[0]
+
+    def loss(vector):
+        return LOSS(y, outputs(vector))
+
+    if matrix == "hessian":
+        return np.asarray(jacobian(loss, start, order=2), "float64")
+    first = np.asarray(jacobian(outputs, start), "float64")
+    at = keras.ops.convert_to_numpy(outputs(keras.ops.convert_to_tensor(start))).astype("float64")
+    # The Hessian of the mean cross-entropy in the logits, sample by sample.
+    shares = np.exp(at - at.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    return sum(
+        j.T @ (np.diag(p) - np.outer(p, p)) @ j for j, p in zip(first, shares, strict=True)
+    ) / len(at)
+
+
+@pytest.mark.parametrize("kind", ["plain", "rows", "newton", "convolution"])
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_extremes_are_those_of_the_dense_matrix(kind, matrix):
+    model, (x, y) = network(kind), data()
+    expected = np.linalg.eigvalsh(dense_matrix(model, x, y, matrix))
+    result = loss_curvature(model, x, y, LOSS, matrix=matrix)
+    norm = np.abs(expected).max()
+    np.testing.assert_allclose(result.largest_eigenvalue, expected[-1], rtol=0.01)
+    # The smallest of a singular matrix is zero but for rounding.
+    np.testing.assert_allclose(result.smallest_eigenvalue, expected[0], rtol=0.01, atol=1e-5 * norm)
+    np.testing.assert_allclose(result.norm, norm, rtol=0.01)
+    assert abs(result.largest_eigenvalue - expected[-1]) <= result.largest_error + 1e-5 * norm
+    assert result.condition_number <= 1.01 * norm / np.abs(expected).min()
+    assert result.matrix == matrix
+
+
+def test_batches_change_nothing():
+    model, (x, y) = network("rows"), data()
+    whole = loss_curvature(model, x, y, LOSS)
+    parts = loss_curvature(model, x, y, LOSS, batch_size=5)
+    np.testing.assert_allclose(parts.largest_eigenvalue, whole.largest_eigenvalue, rtol=1e-4)
+    np.testing.assert_allclose(parts.smallest_eigenvalue, whole.smallest_eigenvalue, rtol=1e-3)
+
+
+def test_loss_is_that_of_the_compiled_model_and_the_model_is_left_alone():
+    model, (x, y) = network("plain"), data()
+    before = model.get_weights()
+    model.compile("sgd", LOSS)
+    result = loss_curvature(model, x, y)
+    other = loss_curvature(model, x, y, LOSS)
+    assert result == other
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_frozen_weights_are_left_out():
+    model, (x, y) = network("plain"), data()
+    model.layers[0].trainable = False
+    result = loss_curvature(model, x, y, LOSS)
+    # 5 · 3 + 3 parameters, in which the loss is convex.
+    assert result.iterations <= 18
+    assert result.smallest_eigenvalue >= -1e-5 * result.norm
+
+
+def test_few_iterations_are_told_as_not_converged():
+    model, (x, y) = network("plain"), data()
+    result = loss_curvature(model, x, y, LOSS, iterations=2)
+    assert not result.converged
+    assert result.iterations == 2
+    assert result.largest_error > 1e-3 * result.largest_eigenvalue
+
+
+def test_arguments_are_checked():
+    model, (x, y) = network("plain"), data()
+    with pytest.raises(ValueError, match=r"Expected a loss, or a compiled model.*loss=None"):
+        loss_curvature(model, x, y)
+    with pytest.raises(ValueError, match=r"'hessian' or 'gauss_newton'. Received: matrix='fisher'"):
+        loss_curvature(model, x, y, LOSS, matrix="fisher")
+    with pytest.raises(ValueError, match=r"same number of samples.*\[11, 12\] samples"):
+        loss_curvature(model, x, y[:11], LOSS)
+    with pytest.raises(ValueError, match=r"`tolerance` in \(0, 1\). Received: tolerance=0"):
+        loss_curvature(model, x, y, LOSS, tolerance=0)
+    with pytest.raises(ValueError, match=r"`iterations` to be a positive integer"):
+        loss_curvature(model, x, y, LOSS, iterations=0)
+    with pytest.raises(ValueError, match=r"trainable weights. Received: .*with 0 of them"):
+        loss_curvature(keras.Sequential([keras.Input((4,))]), x, y, LOSS)
+
+
+@pytest.mark.parametrize("size", [1, 2, 30])
+def test_lanczos_ends_with_all_eigenvalues(size):
+    random = np.random.default_rng(size)
+    matrix = random.normal(size=(size, size))
+    matrix = matrix + matrix.T
+    *_, (ritz, errors) = lanczos(lambda vector: matrix @ vector, size, 100)
+    np.testing.assert_allclose(ritz, np.linalg.eigvalsh(matrix), atol=1e-8)
+    assert np.all(errors <= 1e-6)
+
+
+def test_lanczos_bounds_its_errors_on_the_way():
+    values = np.sort(np.random.default_rng(0).normal(size=200)) ** 3
+    for ritz, errors in lanczos(lambda vector: values * vector, 200, 60):
+        distances = np.abs(ritz[:, None] - values).min(axis=1)
+        assert np.all(distances <= errors + 1e-9)
+
+
+def test_lanczos_stops_in_an_invariant_subspace():
+    matrix = np.diag([3.0, 3.0, 1.0, 1.0, 1.0])
+    results = list(lanczos(lambda vector: matrix @ vector, 5, 100))
+    assert len(results) == 2
+    np.testing.assert_allclose(results[-1][0], [1.0, 3.0], rtol=1e-9)
+
+
+def test_zero_matrix_has_no_curvature():
+    ((ritz, errors),) = lanczos(lambda vector: 0.0 * vector, 7, 100)
+    assert (ritz[0], errors[0]) == (0.0, 0.0)
+
+
+def test_lines_start_from_the_weights(tmp_path):
+    model, (x, y) = network("rows"), data()
+    lines = loss_lines(model, x, y, LOSS, distance=0.2, points=5, random_directions=2)
+    at_weights = float(keras.ops.convert_to_numpy(LOSS(y, model(x))))
+    assert list(lines.losses) == ["gradient", "random 1", "random 2"]
+    np.testing.assert_allclose(lines.distances, [-0.2, -0.1, 0.0, 0.1, 0.2])
+    for losses in lines.losses.values():
+        np.testing.assert_allclose(losses[2], at_weights, rtol=1e-5)
+    # The slope along the gradient is steeper than along any other direction of that norm.
+    slopes = {name: np.gradient(losses, 0.1)[2] for name, losses in lines.losses.items()}
+    assert slopes["gradient"] > max(abs(slopes["random 1"]), abs(slopes["random 2"]))
+    with pytest.raises(ValueError, match=r"`points` to be odd. Received: points=4"):
+        loss_lines(model, x, y, LOSS, points=4)
+    figure = lines.plot(tmp_path / "lines.png")
+    assert len(figure.axes[0].lines) == 4
+    assert (tmp_path / "lines.png").read_bytes().startswith(b"\x89PNG")

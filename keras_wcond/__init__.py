@@ -1,6 +1,7 @@
 """Weight conditioning for Keras 3: better-conditioned weights on every backend."""
 
 from keras_wcond import conditioners
+from keras_wcond.callbacks import ConditioningMonitor
 from keras_wcond.constraints import WeightConditioning
 from keras_wcond.diagnostics import (
     condition_number,
@@ -51,6 +52,7 @@ __all__ = [
     "ConditionedMultiHeadAttention",
     "ConditionedSeparableConv1D",
     "ConditionedSeparableConv2D",
+    "ConditioningMonitor",
     "WeightConditioning",
     "condition_model",
     "condition_number",

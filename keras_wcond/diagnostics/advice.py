@@ -7,7 +7,7 @@ from typing import Any
 GOOD = 10.0
 HELP = 0.5
 
-# Scalings keep more of what was learned than methods that change the singular vectors' weight.
+# Scalings, which cost less; the mildest that comes near the best of them is named.
 _MILDEST_FIRST = (
     "row_equilibration",
     "column_equilibration",
@@ -42,9 +42,11 @@ def advice(record: dict[str, Any], predicted: dict[str, float]) -> str:
 
 
 def _of_plain(kappa, spread, predicted):
-    for name in _MILDEST_FIRST:
-        if predicted.get(name, kappa) < HELP * kappa:
-            return f"{name} helps: κ {_number(kappa)} → {_number(predicted[name])}"
+    scalings = {name: predicted[name] for name in _MILDEST_FIRST if name in predicted}
+    best = min(scalings.values(), default=kappa)
+    if best < HELP * kappa:
+        name = next(name for name, left in scalings.items() if left <= best / HELP)
+        return f"{name} helps: κ {_number(kappa)} → {_number(scalings[name])}"
     rows = "rows are alike, scaling them leaves κ" if spread < 2.0 else "scalings leave κ"
     stronger = [name for name in _STRONGER if predicted.get(name, kappa) < HELP * kappa]
     if not stronger:

@@ -45,10 +45,7 @@ def draw_spectra(spectra: dict[str, tuple[np.ndarray, np.ndarray]], path: Any = 
     if len(spectra) <= 12:
         panels[1].legend(fontsize=8, loc="lower left")
     else:
-        order = plt.cm.ScalarMappable(cmap=plt.get_cmap("viridis"))
-        order.set_clim(1, len(spectra) / 0.92)
-        bar = figure.colorbar(order, ax=panels, label="kernel, in the model's order")
-        bar.ax.set_ylim(1, len(spectra))
+        _bar_of_kernels(plt, figure, panels, len(spectra))
     return saved(figure, path)
 
 
@@ -58,6 +55,14 @@ def saved(figure: Any, path: Any = None) -> Any:
         figure.savefig(path, dpi=150)
     pyplot().close(figure)
     return figure
+
+
+def _bar_of_kernels(plt, figure, panels, count):
+    """What the colors stand for, where there are too many kernels for a legend."""
+    order = plt.cm.ScalarMappable(cmap=plt.get_cmap("viridis"))
+    order.set_clim(1, count / 0.92)
+    bar = figure.colorbar(order, ax=panels, label="kernel, in the model's order")
+    bar.ax.set_ylim(1, count)
 
 
 def _tidy(axes):
@@ -79,4 +84,45 @@ def draw_loss_lines(distances: np.ndarray, losses: dict[str, np.ndarray], path: 
         axes.set_yscale("log")
     axes.legend(fontsize=9)
     _tidy(axes)
+    return saved(figure, path)
+
+
+def draw_measurements(
+    records: list[dict[str, Any]],
+    measures: tuple[str, ...],
+    unit: str,
+    seconds: float,
+    path: Any = None,
+) -> Any:
+    """Each measure over epochs or steps, a line per kernel."""
+    plt = pyplot()
+    kernels = list(dict.fromkeys(record["kernel"] for record in records))
+    colors = plt.get_cmap("viridis")(np.linspace(0.0, 0.92, len(kernels)))
+    columns = len(measures)
+    figure, panels = plt.subplots(1, columns, figsize=(3.4 * columns, 3.6), layout="constrained")
+    for panel, measure in zip(panels, measures, strict=True):
+        for color, kernel in zip(colors, kernels, strict=True):
+            own = [record for record in records if record["kernel"] == kernel]
+            values = [record[measure] if np.isfinite(record[measure]) else np.nan for record in own]
+            panel.plot(
+                [record[unit] for record in own],
+                values,
+                color=color,
+                marker="." if len(own) < 12 else None,
+                linewidth=1.2,
+                label=kernel,
+            )
+        panel.set(yscale="log", xlabel=unit)
+        panel.set_title(measure.replace("_", " "), fontsize=10)
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        _tidy(panel)
+    if len(kernels) <= 12:
+        figure.legend(
+            *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8
+        )
+    else:
+        _bar_of_kernels(plt, figure, panels, len(kernels))
+    measurements = len(records) // max(1, len(kernels))
+    cost = f"{measurements} measurements in {seconds:.1f} s"
+    figure.suptitle(cost, fontsize=9, x=0.99, ha="right")
     return saved(figure, path)

@@ -1,0 +1,191 @@
+import math
+import time
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_wcond.arguments import positive_integer
+from keras_wcond.diagnostics.model_kernels import model_kernels, values
+from keras_wcond.diagnostics.plots import draw_measurements
+from keras_wcond.diagnostics.report import row_norm_spread
+from keras_wcond.diagnostics.spectrum import Spectrum, machine_epsilon
+from keras_wcond.scalar_files import CSVFile, EventFile
+
+MEASURES = (
+    "raw_condition_number",
+    "condition_number",
+    "largest_singular_value",
+    "row_norm_spread",
+    "relative_update",
+)
+
+
+class ConditioningMonitor(keras.callbacks.Callback):
+    """Follows the condition of a model's kernels while it trains.
+
+    For every kernel, as `conditioning_report()` finds them, it measures before the first
+    step, and from then on every so many epochs or steps:
+
+    - `raw_condition_number`, of the kernel as it is stored;
+    - `condition_number`, `largest_singular_value` and `row_norm_spread` (the largest norm
+      of a row over the smallest), of the kernel as the layer multiplies by it;
+    - `relative_update`, `‖W - W′‖_F / ‖W′‖_F`, by how much the stored kernel has changed
+      since the measurement before.
+
+    Of a kernel that is several matrices, the worst one counts. The model is only read:
+    training goes on exactly as without the callback. A measurement takes a singular value
+    decomposition of each kernel, two where it is conditioned, in float64 on the host, and
+    keeps a copy of each kernel: some 2 to 4 seconds for ResNet50 on two cores. `seconds`
+    says what all of them took.
+
+    Args:
+        every: Integer, how many epochs or steps lie between measurements.
+        unit: `"epoch"` or `"step"`, a step being a batch.
+        csv_path: Where to write a CSV file with a row per kernel and measurement, or None.
+        log_dir: Folder for TensorBoard's event files, or None. The scalars are called
+            `<measure>/<path of the kernel>`, and their steps are training steps. This takes
+            TensorBoard, and no TensorFlow.
+        plot_path: Where to save a picture when training ends, or None. This takes
+            Matplotlib.
+
+    Attributes:
+        records: List of dicts, one per kernel and measurement, with `epoch`, `step`,
+            `kernel` and the measures, which make a data frame. `epoch` counts those that
+            are complete. The `relative_update` of the first measurement is NaN.
+        seconds: Float, the time that measurements have taken so far.
+
+    What is measured during and after training is in the `History` that `fit()` returns as
+    well, under `<path of the kernel>/<measure>`.
+
+    Example:
+
+    >>> monitor = ConditioningMonitor()
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="last")])
+    >>> model.compile("sgd", "mse")
+    >>> x, y = np.ones((4, 3)), np.zeros((4, 2))
+    >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[monitor])
+    >>> [(record["epoch"], record["kernel"]) for record in monitor.records]
+    [(0, 'last/kernel'), (1, 'last/kernel'), (2, 'last/kernel')]
+    >>> len(history.history["last/kernel/condition_number"])
+    2
+    """
+
+    def __init__(
+        self,
+        every: int = 1,
+        unit: str = "epoch",
+        csv_path: Any = None,
+        log_dir: Any = None,
+        plot_path: Any = None,
+    ):
+        super().__init__()
+        self.every = positive_integer("every", every)
+        if unit not in ("epoch", "step"):
+            raise ValueError(f"Expected `unit` to be 'epoch' or 'step'. Received: unit={unit!r}")
+        self.unit = unit
+        self.csv_path = csv_path
+        self.log_dir = log_dir
+        self.plot_path = plot_path
+        self.records: list[dict[str, Any]] = []
+        self.seconds = 0.0
+        self._kernels: list[Any] = []
+        self._outputs: list[Any] = []
+        self._previous: dict[str, np.ndarray] = {}
+        self._steps_before_epoch = self._step = self._next = 0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.records, self.seconds, self._previous = [], 0.0, {}
+        self._steps_before_epoch = self._step = 0
+        self._next = self.every
+        self._kernels = model_kernels(self.model)
+        self._csv = self._events = None
+        if self.csv_path is not None:
+            self._csv = CSVFile(self.csv_path, ["epoch", "step", "kernel", *MEASURES])
+        if self.log_dir is not None:
+            self._events = EventFile(self.log_dir)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+        if not self.records:
+            self._measure()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._step = self._steps_before_epoch + batch + 1
+        # At or beyond it, since one execution may be of several steps.
+        if self.unit == "step" and self._step >= self._next:
+            self._next = (self._step // self.every + 1) * self.every
+            self._measure(in_history=True)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._steps_before_epoch = self._step
+        self._epoch = epoch + 1
+        if self.unit == "epoch" and (epoch + 1) % self.every == 0:
+            self._measure(in_history=True)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        for output in (self._csv, self._events):
+            if output is not None:
+                output.close()
+        self._previous = {}
+        if self.plot_path is not None:
+            self.plot(self.plot_path)
+
+    def plot(self, path: Any = None) -> Any:
+        """Draws each measure over training, a line per kernel.
+
+        Args:
+            path: Where to save the picture, or None.
+
+        Returns:
+            The `matplotlib.figure.Figure`.
+        """
+        return draw_measurements(self.records, MEASURES, self.unit, self.seconds, path)
+
+    def _measure(self, in_history=False):
+        began = time.perf_counter()
+        # On JAX, asking for the model is what brings its weights up to date.
+        history = self.model.history.history
+        records = [self._record(*found) for found in values(self._kernels)]
+        self.records += records
+        if in_history:
+            for record in records:
+                for measure in MEASURES:
+                    key = f"{record['kernel']}/{measure}"
+                    history.setdefault(key, []).append(record[measure])
+        if self._csv is not None:
+            self._csv.write(records)
+        if self._events is not None:
+            scalars = {f"{m}/{r['kernel']}": r[m] for m in MEASURES for r in records}
+            known = {tag: value for tag, value in scalars.items() if not math.isnan(value)}
+            self._events.write(known, self._step)
+        self.seconds += time.perf_counter() - began
+
+    def _record(self, entry, raw, effective):
+        layout, path = entry.kernel.layout, entry.kernel.path
+        stored = keras.ops.convert_to_numpy(raw)
+        before = Spectrum.of(raw, layout)
+        after, matrices = before, layout.to_matrices(stored.astype("float64"))
+        if effective is not raw:
+            array = keras.ops.convert_to_numpy(effective).astype("float64")
+            matrices = layout.to_matrices(array)
+            after = Spectrum.of_matrices(matrices, machine_epsilon(raw.dtype))
+        previous, self._previous[path] = self._previous.get(path), np.array(stored)
+        return {
+            "epoch": self._epoch,
+            "step": self._step,
+            "kernel": path,
+            "raw_condition_number": float(before.condition_numbers().max()),
+            "condition_number": float(after.condition_numbers().max()),
+            "largest_singular_value": float(after.values.max()),
+            "row_norm_spread": row_norm_spread(matrices),
+            "relative_update": _relative_change(stored, previous),
+        }
+
+
+def _relative_change(array, previous):
+    if previous is None:
+        return math.nan
+    array, previous = array.astype("float64"), previous.astype("float64")
+    change, norm = np.linalg.norm(array - previous), np.linalg.norm(previous)
+    return float(change / norm) if norm > 0.0 else (0.0 if change == 0.0 else math.inf)

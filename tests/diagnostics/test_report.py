@@ -1,0 +1,214 @@
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from keras_wcond import (
+    Conditioned,
+    condition_model,
+    condition_number,
+    conditioning_report,
+    effective_condition_number,
+    singular_values,
+    stable_rank,
+)
+from keras_wcond.conditioners import Conditioner, NewtonOrthogonalization
+from keras_wcond.diagnostics.report import METHODS
+from keras_wcond.kernels import KernelLayout
+from tests.backends import normal, to_numpy
+from tests.conditioners import references
+
+
+def network():
+    keras.utils.set_random_seed(5)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 4)),
+            keras.layers.Conv2D(6, 3, groups=2, name="grouped"),
+            keras.layers.DepthwiseConv2D(3, name="depthwise"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(12, name="dense"),
+            keras.layers.Dense(3, name="last"),
+        ]
+    )
+
+
+def records(model, **arguments):
+    return {row["path"]: row for row in conditioning_report(model, **arguments).records}
+
+
+def dense(kernel):
+    model = keras.Sequential([keras.Input((len(kernel),)), keras.layers.Dense(kernel.shape[1])])
+    model.layers[0].kernel.assign(kernel)
+    return model
+
+
+def test_measures_are_those_of_the_functions():
+    model = condition_model(network(), "newton_orthogonalization")
+    layer = model.get_layer("dense")
+    record = records(model)["dense/kernel"]
+    assert record["raw_condition_number"] == condition_number(layer.kernel)
+    effective = layer.conditioned_kernel
+    assert record["condition_number"] == condition_number(effective)
+    assert record["effective_condition_number"] == effective_condition_number(effective)
+    assert record["stable_rank"] == stable_rank(effective)
+    assert record["largest_singular_value"] == singular_values(effective)[0]
+    norms = np.linalg.norm(to_numpy(effective), axis=0)
+    np.testing.assert_allclose(record["row_norm_spread"], norms.max() / norms.min(), rtol=1e-5)
+    assert record["conditioner"] == "newton_orthogonalization"
+    assert (record["rows"], record["columns"], record["matrices"]) == (12, 96, 1)
+
+
+def test_stacks_are_told_by_their_worst_matrix():
+    model = network()
+    record = records(model)["grouped/kernel"]
+    assert (record["matrices"], record["rows"], record["columns"]) == (2, 3, 18)
+    expected = condition_number(model.get_layer("grouped").kernel, KernelLayout(blocks=2))
+    assert record["condition_number"] == expected.max()
+    depthwise = records(model)["depthwise/kernel"]
+    assert (depthwise["matrices"], depthwise["condition_number"]) == (6, 1.0)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_predictions_are_what_each_method_makes(name):
+    kernel = normal(9, 6)
+    (predicted,) = conditioning_report(dense(kernel)).records
+    expected = effective_condition_number(
+        references.METHODS[name](kernel.T.astype("float64")).T.astype("float32")
+    )
+    np.testing.assert_allclose(predicted[f"with_{name}"], expected, rtol=1e-3)
+
+
+def test_methods_can_be_chosen_also_ones_own():
+    class Identity(Conditioner):
+        def condition(self, matrices):
+            return keras.ops.identity(len(matrices[0])) @ keras.ops.convert_to_tensor(matrices)
+
+    model = dense(normal(6, 4))
+    (record,) = conditioning_report(model, [Identity(), NewtonOrthogonalization(9)]).records
+    np.testing.assert_allclose(record["with_Identity()"], record["condition_number"], rtol=1e-4)
+    assert record["with_NewtonOrthogonalization(iterations=9, center=True)"] < 2.0
+    (record,) = conditioning_report(model, []).records
+    assert not [key for key in record if key.startswith("with_")]
+    with pytest.raises(ValueError, match=r"`conditioning_report` to be given a conditioner"):
+        conditioning_report(model, [None])
+
+
+def with_rows_scaled(kernel):
+    return kernel * np.geomspace(1e-2, 1e2, kernel.shape[1]).astype("float32")
+
+
+def nearly_singular(size=20):
+    random = np.random.default_rng(0)
+    left, _ = np.linalg.qr(random.normal(size=(size, size)))
+    right, _ = np.linalg.qr(random.normal(size=(size, size)))
+    return ((left * np.geomspace(1.0, 1e-3, size)) @ right).astype("float32")
+
+
+def without_full_rank():
+    kernel = normal(30, 6)
+    kernel[:, 1] = 2.0 * kernel[:, 0]
+    return kernel
+
+
+@pytest.mark.parametrize(
+    ("kernel", "words"),
+    [
+        (normal(60, 6), r"well conditioned: little to gain"),
+        (with_rows_scaled(normal(60, 6)), r"^row_equilibration helps: κ [\d,]+ → 1\.\d+$"),
+        (with_rows_scaled(normal(60, 6)).T.copy(), r"^column_equilibration helps: κ"),
+        (nearly_singular(), r"leaves? κ; .* by polynomial_preconditioner or .* by newton"),
+        (without_full_rank(), r"^rank 5 of 6, which no method restores; well conditioned"),
+        (np.ones((5, 1), "float32"), r"single rows or columns: κ is 1"),
+        (np.zeros((5, 3), "float32"), r"^zero: nothing to condition"),
+        (np.full((5, 3), np.nan, "float32"), r"^not finite: training has diverged"),
+    ],
+)
+def test_advice(kernel, words):
+    (record,) = conditioning_report(dense(kernel)).records
+    assert re.search(words, record["advice"]), record["advice"]
+
+
+def test_advice_on_conditioned_kernels():
+    model = network()
+    scaled = with_rows_scaled(to_numpy(model.get_layer("dense").kernel))
+    model.get_layer("dense").kernel.assign(scaled)
+    found = records(condition_model(model), methods=[])
+    assert found["dense/kernel"]["advice"].startswith("conditioned: κ ")
+    assert found["grouped/kernel"]["advice"].startswith("scale only: κ ")
+
+
+def test_tables_hold_every_kernel_and_line_up():
+    report = conditioning_report(condition_model(network()))
+    lines = str(report).splitlines()
+    for path in ("grouped/kernel", "depthwise/kernel", "dense/kernel", "last/kernel"):
+        assert sum(path in line for line in lines) == 2
+    (header,) = [line for line in lines if "raw κ" in line]
+    (row,) = [line for line in lines if "row_equilibration" in line and "dense/kernel" in line]
+    assert row.index("12 × 96") + len("12 × 96") == header.index("matrix") + len("matrix")
+    assert "4 kernels, 3 of them conditioned" in lines[-1]
+    markdown = report.to_markdown()
+    tables = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len(tables) == 2 * (4 + 2)
+    assert {line.count("|") for line in tables} == {11, 2 + len(METHODS) + 1}
+
+
+def test_json_is_valid_whatever_the_numbers():
+    kernel = np.ones((4, 4), "float32")
+    report = conditioning_report(dense(kernel))
+    (record,) = json.loads(report.to_json(), parse_constant=pytest.fail)
+    assert record["condition_number"] == "inf"
+    assert record["shape"] == [4, 4]
+
+
+def test_plot_has_both_spectra(tmp_path):
+    report = conditioning_report(network(), [])
+    figure = report.plot(tmp_path / "spectra.png")
+    assert (tmp_path / "spectra.png").read_bytes().startswith(b"\x89PNG")
+    # Two groups, six channels, and two kernels of one matrix.
+    assert [len(axes.lines) for axes in figure.axes] == [10, 10]
+
+
+def test_kernels_of_ones_own_are_reported_where_they_are_conditioned():
+    class Mixing(keras.layers.Layer):
+        def build(self, input_shape):
+            self.mixing = self.add_weight(shape=(input_shape[-1], 5), name="mixing")
+
+        def call(self, inputs):
+            return keras.ops.matmul(inputs, self.mixing)
+
+    model = keras.Sequential(
+        [keras.Input((4,)), Conditioned(Mixing(), weights="mixing"), keras.layers.Embedding(9, 3)]
+    )
+    (record,) = conditioning_report(model, []).records
+    assert record["path"].endswith("mixing")
+    assert record["conditioner"] == "row_equilibration"
+    np.testing.assert_allclose(record["row_norm_spread"], 1.0, rtol=1e-5)
+
+
+def test_low_rank_updates_are_part_of_the_effective_kernel():
+    model = network()
+    layer = model.get_layer("dense")
+    layer.enable_lora(2)
+    layer.lora_kernel_b.assign(normal(2, 12))
+    record = records(model, methods=[])["dense/kernel"]
+    assert record["condition_number"] == condition_number(layer.kernel)
+    assert record["condition_number"] != record["raw_condition_number"]
+
+
+def test_half_precision_policies_are_measured_too():
+    keras.utils.set_random_seed(5)
+    layer = keras.layers.Dense(12, dtype="mixed_bfloat16", name="half")
+    model = condition_model(keras.Sequential([keras.Input((40,)), layer]), layers="half")
+    (record,) = conditioning_report(model).records
+    assert record["is_finite"]
+    assert record["numerical_rank"] == 12
+    np.testing.assert_allclose(record["row_norm_spread"], 1.0, rtol=1e-2)
+
+
+def test_model_without_kernels_is_refused():
+    model = keras.Sequential([keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"built model with kernels.*not built, with 0 weights"):
+        conditioning_report(model)

@@ -12,15 +12,12 @@ KERAS_BACKEND or keras.json names.
 """
 
 import argparse
-import contextlib
-import importlib.metadata
 import json
-import os
 import pathlib
-import platform
-import sys
 import tempfile
 import time
+
+import environment
 
 IMAGE = (64, 64, 3)
 MODELS = {
@@ -161,22 +158,6 @@ def changed_by_a_step(model, kernels, inputs):
     )
 
 
-def environment():
-    import keras
-
-    backend = keras.backend.backend()
-    installed = {}
-    for name in ("keras_wcond", "keras", backend, "keras-hub"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            installed[name] = importlib.metadata.version(name)
-    return {
-        "backend": backend,
-        "versions": installed,
-        "machine": f"Python {platform.python_version()}, {os.cpu_count()} cores, "
-        f"{platform.machine()}, no GPU used",
-    }
-
-
 def table(records):
     """One row per model, in the order they were measured."""
     headers = [
@@ -223,14 +204,13 @@ def report(result, folder):
 
     headers, rows = table(result["records"])
     print(tabulate.tabulate(rows, headers, tablefmt="rounded_outline", disable_numparse=True))
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     repeats = len(result["records"][0]["seconds"])
     text = "\n\n".join(
         [
             "# Whole models, conditioned and folded",
             f"`KERAS_BACKEND={result['backend']} python benchmarks/conversions.py "
             f"--repeats {repeats}`",
-            f"- {versions}\n- {result['machine']}",
+            environment.conditions(result),
             "Random weights; images of 64 × 64, or 16 tokens; float32.",
             tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True),
             "- *layers*, *kernels*: how many `condition_model(model)` conditioned. Embeddings and "
@@ -276,16 +256,12 @@ def parse(words=None):
 
 
 def measure_all(names, repeats):
-    import tqdm
-
     records = []
-    # A line now and then where the bar cannot be redrawn in place, as in a log.
-    pace = 0.1 if sys.stderr.isatty() else 10.0
-    with tqdm.tqdm(names, unit="model", mininterval=pace) as bar:
+    with environment.bar(names, unit="model") as bar:
         for name in bar:
             bar.set_description(name)
             records.append(measure(name, repeats))
-    return {**environment(), "records": records}
+    return {**environment.environment("keras-hub"), "records": records}
 
 
 def main():

@@ -36,7 +36,7 @@ class ConditioningMonitor(keras.callbacks.Callback):
     Of a kernel that is several matrices, the worst one counts. The model is only read:
     training goes on exactly as without the callback. A measurement takes a singular value
     decomposition of each kernel, two where it is conditioned, in float64 on the host, and
-    keeps a copy of each kernel: some 2 to 4 seconds for ResNet50 on two cores. `seconds`
+    keeps a copy of each kernel: some 3 to 5 seconds for ResNet50 on two cores. `seconds`
     says what all of them took.
 
     Args:

@@ -7,12 +7,12 @@ from typing import Any
 GOOD = 10.0
 HELP = 0.5
 
-# Scalings, which cost less; the mildest that comes near the best of them is named.
+# Scalings, which cost less; the mildest that comes near the best of them is named. Not weight
+# standardization, which lowers κ over the rank by taking a singular value from square matrices.
 _MILDEST_FIRST = (
     "row_equilibration",
     "column_equilibration",
     "ruiz_equilibration",
-    "weight_standardization",
 )
 _STRONGER = ("polynomial_preconditioner", "newton_orthogonalization")
 

@@ -240,7 +240,8 @@ def _table(headers, rows):
     console = rich.console.Console(width=200, markup=False, highlight=False, no_color=True)
     with console.capture() as capture:
         console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines()) + "\n"
+    lines = [line.rstrip() for line in capture.get().splitlines()]
+    return "\n".join(line for line in lines if line) + "\n"
 
 
 def _markdown(headers, rows):

@@ -1,0 +1,59 @@
+"""What every result carries: versions, hardware, repeats and spread."""
+
+import contextlib
+import importlib.metadata
+import os
+import pathlib
+import platform
+import statistics
+import sys
+
+
+def environment(*packages):
+    """The versions and the machine that a result was measured with."""
+    import keras
+
+    backend = keras.backend.backend()
+    installed = {}
+    for name in ("keras_wcond", "keras", backend, *packages):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[name] = importlib.metadata.version(name)
+    return {
+        "backend": backend,
+        "versions": installed,
+        "machine": f"Python {platform.python_version()}, {os.cpu_count()} cores, "
+        f"{platform.machine()}, no GPU used",
+    }
+
+
+def conditions(result):
+    """The same as two lines of Markdown."""
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    return f"- {versions}\n- {result['machine']}"
+
+
+def bar(items, **arguments):
+    """A progress bar; a line now and then where it cannot be redrawn in place, as in a log."""
+    import tqdm
+
+    return tqdm.tqdm(items, mininterval=0.1 if sys.stderr.isatty() else 10.0, **arguments)
+
+
+def spread(values, form="{:.3g}"):
+    """Mean ± standard deviation."""
+    values = list(values)
+    if len(values) == 1:
+        return form.format(values[0])
+    return f"{form.format(statistics.mean(values))} ± {form.format(statistics.stdev(values))}"
+
+
+def replace_block(path, name, text):
+    """Puts text between the marks of a block in a document, and leaves the rest as it is."""
+    path = pathlib.Path(path)
+    document = path.read_text(encoding="utf-8")
+    start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    if document.count(start) != 1 or document.count(end) != 1:
+        raise ValueError(f"Expected one block {name!r} in {path}. Received: none, or several.")
+    before, rest = document.split(start)
+    after = rest.split(end)[1]
+    path.write_text(f"{before}{start}{text.strip()}\n{end}{after}", encoding="utf-8")

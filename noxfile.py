@@ -58,6 +58,22 @@ def conversions(session, backend):
 
 @nox.session
 @each_backend
+def methods(session, backend):
+    """What each method does and costs, into the guide: nox -s 'methods(torch)'."""
+    install(session, backend, "examples")
+    session.run("python", "benchmarks/methods.py", *session.posargs)
+
+
+@nox.session
+@each_backend
+def curvature(session, backend):
+    """The loss Hessian over training: nox -s 'curvature(torch)' -- --output docs."""
+    install(session, backend, "examples")
+    session.run("python", "benchmarks/curvature.py", *session.posargs)
+
+
+@nox.session
+@each_backend
 def interchange(session, backend):
     """Writes the file by which the tests check that backends read each other's models."""
     install(session, backend, "test")

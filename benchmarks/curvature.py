@@ -21,7 +21,6 @@ import argparse
 import json
 import math
 import pathlib
-import statistics
 
 import environment
 
@@ -92,7 +91,6 @@ def train(network, rate, seed, options, moments=()):
                 "smallest": found.smallest_eigenvalue,
                 "largest_error": found.largest_error,
                 "smallest_error": found.smallest_error,
-                "condition_number": found.condition_number,
                 "converged": found.converged,
             }
         if epoch < options.epochs:
@@ -144,7 +142,7 @@ def command(result):
 def table(result):
     first, last = "0", str(result["settings"]["epochs"])
     headers = ["network", "rate", "train loss", "test accuracy, %"]
-    headers += ["λ_max, start → end", "λ_min, start → end", "κ at least, start → end"]
+    headers += ["λ_max, start → end", "λ_min, start → end"]
     rows = []
     for record in result["records"]:
         runs = record["runs"]
@@ -155,10 +153,6 @@ def table(result):
                 for moment in (first, last)
             )
 
-        medians = [
-            statistics.median(run["curvatures"][moment]["condition_number"] for run in runs)
-            for moment in (first, last)
-        ]
         rows.append(
             [
                 record["network"],
@@ -167,7 +161,6 @@ def table(result):
                 environment.spread((100 * run["accuracy"] for run in runs), "{:.1f}"),
                 change("largest", "{:.3g}"),
                 change("smallest", "{:.2g}"),
-                " → ".join(f"{median:.1e}" for median in medians),
             ]
         )
     return headers, rows
@@ -239,8 +232,8 @@ def report(result, folder):
             environment.conditions(result),
             f"{settings['depth']} hidden tanh layers of {settings['width']} on the 1,347 training "
             f"digits, {settings['epochs']} epochs of gradient descent in batches of 64. Mean ± "
-            f"standard deviation over {settings['repeats']} seeds; of κ, which is a lower bound, "
-            "the median. The rate of each network is the best of "
+            f"standard deviation over {settings['repeats']} seeds. The rate of each network is the "
+            "best of "
             f"{', '.join(f'{rate:g}' for rate in settings['rates'])} on another seed; (edge) marks "
             "one beyond which nothing was tried. Eigenvalues are those of the Hessian of the mean "
             "loss on all training data, in all trainable weights, by Lanczos' method with at most "

@@ -10,11 +10,13 @@ from keras_wcond.diagnostics.model_kernels import model_kernels, values
 from keras_wcond.diagnostics.plots import draw_measurements
 from keras_wcond.diagnostics.report import row_norm_spread
 from keras_wcond.diagnostics.spectrum import Spectrum, machine_epsilon
+from keras_wcond.kernel_search import all_layers
 from keras_wcond.scalar_files import CSVFile, EventFile
 
 MEASURES = (
     "raw_condition_number",
     "condition_number",
+    "effective_condition_number",
     "largest_singular_value",
     "row_norm_spread",
     "relative_update",
@@ -28,10 +30,14 @@ class ConditioningMonitor(keras.callbacks.Callback):
     step, and from then on every so many epochs or steps:
 
     - `raw_condition_number`, of the kernel as it is stored;
-    - `condition_number`, `largest_singular_value` and `row_norm_spread` (the largest norm
-      of a row over the smallest), of the kernel as the layer multiplies by it;
+    - `condition_number`, `effective_condition_number` (over the numerical rank),
+      `largest_singular_value` and `row_norm_spread` (the largest norm of a row over the
+      smallest), of the kernel as the layer multiplies by it;
     - `relative_update`, `‖W - W′‖_F / ‖W′‖_F`, by how much the stored kernel has changed
       since the measurement before.
+
+    A model that is only built by its first step is measured from the first time on that is
+    due. Another call of `fit()` with the same callback goes on where the last one ended.
 
     Of a kernel that is several matrices, the worst one counts. The model is only read:
     training goes on exactly as without the callback. A measurement takes a singular value
@@ -44,7 +50,7 @@ class ConditioningMonitor(keras.callbacks.Callback):
         unit: `"epoch"` or `"step"`, a step being a batch.
         csv_path: Where to write a CSV file with a row per kernel and measurement, or None.
         log_dir: Folder for TensorBoard's event files, or None. The scalars are called
-            `<measure>/<path of the kernel>`, and their steps are training steps. This takes
+            `<measure>/<path of the kernel>`, and their steps are those of the optimizer. This takes
             TensorBoard, and no TensorFlow.
         plot_path: Where to save a picture when training ends, or None. This takes
             Matplotlib.
@@ -52,7 +58,8 @@ class ConditioningMonitor(keras.callbacks.Callback):
     Attributes:
         records: List of dicts, one per kernel and measurement, with `epoch`, `step`,
             `kernel` and the measures, which make a data frame. `epoch` counts those that
-            are complete. The `relative_update` of the first measurement is NaN.
+            are complete, `step` the optimizer's. The `relative_update` of the first
+            measurement is NaN.
         seconds: Float, the time that measurements have taken so far.
 
     What is measured during and after training is in the `History` that `fit()` returns as
@@ -90,44 +97,42 @@ class ConditioningMonitor(keras.callbacks.Callback):
         self.records: list[dict[str, Any]] = []
         self.seconds = 0.0
         self._kernels: list[Any] = []
-        self._outputs: list[Any] = []
         self._previous: dict[str, np.ndarray] = {}
-        self._steps_before_epoch = self._step = self._next = 0
+        self._csv: CSVFile | None = None
+        self._events: EventFile | None = None
+        self._epoch = self._seen = self._seen_before_epoch = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self.records, self.seconds, self._previous = [], 0.0, {}
-        self._steps_before_epoch = self._step = 0
-        self._next = self.every
-        self._kernels = model_kernels(self.model)
-        self._csv = self._events = None
+        self._seen = self._seen_before_epoch = 0
+        self._kernels = []
         if self.csv_path is not None:
-            self._csv = CSVFile(self.csv_path, ["epoch", "step", "kernel", *MEASURES])
+            columns = ["epoch", "step", "kernel", *MEASURES]
+            self._csv = CSVFile(self.csv_path, columns, append=bool(self.records))
         if self.log_dir is not None:
             self._events = EventFile(self.log_dir)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
-        if not self.records:
-            self._measure()
+        is_built = all(layer.built for layer in all_layers(self.model))
+        if is_built and not self._kernels:
+            self._measure(in_history=False)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._step = self._steps_before_epoch + batch + 1
-        # At or beyond it, since one execution may be of several steps.
-        if self.unit == "step" and self._step >= self._next:
-            self._next = (self._step // self.every + 1) * self.every
-            self._measure(in_history=True)
+        # One execution may be of several batches.
+        seen_before, self._seen = self._seen, self._seen_before_epoch + batch + 1
+        if self.unit == "step" and self._seen // self.every > seen_before // self.every:
+            self._measure()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._steps_before_epoch = self._step
+        self._seen_before_epoch = self._seen
         self._epoch = epoch + 1
         if self.unit == "epoch" and (epoch + 1) % self.every == 0:
-            self._measure(in_history=True)
+            self._measure()
 
     def on_train_end(self, logs: Any = None) -> None:
         for output in (self._csv, self._events):
             if output is not None:
                 output.close()
-        self._previous = {}
         if self.plot_path is not None:
             self.plot(self.plot_path)
 
@@ -142,26 +147,31 @@ class ConditioningMonitor(keras.callbacks.Callback):
         """
         return draw_measurements(self.records, MEASURES, self.unit, self.seconds, path)
 
-    def _measure(self, in_history=False):
+    def _measure(self, in_history=True):
         began = time.perf_counter()
         # On JAX, asking for the model is what brings its weights up to date.
-        history = self.model.history.history
-        records = [self._record(*found) for found in values(self._kernels)]
+        model = self.model
+        self._kernels = self._kernels or model_kernels(model)
+        step = int(model.optimizer.iterations) if model.optimizer else self._seen
+        if not in_history and self.records and self.records[-1]["step"] == step:
+            return  # It was measured when training ended the last time.
+        records = [self._record(step, *found) for found in values(self._kernels)]
         self.records += records
-        if in_history:
+        history = getattr(model, "history", None)
+        if in_history and history is not None:
             for record in records:
                 for measure in MEASURES:
                     key = f"{record['kernel']}/{measure}"
-                    history.setdefault(key, []).append(record[measure])
+                    history.history.setdefault(key, []).append(record[measure])
         if self._csv is not None:
             self._csv.write(records)
         if self._events is not None:
             scalars = {f"{m}/{r['kernel']}": r[m] for m in MEASURES for r in records}
             known = {tag: value for tag, value in scalars.items() if not math.isnan(value)}
-            self._events.write(known, self._step)
+            self._events.write(known, step)
         self.seconds += time.perf_counter() - began
 
-    def _record(self, entry, raw, effective):
+    def _record(self, step, entry, raw, effective):
         layout, path = entry.kernel.layout, entry.kernel.path
         stored = keras.ops.convert_to_numpy(raw)
         before = Spectrum.of(raw, layout)
@@ -173,10 +183,11 @@ class ConditioningMonitor(keras.callbacks.Callback):
         previous, self._previous[path] = self._previous.get(path), np.array(stored)
         return {
             "epoch": self._epoch,
-            "step": self._step,
+            "step": step,
             "kernel": path,
             "raw_condition_number": float(before.condition_numbers().max()),
             "condition_number": float(after.condition_numbers().max()),
+            "effective_condition_number": float(after.effective_condition_numbers().max()),
             "largest_singular_value": float(after.values.max()),
             "row_norm_spread": row_norm_spread(matrices),
             "relative_update": _relative_change(stored, previous),

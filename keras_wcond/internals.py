@@ -6,7 +6,8 @@ import keras
 
 # Under mixed precision `variable.value` is already rounded to the compute dtype. Norms
 # need the full value.
-from keras.src.backend import AutocastScope
+from keras.src.backend import AutocastScope, get_keras_mask
+from keras.src.trainers.compile_utils import CompileLoss
 
 
 def full_precision() -> Any:
@@ -40,3 +41,17 @@ def without_numbers(argument: Any) -> Any:
     if not hasattr(argument, "shape") or not hasattr(argument, "dtype"):
         return argument
     return keras.KerasTensor(argument.shape, keras.backend.standardize_dtype(argument.dtype))
+
+
+def mask_of(tensor: Any) -> Any:
+    """The mask that Keras hung on a tensor, which losses heed, or None."""
+    return get_keras_mask(tensor)
+
+
+def loss_as_compiled(loss: Any) -> Any:
+    """A loss of any kind that `compile()` takes, as the function that `fit()` makes of it.
+
+    What `keras.losses.get` returns neither brings targets to the shape of the outputs nor
+    heeds masks.
+    """
+    return CompileLoss(loss)

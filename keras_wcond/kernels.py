@@ -14,6 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_wcond.arguments import positive_integer
+
 Shape = tuple[int, ...]
 
 
@@ -56,10 +58,7 @@ class KernelLayout:
                 "Expected every one of `matrix_axes` to be one of `unit_axes`. Received: "
                 f"matrix_axes={self.matrix_axes}, unit_axes={self.unit_axes}"
             )
-        if not isinstance(self.blocks, int) or self.blocks < 1:
-            raise ValueError(
-                f"Expected `blocks` to be a positive integer. Received: blocks={self.blocks}"
-            )
+        positive_integer("blocks", blocks)
 
     @classmethod
     def of(cls, unit_axes: "int | Sequence[int] | KernelLayout") -> "KernelLayout":

@@ -63,11 +63,23 @@ def centered(x: Any) -> Any:
     would make as large as any other vector.
     """
     ops = namespace(x)
-    deviations = x - ops.mean(x, axis=-1, keepdims=True)
-    deviations = deviations - ops.mean(deviations, axis=-1, keepdims=True)
+    # Not by `ops.mean`, which computes float64 in float32 on JAX.
+    deviations = x - ops.sum(x, axis=-1, keepdims=True) / x.shape[-1]
+    deviations = deviations - ops.sum(deviations, axis=-1, keepdims=True) / x.shape[-1]
     rounding = 4.0 * float(np.finfo(keras.backend.standardize_dtype(x.dtype)).eps)
     spread, size = (_largest_magnitude(vector, axis=-1) for vector in (deviations, x))
     return ops.where(spread <= rounding * size, 0.0, deviations)
+
+
+def with_zero_rows_fixed(matrices: Any) -> Any:
+    """The matrices, but with no gradient in rows that are zero.
+
+    For methods that are smooth there: Newton's iteration would multiply such a row by
+    1.5 at every step of its own, and one step of training make it the largest of all.
+    """
+    ops = namespace(matrices)
+    is_zero = _largest_magnitude(matrices, axis=-1) == 0.0
+    return ops.where(is_zero, ops.stop_gradient(matrices), matrices)
 
 
 def divided_by_maximum(x: Any, axis: Any) -> tuple[Any, Any, Any]:

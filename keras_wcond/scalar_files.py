@@ -8,13 +8,14 @@ from typing import Any
 class CSVFile:
     """A CSV file with a header, complete up to the last row at any time."""
 
-    def __init__(self, path: Any, columns: list[str]):
+    def __init__(self, path: Any, columns: list[str], append: bool = False):
         path = pathlib.Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("w", newline="", encoding="utf-8")
+        self._file = path.open("a" if append else "w", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, columns)
-        self._writer.writeheader()
-        self._file.flush()
+        if not append:
+            self._writer.writeheader()
+            self._file.flush()
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         self._writer.writerows(rows)

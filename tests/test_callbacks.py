@@ -12,6 +12,7 @@ from keras_wcond import (
     condition_number,
     singular_values,
 )
+from keras_wcond.conditioners import NewtonOrthogonalization
 from tests.backends import normal, to_numpy
 
 
@@ -132,7 +133,7 @@ def test_tensorboard_reads_its_files(tmp_path):
     events.Reload()
     tags = events.Tags()["tensors"]
     assert "condition_number/hidden/kernel" in tags
-    assert len(tags) == 4 * 5
+    assert len(tags) == 4 * 6
     read = events.Tensors("condition_number/hidden/kernel")
     own = [r for r in monitor.records if r["kernel"] == "hidden/kernel"]
     assert [event.step for event in read] == [r["step"] for r in own]
@@ -146,18 +147,52 @@ def test_plot_has_a_line_per_kernel_and_measure(tmp_path):
     fit(network(), monitor)
     assert (tmp_path / "kernels.png").read_bytes().startswith(b"\x89PNG")
     figure = monitor.plot()
-    assert [len(axes.lines) for axes in figure.axes] == [4] * 5
+    assert [len(axes.lines) for axes in figure.axes] == [4] * 6
     assert "4 measurements in" in figure.get_suptitle()
 
 
-def test_a_second_training_starts_anew():
-    model, monitor = network(), ConditioningMonitor()
+def test_another_training_goes_on_where_the_last_one_ended(tmp_path):
+    model, monitor = network(), ConditioningMonitor(csv_path=tmp_path / "kernels.csv")
     fit(model, monitor, epochs=2)
     fit(model, monitor, epochs=3, initial_epoch=2)
-    epochs = [r["epoch"] for r in monitor.records if r["kernel"] == "last/kernel"]
-    assert epochs == [2, 3]
+    own = [record for record in monitor.records if record["kernel"] == "last/kernel"]
+    assert [(r["epoch"], r["step"]) for r in own] == [(0, 0), (1, 3), (2, 6), (3, 9)]
+    assert own[-1]["relative_update"] > 0.0
+    with (tmp_path / "kernels.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [r["step"] for r in monitor.records]
+
+
+def test_model_that_its_first_step_builds_is_measured_from_then_on():
+    model = keras.Sequential([ConditionedDense(3), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    monitor = ConditioningMonitor()
+    model.fit(normal(8, 4), normal(8, 2), epochs=2, verbose=0, callbacks=[monitor])
+    assert {1, 2} <= {record["epoch"] for record in monitor.records} <= {0, 1, 2}
+
+
+def test_steps_are_those_of_the_optimizer():
+    if keras.backend.backend() == "torch":
+        pytest.skip("Keras has no `steps_per_execution` on PyTorch")
+    model, monitor = network(), ConditioningMonitor()
+    model.compile("sgd", "mse", steps_per_execution=2)
+    fit(model, monitor, epochs=2)
     steps = [r["step"] for r in monitor.records if r["kernel"] == "last/kernel"]
-    assert steps == [0, 3]
+    assert steps == [0, 3, 6]
+
+
+def test_kernels_that_lose_a_rank_are_told_over_the_rank():
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            ConditionedDense(6, kernel_conditioner=NewtonOrthogonalization(25), name="newton"),
+        ]
+    )
+    model.compile("sgd", "mse")
+    monitor = ConditioningMonitor()
+    model.fit(normal(8, 6), normal(8, 6), verbose=0, callbacks=[monitor])
+    assert monitor.records[-1]["condition_number"] > 1e5
+    assert monitor.records[-1]["effective_condition_number"] < 1.01
 
 
 def test_arguments_are_checked():

@@ -93,6 +93,11 @@ def get(identifier: Any) -> Conditioner | None:
         conditioner = deserialize(identifier)
     elif isinstance(identifier, (list, tuple)):
         conditioner = Sequential(identifier)
+    if conditioner is Sequential:
+        raise ValueError(
+            "Expected the conditioners that a `Sequential` is made of. Received: "
+            f"{identifier!r}. Give a list of them in its place."
+        )
     if inspect.isclass(conditioner) and issubclass(conditioner, Conditioner):
         conditioner = conditioner()
     if conditioner is None or isinstance(conditioner, Conditioner):

@@ -3,7 +3,7 @@ from typing import Any
 import keras
 
 from keras_wcond.conditioners.conditioner import Conditioner
-from keras_wcond.norms import normalized
+from keras_wcond.norms import normalized, with_zero_rows_fixed
 
 
 @keras.saving.register_keras_serializable(package="keras_wcond")
@@ -19,8 +19,8 @@ class ColumnEquilibration(Conditioner):
     `Ŵ = W E,  E = diag(1/‖W e₁‖₂, …, 1/‖W eₙ‖₂)`
 
     The Frobenius norm becomes √n, so that rows have a mean square norm of n/m where the
-    matrix is m × n: `gain="auto"` divides that out. A zero column stays zero and has a zero
-    gradient; a column with a non-finite entry becomes NaN throughout.
+    matrix is m × n: `gain="auto"` divides that out. A zero column or row stays zero and has a
+    zero gradient; a column with a non-finite entry becomes NaN throughout.
 
     Example:
 
@@ -36,4 +36,4 @@ class ColumnEquilibration(Conditioner):
     """
 
     def condition(self, matrices: Any) -> Any:
-        return normalized(matrices, axis=1)
+        return normalized(with_zero_rows_fixed(matrices), axis=1)

@@ -4,7 +4,7 @@ from typing import Any
 import keras
 
 from keras_wcond.conditioners.conditioner import Conditioner
-from keras_wcond.norms import normalized
+from keras_wcond.norms import normalized, with_zero_rows_fixed
 
 
 @keras.saving.register_keras_serializable(package="keras_wcond")
@@ -19,7 +19,7 @@ class FrobeniusNormalization(Conditioner):
     `Ŵ = W √m / ‖W‖_F,  m the number of rows`
 
     After another method, in a `Sequential` conditioner, it gives that method's result the
-    scale of row equilibration, so that a gain means the same for both. A zero matrix stays
+    scale of row equilibration, so that a gain means the same for both. A zero row stays
     zero and has a zero gradient.
 
     Example:
@@ -33,4 +33,6 @@ class FrobeniusNormalization(Conditioner):
     has_unit_rows = True
 
     def condition(self, matrices: Any) -> Any:
-        return normalized(matrices, axis=(1, 2), norm=math.sqrt(matrices.shape[1]))
+        return normalized(
+            with_zero_rows_fixed(matrices), axis=(1, 2), norm=math.sqrt(matrices.shape[1])
+        )

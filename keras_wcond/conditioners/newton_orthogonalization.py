@@ -3,10 +3,9 @@ from typing import Any
 import keras
 
 from keras_wcond.arguments import positive_integer
-from keras_wcond.arrays import namespace
 from keras_wcond.conditioners.conditioner import Conditioner
 from keras_wcond.gram_iteration import gram, inverse_bound, transposed, wide
-from keras_wcond.norms import centered, scaled_by_maximum
+from keras_wcond.norms import centered, scaled_by_maximum, with_zero_rows_fixed
 
 
 @keras.saving.register_keras_serializable(package="keras_wcond")
@@ -25,13 +24,14 @@ class NewtonOrthogonalization(Conditioner):
     the matrix itself it does not square the condition number before it begins, needs no
     ε, and does not diverge. The products are taken in the smaller dimension.
 
-    A random square matrix has a κ of a few thousand and singular values down to 1e-4 of
-    √‖Z Zᵀ‖_F: 5 iterations divide κ by about 5, and 30 bring it to 1.
+    For random square matrices 5 iterations divide κ by 4 with 64 rows and by 2 with 1024;
+    30 bring it to 1, also from a few thousand.
 
-    A zero matrix stays zero, with a zero gradient; a matrix with a non-finite entry becomes
-    NaN throughout. Centering takes one rank from matrices with at least as many rows as
-    columns, and all of it from those with one column. Directions that are zero but for
-    rounding, 1e-7 of the largest, reach 1 as well after some 40 iterations.
+    A zero row (with `center`, one of equal entries) stays zero, with a zero gradient; a
+    matrix with a non-finite entry becomes NaN throughout. Centering takes one rank from
+    matrices with at least as many rows as columns, and all of it from those with one column.
+    Directions that are zero but for rounding, 1e-7 of the largest, reach 1 as well after some
+    40 iterations.
 
     Args:
         iterations: Integer. How many steps are taken.
@@ -64,13 +64,13 @@ class NewtonOrthogonalization(Conditioner):
 
     def condition(self, matrices: Any) -> Any:
         # The result does not depend on the scale of a matrix: no gradient is lost by this.
-        scaled, is_zero = scaled_by_maximum(matrices, axis=(1, 2))
+        scaled, is_zero = scaled_by_maximum(with_zero_rows_fixed(matrices), axis=(1, 2))
         if self.center:
             scaled, is_zero = scaled_by_maximum(centered(scaled), axis=(1, 2))
         x, is_tall = wide(scaled)
         x = x * inverse_bound(x, is_zero, iterations=1)
         for _ in range(self.iterations):
-            x = 1.5 * x - 0.5 * namespace(x).matmul(gram(x), x)
+            x = 1.5 * x - 0.5 * (gram(x) @ x)
         x = transposed(x) if is_tall else x
         # The iteration would make a direction of its own of what rounding left of the means.
         return centered(x) if self.center else x

@@ -6,7 +6,7 @@ from keras_wcond.arguments import positive_integer
 from keras_wcond.arrays import namespace
 from keras_wcond.conditioners.conditioner import Conditioner
 from keras_wcond.gram_iteration import gram, inverse_bound, transposed, wide
-from keras_wcond.norms import divided_by_maximum
+from keras_wcond.norms import divided_by_maximum, with_zero_rows_fixed
 
 # By degree, the coefficients of q in powers of s², lowest first.
 COEFFICIENTS = {
@@ -22,8 +22,8 @@ class PolynomialPreconditioner(Conditioner):
     """Lifts the small singular values of the kernel's matrix by a fixed polynomial.
 
     Milder and cheaper than `NewtonOrthogonalization`: it divides the condition number by at
-    most the first coefficient of q, and keeps the largest singular value, and so the scale
-    of the kernel.
+    most the first coefficient of q, and keeps the largest singular value within 3 %, and so
+    the scale of the kernel.
 
     `Ŵ = σ̂ · p(W / σ̂),  p(s) = s · q(s²)` on the singular values
 
@@ -39,7 +39,7 @@ class PolynomialPreconditioner(Conditioner):
     | 3      | 2.909 - 4.649 t + 4.023 t² - 1.283 t³                 | 3.56           |
     | 4      | 3.625 - 9.261 t + 14.097 t² - 10.351 t³ + 2.890 t⁴    | 2.89           |
 
-    The products are taken in the smaller dimension. A zero matrix stays zero, with a zero
+    The products are taken in the smaller dimension. A zero row stays zero, with a zero
     gradient; a matrix with a non-finite entry becomes NaN throughout.
 
     Args:
@@ -68,10 +68,10 @@ class PolynomialPreconditioner(Conditioner):
     def condition(self, matrices: Any) -> Any:
         ops = namespace(matrices)
         # All but the last multiplication is independent of the scale of a matrix.
-        scaled, maximum, is_zero = divided_by_maximum(matrices, axis=(1, 2))
+        scaled, maximum, is_zero = divided_by_maximum(with_zero_rows_fixed(matrices), axis=(1, 2))
         inverse = inverse_bound(scaled, is_zero, iterations=6)
         x, is_tall = wide(scaled * inverse)
-        x = ops.matmul(self._polynomial(gram(x)), x)
+        x = self._polynomial(gram(x)) @ x
         bound = maximum / ops.where(is_zero, 1.0, inverse)
         return ops.stop_gradient(bound) * (transposed(x) if is_tall else x)
 
@@ -85,5 +85,5 @@ class PolynomialPreconditioner(Conditioner):
         identity = ops.eye(gram.shape[1], dtype=gram.dtype)
         value = highest * gram + lower.pop() * identity
         while lower:
-            value = ops.matmul(value, gram) + lower.pop() * identity
+            value = value @ gram + lower.pop() * identity
         return value

@@ -8,6 +8,9 @@ from keras_wcond.conditioners.conditioner import Conditioner
 from keras_wcond.gram_iteration import transposed
 from keras_wcond.norms import normalized
 
+# Of squares: rows and columns are multiplied by 1e-5 to 1e5 after they were normalized once.
+_LARGEST_SCALING = 1e10
+
 
 @keras.saving.register_keras_serializable(package="keras_wcond")
 class RuizEquilibration(Conditioner):
@@ -16,7 +19,8 @@ class RuizEquilibration(Conditioner):
     For kernels with both output units and input features of very different scales, where
     equilibrating the one leaves, or brings back, the spread of the other.
 
-    `Ŵ = D₁ W D₂` with unit rows and columns of norm √(m/n), for a matrix of m × n
+    `Ŵ = D₁ W D₂` with unit rows and columns of norm √(m/n), for a matrix of m × n, of which
+    zero rows and columns are not counted
 
     Ruiz divides rows and columns at once by the square roots of their norms, again and
     again. Dividing by the norms themselves, rows and columns in turn, leads to the same
@@ -54,21 +58,35 @@ class RuizEquilibration(Conditioner):
 
     def condition(self, matrices: Any) -> Any:
         ops = namespace(matrices)
-        _, rows, columns = matrices.shape
         # The first time by vectors, so that every square is within range from here on.
         matrices = normalized(normalized(matrices, axis=2), axis=1)
         squares = ops.square(matrices)
+        aspect = _number_of_nonzero(squares, axis=2) / _number_of_nonzero(squares, axis=1)
         row_scaling = ops.ones_like(squares[:, :, :1])
         column_scaling = ops.ones_like(squares[:, :1, :])
         for _ in range(self.iterations):
-            row_scaling = _reciprocal(ops.matmul(squares, transposed(column_scaling)))
-            column_scaling = _reciprocal(ops.matmul(transposed(row_scaling), squares))
-            column_scaling = column_scaling * (rows / columns)
+            row_scaling = _reciprocal(squares @ transposed(column_scaling))
+            column_scaling = aspect * _reciprocal(transposed(row_scaling) @ squares)
         return matrices * ops.sqrt(row_scaling) * ops.sqrt(column_scaling)
 
     def get_config(self) -> dict[str, Any]:
         return {"iterations": self.iterations}
 
 
+def _number_of_nonzero(squares, axis):
+    """How many rows (axis 2) or columns (axis 1) are not zero, at least 1."""
+    ops = namespace(squares)
+    sums = ops.sum(squares, axis=axis, keepdims=True)
+    number = ops.sum(ops.where(sums > 0.0, ops.ones_like(sums), 0.0), axis=3 - axis, keepdims=True)
+    return ops.where(number > 0.0, number, 1.0)
+
+
 def _reciprocal(sums):
-    return 1.0 / namespace(sums).where(sums == 0.0, 1.0, sums)
+    ops = namespace(sums)
+    # Where zeros do not allow a balance, scalings would grow without end.
+    is_bounded = ops.logical_and(sums > 1.0 / _LARGEST_SCALING, sums < _LARGEST_SCALING)
+    bound = _LARGEST_SCALING * ops.ones_like(sums)
+    bounded = ops.where(sums < 1.0, 1.0 / bound, bound)
+    # Comparisons with NaN are false: it stays visible.
+    bounded = ops.where(sums != sums, sums, ops.where(sums == 0.0, 1.0, bounded))
+    return 1.0 / ops.where(is_bounded, sums, bounded)

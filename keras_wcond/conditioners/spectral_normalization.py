@@ -5,7 +5,7 @@ import keras
 from keras_wcond.arguments import positive_integer
 from keras_wcond.conditioners.conditioner import Conditioner
 from keras_wcond.gram_iteration import inverse_bound
-from keras_wcond.norms import scaled_by_maximum
+from keras_wcond.norms import scaled_by_maximum, with_zero_rows_fixed
 
 
 @keras.saving.register_keras_serializable(package="keras_wcond")
@@ -20,8 +20,8 @@ class SpectralNormalization(Conditioner):
     kept from step to step as power iteration has it, and the gradient passes through it.
     The condition number is that of the kernel: this is a method of scale.
 
-    For random matrices of 512 × 512, σ̂ is about 5 % above σ_max with 4 iterations, 0.3 %
-    with 6 and 0.004 % with 8. A zero matrix stays zero, with a zero gradient.
+    For random matrices of 512 × 512, σ̂ is about 5 % above σ_max with 4 iterations, some
+    0.3 % with 6 and 0.01 % with 8. A zero row stays zero, with a zero gradient.
 
     Args:
         iterations: Integer. How often the Gram matrix is taken, each time a product of
@@ -46,7 +46,7 @@ class SpectralNormalization(Conditioner):
 
     def condition(self, matrices: Any) -> Any:
         # The result does not depend on the scale of a matrix: no gradient is lost by this.
-        scaled, is_zero = scaled_by_maximum(matrices, axis=(1, 2))
+        scaled, is_zero = scaled_by_maximum(with_zero_rows_fixed(matrices), axis=(1, 2))
         return scaled * inverse_bound(scaled, is_zero, self.iterations)
 
     def get_config(self) -> dict[str, Any]:

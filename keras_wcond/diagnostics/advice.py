@@ -56,7 +56,9 @@ def _of_plain(kappa, spread, predicted):
 
 
 def _of_conditioned(record):
-    before, after = record["raw_condition_number"], record["condition_number"]
+    # Over the rank: methods that center rows leave a square matrix without its full one.
+    before = record["raw_effective_condition_number"]
+    after = record["effective_condition_number"]
     change = f"κ {_number(before)} → {_number(after)}"
     if after < HELP * before:
         return f"conditioned: {change}"

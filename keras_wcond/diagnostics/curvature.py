@@ -25,10 +25,11 @@ class LossCurvature:
             norm, comes on top.
         smallest_error: The same of the smallest.
         norm: Float, the largest magnitude of the two: the 2-norm of the matrix.
-        condition_number: Float. A lower bound of the norm over the smallest magnitude of an
-            eigenvalue, which is what gradient descent in all directions at once suffers
-            from. It grows with the iterations, without limit for a singular matrix, and is
-            exact where these have come to the dimension of the matrix.
+        condition_number: Float, the norm over the smallest magnitude of an eigenvalue: by
+            the error bounds, at least this. It is exact, but for rounding, where
+            `iterations` is at least the dimension of the matrix, the number of trainable
+            weights. Where it is less, this is a bound that grows with the iterations and may
+            lie far below: compare it at one and the same number of them only.
         iterations: Integer, the products that were taken.
         converged: Boolean, whether both errors are within the tolerance.
         matrix: `"hessian"` or `"gauss_newton"`.
@@ -61,7 +62,8 @@ def loss_curvature(
     The paper's claim is that conditioned weights make this matrix better conditioned. It is
     that of the mean loss on `x` and `y` in all trainable weights, raw kernels where layers
     are conditioned, and is never formed: Lanczos' method takes its products with vectors.
-    Each costs two to three gradients on all the data.
+    Each costs two to three gradients on all the data, and leaves a float64 vector as long
+    as all trainable weights on the host.
 
     `H = ∇²L(w)`, or `G = Jᵀ (∇²ℓ) J`, J the Jacobian of the outputs in the weights
 
@@ -80,9 +82,10 @@ def loss_curvature(
         matrix: `"hessian"` or `"gauss_newton"`.
         iterations: Integer, the products that are taken at most.
         tolerance: Float. It stops where both error bounds are within this part of their
-            eigenvalue, or within 1e-3 of this part of the norm.
+            eigenvalue, or within 1e-3 of this part of the norm; where the model has no more
+            trainable weights than `iterations`, it goes on to their number.
         batch_size: How many samples are looked at at a time, or None for all. The result is
-            the same.
+            the same for losses that are means over samples.
         seed: Integer, of the random vector that Lanczos' method starts from.
 
     Returns:
@@ -108,7 +111,7 @@ def loss_curvature(
     if matrix == "hessian":
         multiply = hessian_product(data.loss_of_values)
     elif matrix == "gauss_newton":
-        multiply = gauss_newton_product(data.outputs, data.loss_of_outputs)
+        multiply = gauss_newton_product(data.detached_outputs, data.loss_of_outputs)
     else:
         raise ValueError(
             f"Expected `matrix` to be 'hessian' or 'gauss_newton'. Received: matrix={matrix!r}"
@@ -117,14 +120,15 @@ def loss_curvature(
     size = sum(int(np.prod(value.shape)) for value in values)
 
     def product(vector):
-        return data.mean(multiply, values, data.split(vector))
+        return data.derivative(multiply, values, data.split(vector))
 
     steps = lanczos(product, size, iterations, seed)
     for step, (ritz, errors) in enumerate(
         tracked(steps, "Lanczos", min(iterations, size)), start=1
     ):
         result = _result(ritz, errors, step, tolerance, matrix)
-        if result.converged:
+        # Otherwise it costs little to go on to the end, for the condition number.
+        if result.converged and size > iterations:
             break
     return result
 
@@ -133,7 +137,7 @@ def _result(ritz, errors, step, tolerance, matrix):
     norm = float(max(abs(ritz[0]), abs(ritz[-1])))
     allowed = tolerance * np.maximum(np.abs(ritz), 1e-3 * norm)
     # An eigenvalue lies within the error of every Ritz value, so none is known to be smaller.
-    smallest_magnitude = float(np.min(np.abs(ritz) + errors))
+    smallest_magnitude = min(norm, float(np.min(np.abs(ritz) + errors)))
     return LossCurvature(
         largest_eigenvalue=float(ritz[-1]),
         smallest_eigenvalue=float(ritz[0]),

@@ -22,13 +22,14 @@ def lanczos(
         invariant subspace, whose eigenvalues the Ritz values then are.
     """
     vector = np.random.default_rng(seed).normal(size=size)
-    basis = [vector / np.linalg.norm(vector)]
+    basis = np.empty((min(steps, size) + 1, size))
+    basis[0] = vector / np.linalg.norm(vector)
     diagonal: list[float] = []
     off_diagonal: list[float] = []
-    for _ in range(min(steps, size)):
-        image = np.asarray(product(basis[-1]), "float64")
-        diagonal.append(float(basis[-1] @ image))
-        so_far = np.array(basis)
+    for step in range(min(steps, size)):
+        image = np.asarray(product(basis[step]), "float64")
+        diagonal.append(float(basis[step] @ image))
+        so_far = basis[: step + 1]
         for _ in range(2):  # Once is not enough in floating point.
             image = image - so_far.T @ (so_far @ image)
         off_diagonal.append(float(np.linalg.norm(image)))
@@ -40,4 +41,4 @@ def lanczos(
         yield ritz, errors
         if off_diagonal[-1] <= 1e-7 * np.abs(ritz).max():
             return
-        basis.append(image / off_diagonal[-1])
+        basis[step + 1] = image / off_diagonal[-1]

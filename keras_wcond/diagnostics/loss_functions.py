@@ -8,6 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_wcond.arguments import positive_integer
+from keras_wcond.internals import loss_as_compiled, mask_of
+
 
 @dataclasses.dataclass(frozen=True)
 class LossOnData:
@@ -21,7 +24,8 @@ class LossOnData:
         x: Array, or a structure of arrays with a batch axis.
         y: Array of targets.
         loss: A Keras loss, by name or instance, or a function of `(y_true, y_pred)`.
-        batch_size: How many samples are looked at at a time; the result is the same.
+        batch_size: How many samples are looked at at a time; the result is the same where
+            the loss is a mean over samples.
     """
 
     model: keras.Model
@@ -53,7 +57,9 @@ class LossOnData:
                 "Expected `x` and `y` with one and the same number of samples, at least one. "
                 f"Received: {sorted(samples)} samples."
             )
-        return cls(model, x, y, keras.losses.get(loss), batch_size or samples.pop())
+        if batch_size is not None:
+            positive_integer("batch_size", batch_size)
+        return cls(model, x, y, loss_as_compiled(loss), batch_size or samples.pop())
 
     @property
     def values(self) -> list[Any]:
@@ -63,7 +69,26 @@ class LossOnData:
     def outputs(self, values: Any, x: Any, y: Any) -> Any:
         fixed = [variable.value for variable in self.model.non_trainable_variables]
         outputs, _ = self.model.stateless_call(values, fixed, x, training=False)
+        if not hasattr(outputs, "shape"):
+            raise ValueError(
+                "Expected a model with one tensor as its output. Received: "
+                f"model={self.model.name!r}, with {len(keras.tree.flatten(outputs))} outputs in a "
+                f"{type(outputs).__name__}. Make a model of the one that is looked at."
+            )
         return outputs
+
+    def detached_outputs(self, values: Any, x: Any, y: Any) -> Any:
+        """The outputs as numbers alone.
+
+        Keras hangs masks and, on TensorFlow, the logits on outputs, and losses follow these.
+        """
+        outputs = self.outputs(values, x, y)
+        if mask_of(outputs) is not None:
+            raise ValueError(
+                "Expected outputs without a mask, which a loss of the outputs alone cannot heed. "
+                f"Received: matrix='gauss_newton', model={self.model.name!r}. Take 'hessian'."
+            )
+        return 1.0 * outputs
 
     def loss_of_outputs(self, outputs: Any, x: Any, y: Any) -> Any:
         return ops.mean(self.loss(y, outputs))
@@ -89,6 +114,17 @@ class LossOnData:
             parts = keras.tree.flatten(function(*arguments, *data))
             arrays = [np.ravel(ops.convert_to_numpy(part)).astype("float64") for part in parts]
             total = total + share * np.concatenate(arrays)
+        return total
+
+    def derivative(self, function: Callable[..., Any], *arguments: Any) -> np.ndarray:
+        """As `mean`, or an error where that is not finite."""
+        total = self.mean(function, *arguments)
+        if not np.isfinite(total).all():
+            raise ValueError(
+                "Expected a loss with finite derivatives. Received: "
+                f"model={self.model.name!r} and data where they are not. Look for NaN and "
+                "infinity in weights (`conditioning_report`), inputs and targets."
+            )
         return total
 
     def split(self, vector: np.ndarray) -> list[Any]:

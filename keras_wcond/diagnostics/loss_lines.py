@@ -78,11 +78,16 @@ def loss_lines(
     data = LossOnData.of(model, x, y, loss, batch_size)
     if positive_integer("points", points) % 2 == 0:
         raise ValueError(f"Expected `points` to be odd. Received: points={points}")
+    if random_directions < 0:
+        raise ValueError(
+            "Expected `random_directions` to be 0 or more. Received: "
+            f"random_directions={random_directions}"
+        )
     values = data.values
     start = np.concatenate([np.ravel(keras.ops.convert_to_numpy(v)) for v in values])
     start = start.astype("float64")
     random = np.random.default_rng(seed)
-    directions = {"gradient": data.mean(gradient(data.loss_of_values), values)}
+    directions = {"gradient": data.derivative(gradient(data.loss_of_values), values)}
     for i in range(random_directions):
         directions[f"random {i + 1}"] = random.normal(size=start.size)
     distances = np.linspace(-distance, distance, points)

@@ -38,6 +38,12 @@ def model_kernels(model: keras.layers.Layer) -> list[ModelKernel]:
 
     Embeddings are among them only where they are conditioned.
     """
+    unbuilt = [layer.name for layer in conditioned_layers(model) if not layer.built]
+    if unbuilt:
+        raise ValueError(
+            "Expected a model whose conditioned layers are built. Received: "
+            f"model={model.name!r}, in which {unbuilt} are not. Call it on data once first."
+        )
     found = {
         id(kernel.variable): ModelKernel(kernel)
         for kernel in kernels_within(model)
@@ -67,12 +73,17 @@ def model_kernels(model: keras.layers.Layer) -> list[ModelKernel]:
 
 
 def values(kernels: list[ModelKernel]) -> Iterator[tuple[ModelKernel, Any, Any]]:
-    """Each kernel with its raw value, and the tensor that the model multiplies by."""
+    """Each kernel with its raw value, and the tensor that the model multiplies by.
+
+    These are one and the same tensor where nothing conditions the kernel.
+    """
     layer, conditioned = None, {}
     for entry in kernels:
-        raw = entry.kernel.variable.value
+        # With a low-rank update, which is what is conditioned.
+        raw = merged(entry.kernel.owner, entry.kernel.variable)
+        raw = raw.value if isinstance(raw, keras.Variable) else raw
         if entry.conditioned_by is None:
-            yield entry, raw, merged(entry.kernel.owner, entry.kernel.variable)
+            yield entry, raw, raw
             continue
         # All kernels of a layer are conditioned at once, and come one after the other.
         if layer is not entry.conditioned_by:

@@ -1,5 +1,6 @@
 """Pictures; the one module that draws, with Matplotlib, which is not installed by default."""
 
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ def draw_spectra(spectra: dict[str, tuple[np.ndarray, np.ndarray]], path: Any = 
 def saved(figure: Any, path: Any = None) -> Any:
     """The figure, saved where a path is given."""
     if path is not None:
+        pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
     pyplot().close(figure)
     return figure

@@ -48,8 +48,9 @@ class ConditioningReport:
     Attributes:
         records: List of dicts, one per kernel, which make a data frame. `path`, `layer`
             (its class), `shape`, and of the matrix `rows`, `columns` and `matrices`, how
-            many there are; `conditioner`, the method or None; `raw_condition_number` of the
-            kernel as it is stored, and as the layer multiplies by it `condition_number`,
+            many there are; `conditioner`, the method or None; `raw_condition_number` and
+            `raw_effective_condition_number` of the kernel as it is stored (with LoRA, of the
+            merged one), and of that which the layer multiplies by `condition_number`,
             `effective_condition_number` (over the numerical rank), `numerical_rank`,
             `stable_rank`, `largest_singular_value`, and `row_norm_spread`, the largest norm
             of a row over the smallest; `raw_row_norm_spread`; `is_finite`; and
@@ -193,10 +194,12 @@ def row_norm_spread(matrices: np.ndarray) -> float:
     largest, smallest = norms.max(axis=1), norms.min(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = np.where(largest == smallest, 1.0, largest / smallest)
-    return _largest(spread)
+    return _largest(np.where(np.isfinite(largest), spread, np.nan))
 
 
 def _by_name(methods):
+    if isinstance(methods, (str, dict, conditioners.Conditioner)):
+        methods = [methods]
     found = [required_conditioner(method, "conditioning_report") for method in methods]
     return {conditioners.name_of(conditioner): conditioner for conditioner in found}
 
@@ -221,9 +224,14 @@ def _description(entry: ModelKernel, matrices):
 
 def _left_by(conditioner, matrices, epsilon):
     """The condition number over the numerical rank that a method leaves."""
-    conditioned = conditioner.condition(matrices.astype("float32"))
+    is_double = epsilon <= np.finfo("float64").eps
+    # What goes over the largest number of float32 is non-finite afterwards, and told as such.
+    with np.errstate(all="ignore"):
+        matrices = matrices if is_double else matrices.astype("float32")
+        conditioned = conditioner.condition(matrices)
     conditioned = keras.ops.convert_to_numpy(conditioned).astype("float64")
-    return _largest(Spectrum.by_gram(conditioned, epsilon).effective_condition_numbers())
+    decompose = Spectrum.of_matrices if is_double else Spectrum.by_gram
+    return _largest(decompose(conditioned, epsilon).effective_condition_numbers())
 
 
 def _largest(values):

@@ -75,8 +75,9 @@ def effective_condition_number(
         kernel: As of `singular_values()`.
         unit_axes: As of `singular_values()`.
         tolerance: Float in [0, 1). Singular values of at most `tolerance · σ_max` count as
-            zero. By default `max(rows, columns)` times the machine epsilon of the kernel's
-            own dtype.
+            zero. By default those of at most `ε · ‖W‖_F` do, ε being the machine epsilon of
+            the kernel's own dtype: rounding its entries moves singular values by up to half
+            of that.
 
     Returns:
         As of `condition_number()`, but infinite only for a zero matrix.
@@ -129,6 +130,7 @@ class Spectrum:
 
     @classmethod
     def of(cls, kernel: Any, layout: KernelLayout) -> "Spectrum":
+        kernel = kernel if hasattr(kernel, "dtype") else np.asarray(kernel)
         epsilon = machine_epsilon(kernel.dtype)
         kernel = keras.ops.convert_to_numpy(kernel).astype("float64")
         return cls.of_matrices(layout.to_matrices(kernel), epsilon)
@@ -157,16 +159,20 @@ class Spectrum:
         return _ratio(largest, np.where(smallest <= tolerance * largest, 0.0, smallest))
 
     def effective_condition_numbers(self, tolerance: float | None = None) -> np.ndarray:
-        if tolerance is None:
-            tolerance = self.size * self.epsilon
         largest = self.values[:, :1]
         # Inverted, so that NaN stays among the values.
-        counted = np.where(self.values <= tolerance * largest, np.inf, self.values)
+        counted = np.where(self.values <= self._negligible(tolerance), np.inf, self.values)
         smallest = counted.min(axis=1)
         return _ratio(largest[:, 0], np.where(np.isposinf(smallest), 0.0, smallest))
 
     def numerical_ranks(self) -> np.ndarray:
-        return np.sum(self.values > self.size * self.epsilon * self.values[:, :1], axis=1)
+        return np.sum(self.values > self._negligible(), axis=1)
+
+    def _negligible(self, tolerance: float | None = None) -> np.ndarray:
+        """Up to where singular values count as zero, with shape `(matrices, 1)`."""
+        if tolerance is not None:
+            return tolerance * self.values[:, :1]
+        return self.epsilon * np.linalg.norm(self.values, axis=1, keepdims=True)
 
     def stable_ranks(self) -> np.ndarray:
         largest = self.values[:, :1]

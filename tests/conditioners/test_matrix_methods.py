@@ -16,7 +16,7 @@ from keras_wcond.conditioners import (
     RuizEquilibration,
     WeightStandardization,
 )
-from tests.backends import normal, to_numpy
+from tests.backends import gradient, normal, to_numpy
 from tests.conditioners import references
 
 FACTORS = {1: 1.507, 2: 2.083, 3: 2.909, 4: 3.625}
@@ -152,9 +152,29 @@ class TestRuiz:
         assert spread(np.linalg.norm(balanced, axis=0)) < 0.01
         assert spread(np.linalg.norm(np.delete(balanced, 2, axis=0), axis=1)) < 0.01
 
-    def test_a_pattern_that_cannot_be_balanced_stays_finite(self):
-        triangular = np.triu(normal(8, 8))
-        assert np.all(np.isfinite(apply(RuizEquilibration(iterations=200), triangular)))
+    @pytest.mark.parametrize("pattern", ["triangular", "arrow", "corner"])
+    def test_a_pattern_that_cannot_be_balanced_stays_finite(self, pattern):
+        kernel = normal(12, 12)
+        if pattern == "triangular":
+            kernel = np.triu(kernel)
+        if pattern == "arrow":
+            kernel[1:, :9] = 0.0
+        if pattern == "corner":
+            kernel[1:, :-1] = 0.0
+        ruiz = RuizEquilibration(iterations=40)
+        assert np.all(np.isfinite(apply(ruiz, kernel)))
+        result = gradient(
+            lambda w: keras.ops.sum(keras.ops.multiply(ruiz(w), normal(12, 12, seed=1))), kernel
+        )
+        assert np.all(np.isfinite(result))
+
+    def test_zero_rows_and_columns_do_not_count(self):
+        kernel = np.zeros((9, 12), "float32")
+        kernel[:4, :6] = normal(4, 6)
+        balanced = apply(RuizEquilibration(), kernel)
+        np.testing.assert_allclose(np.linalg.norm(balanced[:4, :6], axis=0), 1.0, rtol=1e-3)
+        columns = np.linalg.norm(balanced[:4, :6], axis=1)
+        np.testing.assert_allclose(columns, np.sqrt(6 / 4), rtol=1e-3)
 
     def test_iterations_are_checked(self):
         with pytest.raises(ValueError, match=r"`iterations` to be a positive integer. Received"):

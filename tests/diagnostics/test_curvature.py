@@ -62,7 +62,7 @@ def dense_matrix(model, x, y, matrix):
     ) / len(at)
 
 
-@pytest.mark.parametrize("kind", ["plain", "rows", "newton", "convolution"])
+@pytest.mark.parametrize("kind", ["rows", "newton", "convolution"])
 @pytest.mark.parametrize("matrix", MATRICES)
 def test_extremes_are_those_of_the_dense_matrix(kind, matrix):
     model, (x, y) = network(kind), data()
@@ -74,7 +74,11 @@ def test_extremes_are_those_of_the_dense_matrix(kind, matrix):
     np.testing.assert_allclose(result.smallest_eigenvalue, expected[0], rtol=0.01, atol=1e-5 * norm)
     np.testing.assert_allclose(result.norm, norm, rtol=0.01)
     assert abs(result.largest_eigenvalue - expected[-1]) <= result.largest_error + 1e-5 * norm
-    assert result.condition_number <= 1.01 * norm / np.abs(expected).min()
+    smallest = np.abs(expected).min()
+    if smallest > 1e-4 * norm:
+        # As many iterations were allowed as there are weights.
+        np.testing.assert_allclose(result.condition_number, norm / smallest, rtol=0.05)
+    assert result.condition_number > 1.0
     assert result.matrix == matrix
 
 
@@ -128,6 +132,79 @@ def test_arguments_are_checked():
         loss_curvature(model, x, y, LOSS, iterations=0)
     with pytest.raises(ValueError, match=r"trainable weights. Received: .*with 0 of them"):
         loss_curvature(keras.Sequential([keras.Input((4,))]), x, y, LOSS)
+
+
+def test_condition_number_is_a_bound_where_it_is_not_exact():
+    model, (x, y) = network("plain"), data()
+    exact = loss_curvature(model, x, y, LOSS).condition_number
+    for iterations in (1, 3, 10):
+        result = loss_curvature(model, x, y, LOSS, iterations=iterations)
+        assert 1.0 <= result.condition_number <= 1.01 * exact
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+@pytest.mark.parametrize("last", ["softmax", "sigmoid"])
+def test_losses_of_probabilities(matrix, last):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation=last)])
+    x, labels = data()
+    y = keras.utils.to_categorical(labels, 3)
+    loss = "categorical_crossentropy" if last == "softmax" else "binary_crossentropy"
+    result = loss_curvature(model, x, y, loss, matrix=matrix)
+    assert result.largest_eigenvalue > 0.0
+    if matrix == "hessian":
+        # For a single layer the two are what they are for its logits: J^T (∇²ℓ) J.
+        plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        plain.set_weights(model.get_weights())
+        of_logits = {
+            "softmax": keras.losses.CategoricalCrossentropy(from_logits=True),
+            "sigmoid": keras.losses.BinaryCrossentropy(from_logits=True),
+        }[last]
+        expected = loss_curvature(plain, x, y, of_logits, matrix="gauss_newton")
+        np.testing.assert_allclose(
+            result.largest_eigenvalue, expected.largest_eigenvalue, rtol=1e-3
+        )
+
+
+def test_loss_is_evaluated_as_in_training():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Embedding(9, 4, mask_zero=True), keras.layers.Dense(1)]
+    )
+    x = np.random.default_rng(0).integers(0, 3, (5, 6))
+    y = normal(5, 6, 1)
+    model.compile("sgd", "mse")
+    expected = model.evaluate(x, y, verbose=0)
+    lines = loss_lines(model, x, y, points=3, random_directions=0)
+    np.testing.assert_allclose(lines.losses["gradient"][1], expected, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"outputs without a mask.*Take 'hessian'"):
+        loss_curvature(model, x, y, matrix="gauss_newton")
+
+
+def test_functions_as_losses_get_targets_of_the_outputs_shape():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    x, y = normal(12, 4), np.arange(12)
+    model.compile("sgd", lambda a, b: keras.ops.mean(keras.ops.square(a - b), axis=-1))
+    lines = loss_lines(model, x, y, points=3, random_directions=0)
+    np.testing.assert_allclose(
+        lines.losses["gradient"][1], model.evaluate(x, y, verbose=0), rtol=1e-5
+    )
+
+
+def test_non_finite_derivatives_are_named():
+    model, (x, y) = network("plain"), data()
+    x[0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"finite derivatives.*Look for NaN and infinity"):
+        loss_curvature(model, x, y, LOSS)
+
+
+def test_several_outputs_are_refused():
+    inputs = keras.Input((4,))
+    outputs = [keras.layers.Dense(2)(inputs), keras.layers.Dense(2)(inputs)]
+    model = keras.Model(inputs, outputs)
+    with pytest.raises(ValueError, match=r"one tensor as its output. Received: .*2 outputs in a"):
+        loss_curvature(model, normal(3, 4), normal(3, 2), "mse")
 
 
 @pytest.mark.parametrize("size", [1, 2, 30])

@@ -7,6 +7,7 @@ import pytest
 
 from keras_wcond import (
     Conditioned,
+    ConditionedDense,
     condition_model,
     condition_number,
     conditioning_report,
@@ -14,7 +15,7 @@ from keras_wcond import (
     singular_values,
     stable_rank,
 )
-from keras_wcond.conditioners import Conditioner, NewtonOrthogonalization
+from keras_wcond.conditioners import Conditioner, NewtonOrthogonalization, RowEquilibration
 from keras_wcond.diagnostics.report import METHODS
 from keras_wcond.kernels import KernelLayout
 from tests.backends import normal, to_numpy
@@ -195,7 +196,10 @@ def test_low_rank_updates_are_part_of_the_effective_kernel():
     layer.lora_kernel_b.assign(normal(2, 12))
     record = records(model, methods=[])["dense/kernel"]
     assert record["condition_number"] == condition_number(layer.kernel)
-    assert record["condition_number"] != record["raw_condition_number"]
+    # What each method would make of it, too, is told of the merged kernel.
+    record = records(model)["dense/kernel"]
+    expected = effective_condition_number(RowEquilibration()(layer.kernel))
+    np.testing.assert_allclose(record["with_row_equilibration"], expected, rtol=1e-3)
 
 
 def test_half_precision_policies_are_measured_too():
@@ -211,4 +215,48 @@ def test_half_precision_policies_are_measured_too():
 def test_model_without_kernels_is_refused():
     model = keras.Sequential([keras.layers.Dense(3)])
     with pytest.raises(ValueError, match=r"built model with kernels.*not built, with 0 weights"):
+        conditioning_report(model)
+
+
+def test_methods_that_take_a_rank_are_not_called_worse():
+    model = condition_model(dense(normal(12, 12)), NewtonOrthogonalization(25), layers="*")
+    (record,) = conditioning_report(model).records
+    assert record["condition_number"] > 1e5
+    assert record["advice"].startswith("conditioned: κ ")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_kernels_have_a_rank(dtype):
+    values = np.diag(np.linspace(1.0, 2.0, 256)).astype("float32")
+    kernel = keras.ops.cast(keras.ops.convert_to_tensor(values), dtype)
+    np.testing.assert_allclose(effective_condition_number(kernel), 2.0, rtol=1e-2)
+    model = keras.Sequential([keras.Input((200,)), keras.layers.Dense(200, dtype=dtype)])
+    (record,) = conditioning_report(model, []).records
+    assert record["numerical_rank"] > 100
+
+
+def test_double_precision_kernels_are_told_in_double_precision():
+    values = np.diag(np.geomspace(1.0, 1e-10, 6))
+    rotation, _ = np.linalg.qr(normal(6, 6).astype("float64"))
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(6, dtype="float64")])
+    kernel = model.layers[0].kernel
+    if keras.backend.standardize_dtype(kernel.value.dtype) != "float64":
+        pytest.skip("JAX has no float64 unless it is switched on for the whole process")
+    kernel.assign(values @ rotation)
+    (record,) = conditioning_report(model).records
+    assert record["numerical_rank"] == 6
+    np.testing.assert_allclose(record["raw_condition_number"], 1e10, rtol=1e-3)
+    # As rows the units mix all directions, so that their scales are of no help.
+    assert record["with_row_equilibration"] > 1e8
+
+
+def test_infinite_kernels_are_told_as_such():
+    (record,) = conditioning_report(dense(np.full((4, 3), np.inf, "float32"))).records
+    assert not record["is_finite"]
+    assert np.isnan(record["row_norm_spread"])
+
+
+def test_unbuilt_conditioned_layers_are_named():
+    model = keras.Sequential([ConditionedDense(3, name="unbuilt")])
+    with pytest.raises(ValueError, match=r"conditioned layers are built. .*\['unbuilt'\] are not"):
         conditioning_report(model)

@@ -236,15 +236,23 @@ def draw_spectra(records, path):
     panels = panels.flatten()
     colors = ["black", "tab:blue", "tab:cyan", "tab:purple", "tab:orange", "tab:green"]
     colors += ["tab:pink", "tab:red"]
-    widths = [3.5, 2.0, 2.0, 1.2, 1.5, 1.5, 1.5, 1.5]
+    # Lines that lie on one another stay visible by their widths.
+    widths = [6.0, 4.0, 2.5, 1.2, 1.2, 2.5, 1.2, 1.5]
+    styles = ["-", "-", "-", "-", "--", "-", "-", "-"]
     for panel, name in zip(panels, names, strict=False):
-        for method, color, width in zip(shown, colors, widths, strict=False):
+        looks = zip(shown, colors, widths, styles, strict=False)
+        for method, color, width, style in looks:
             (record,) = [r for r in records if (r["kernel"], r["method"]) == (name, method)]
             values = [
                 max(v / record["singular_values"][0], 1e-8) for v in record["singular_values"]
             ]
             panel.plot(
-                range(1, len(values) + 1), values, color=color, linewidth=width, label=method
+                range(1, len(values) + 1),
+                values,
+                color=color,
+                linewidth=width,
+                linestyle=style,
+                label=method,
             )
         panel.set(yscale="log", ylim=(1e-7, 2.0))
         panel.set_title(name, fontsize=11)

@@ -17,6 +17,12 @@ def install(session, backend, extra, constraints="constraints.txt"):
     session.env.update(KERAS_BACKEND=backend, TF_CPP_MIN_LOG_LEVEL="3")
 
 
+def run_tests(session):
+    """Two processes of one thread each: threads of small operations only get in their way."""
+    session.env.update(OMP_NUM_THREADS="1", TF_NUM_INTEROP_THREADS="1", TF_NUM_INTRAOP_THREADS="1")
+    session.run("pytest", "--numprocesses", "2", *session.posargs)
+
+
 @nox.session
 @each_backend
 def tests(session, backend):
@@ -29,7 +35,7 @@ def tests(session, backend):
         JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
         JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
     )
-    session.run("pytest", "--numprocesses", "2", *session.posargs)
+    run_tests(session)
 
 
 @nox.session
@@ -37,7 +43,7 @@ def lowest(session):
     """The test suite on the lowest version of Keras that the package declares."""
     install(session, "torch", "examples,test")
     session.install("--no-deps", LOWEST_KERAS)
-    session.run("pytest", "--numprocesses", "2", *session.posargs)
+    run_tests(session)
 
 
 @nox.session

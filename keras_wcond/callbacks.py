@@ -50,8 +50,8 @@ class ConditioningMonitor(keras.callbacks.Callback):
         unit: `"epoch"` or `"step"`, a step being a batch.
         csv_path: Where to write a CSV file with a row per kernel and measurement, or None.
         log_dir: Folder for TensorBoard's event files, or None. The scalars are called
-            `<measure>/<path of the kernel>`, and their steps are those of the optimizer. This takes
-            TensorBoard, and no TensorFlow.
+            `<measure>/<path of the kernel>`, and their steps are those of the optimizer.
+            This takes TensorBoard, and no TensorFlow.
         plot_path: Where to save a picture when training ends, or None. This takes
             Matplotlib.
 
@@ -195,7 +195,7 @@ class ConditioningMonitor(keras.callbacks.Callback):
 
 
 def _relative_change(array, previous):
-    if previous is None:
+    if previous is None or previous.shape != array.shape:
         return math.nan
     array, previous = array.astype("float64"), previous.astype("float64")
     change, norm = np.linalg.norm(array - previous), np.linalg.norm(previous)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_wcond import Conditioned, ConditionedConv2D, ConditionedInitializer, WeightConditioning
@@ -72,7 +72,7 @@ def test_gradient_agrees_with_finite_differences(name, shape):
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e6, 1e30])
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
 @pytest.mark.parametrize("shape", [(5, 40), (40, 5)])
 def test_scale_of_the_kernel_is_of_no_matter(name, scale, shape):
     kernel = normal(*shape)
@@ -181,6 +181,7 @@ kernels = st.builds(
 
 
 @pytest.mark.parametrize("name", [*SCALINGS, "weight_standardization"])
+@settings(max_examples=50)
 @given(kernel=kernels)
 def test_applying_it_twice_is_applying_it_once(name, kernel):
     if name == "ruiz_equilibration":  # Which converges slowly where entries are nearly zero.
@@ -190,6 +191,7 @@ def test_applying_it_twice_is_applying_it_once(name, kernel):
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if "polynomial" not in name])
+@settings(max_examples=50)
 @given(kernel=kernels, exponent=st.floats(-30, 30))
 def test_scale_invariance(name, kernel, exponent):
     scaled = (kernel.astype("float64") * 10.0**exponent).astype("float32")
@@ -198,6 +200,7 @@ def test_scale_invariance(name, kernel, exponent):
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if "row" in name or "weight" in name])
+@settings(max_examples=50)
 @given(kernel=kernels, exponents=st.lists(st.floats(-20, 20), min_size=5, max_size=5))
 def test_scales_of_rows_are_of_no_matter_to_methods_by_rows(name, kernel, exponents):
     scales = 10.0 ** np.array(exponents[: kernel.shape[1]])

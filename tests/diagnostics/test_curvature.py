@@ -62,7 +62,7 @@ def dense_matrix(model, x, y, matrix):
     ) / len(at)
 
 
-@pytest.mark.parametrize("kind", ["rows", "newton", "convolution"])
+@pytest.mark.parametrize("kind", ["newton", "convolution"])
 @pytest.mark.parametrize("matrix", MATRICES)
 def test_extremes_are_those_of_the_dense_matrix(kind, matrix):
     model, (x, y) = network(kind), data()

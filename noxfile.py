@@ -17,10 +17,10 @@ def install(session, backend, extra, constraints="constraints.txt"):
     session.env.update(KERAS_BACKEND=backend, TF_CPP_MIN_LOG_LEVEL="3")
 
 
-def run_tests(session):
+def run_tests(session, *arguments):
     """Two processes of one thread each: threads of small operations only get in their way."""
     session.env.update(OMP_NUM_THREADS="1", TF_NUM_INTEROP_THREADS="1", TF_NUM_INTRAOP_THREADS="1")
-    session.run("pytest", "--numprocesses", "2", *session.posargs)
+    session.run("pytest", "--numprocesses", "2", *arguments, *session.posargs)
 
 
 @nox.session
@@ -43,7 +43,8 @@ def lowest(session):
     """The test suite on the lowest version of Keras that the package declares."""
     install(session, "torch", "examples,test")
     session.install("--no-deps", LOWEST_KERAS)
-    run_tests(session)
+    scripts = ("tests/test_benchmarks.py", "tests/test_examples.py")
+    run_tests(session, *(f"--ignore={path}" for path in scripts))
 
 
 @nox.session

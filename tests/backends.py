@@ -55,7 +55,7 @@ def jacobian(function, array, order=1):
         import jax
 
         derivative = jax.jacrev(function) if order == 1 else jax.hessian(function)
-        return to_numpy(derivative(keras.ops.convert_to_tensor(array)))
+        return to_numpy(jax.jit(derivative)(keras.ops.convert_to_tensor(array)))
     if backend == "torch":
         import torch
 

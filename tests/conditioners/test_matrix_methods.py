@@ -68,7 +68,7 @@ class TestNewton:
         expected, _ = linalg.polar(kernel.astype("float64"))
         np.testing.assert_allclose(conditioned, expected, atol=1e-5)
 
-    @pytest.mark.parametrize("iterations", [1, 5, 12, 60])
+    @pytest.mark.parametrize("iterations", [5, 60])
     @pytest.mark.parametrize("center", [False, True])
     @pytest.mark.parametrize("shape", [(64, 16), (16, 64), (32, 32)])
     @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])

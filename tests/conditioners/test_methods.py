@@ -25,12 +25,8 @@ KERNELS = {
     "wide": ((9, 4), KernelLayout()),
     "square": ((6, 6), KernelLayout()),
     "one row": ((5, 1), KernelLayout()),
-    "two columns": ((2, 5), KernelLayout()),
-    "convolution": ((3, 3, 2, 4), KernelLayout()),
     "groups": ((3, 3, 2, 6), KernelLayout(blocks=2)),
-    "transposed": ((2, 2, 5, 3), KernelLayout(-2)),
     "depthwise": ((3, 3, 4, 2), KernelLayout((-2, -1), matrix_axes=-2)),
-    "gates": ((3, 16), KernelLayout(blocks=4)),
     "projection": ((6, 2, 4), KernelLayout((1, 2))),
 }
 

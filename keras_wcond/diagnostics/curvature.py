@@ -126,14 +126,15 @@ def loss_curvature(
     for step, (ritz, errors) in enumerate(
         tracked(steps, "Lanczos", min(iterations, size)), start=1
     ):
-        result = _result(ritz, errors, step, tolerance, matrix)
+        result = curvature_of(ritz, errors, step, tolerance, matrix)
         # Otherwise it costs little to go on to the end, for the condition number.
         if result.converged and size > iterations:
             break
     return result
 
 
-def _result(ritz, errors, step, tolerance, matrix):
+def curvature_of(ritz, errors, step, tolerance, matrix):
+    """What Ritz values and the bounds of their errors say of the matrix."""
     norm = float(max(abs(ritz[0]), abs(ritz[-1])))
     allowed = tolerance * np.maximum(np.abs(ritz), 1e-3 * norm)
     # An eigenvalue lies within the error of every Ritz value, so none is known to be smaller.

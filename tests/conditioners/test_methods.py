@@ -168,6 +168,7 @@ def test_config_round_trip(name):
         WeightConditioning(name, blocks=2),
     ):
         config = keras.constraints.serialize(constraint)
+        assert config["config"]["blocks"] == constraint.layout.blocks
         assert keras.constraints.deserialize(config).get_config() == constraint.get_config()
 
 

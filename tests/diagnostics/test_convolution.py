@@ -61,6 +61,14 @@ def test_zero_padding_is_bounded_and_nearly_reached(shape, spatial_shape, dilati
     assert expected <= bound <= 1.5 * expected
 
 
+def test_zero_padding_can_exceed_circular_padding_of_that_size():
+    # The frequency that a difference answers most to does not fit into an odd circle.
+    kernel = np.array([1.0, -1.0]).reshape(2, 1, 1)
+    expected = np.linalg.norm(dense_operator(kernel, (3,), "zero"), ord=2)
+    assert convolution_operator_norm(kernel, (3,)) < expected
+    assert expected <= convolution_operator_norm(kernel, (3,), "zero") <= 1.2 * expected
+
+
 def test_is_not_the_norm_of_the_flattened_kernel():
     kernel = np.ones((3, 3, 1, 1)) / 9.0
     assert abs(convolution_operator_norm(kernel, (8, 8)) - 1.0) < 0.01

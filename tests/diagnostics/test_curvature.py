@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from keras_wcond import ConditionedConv2D, ConditionedDense, loss_curvature, loss_lines
+from keras_wcond.diagnostics.curvature import curvature_of
 from keras_wcond.diagnostics.lanczos import lanczos
 from tests.backends import jacobian, normal
 
@@ -140,6 +141,11 @@ def test_condition_number_is_a_bound_where_it_is_not_exact():
     for iterations in (1, 3, 10):
         result = loss_curvature(model, x, y, LOSS, iterations=iterations)
         assert 1.0 <= result.condition_number <= 1.01 * exact
+
+
+def test_values_that_are_not_sure_do_not_count_as_small():
+    ritz, errors = np.array([-1.0, 1e-9, 2.0]), np.array([0.0, 0.5, 0.0])
+    assert curvature_of(ritz, errors, 3, 1e-3, "hessian").condition_number == pytest.approx(4.0)
 
 
 @pytest.mark.parametrize("matrix", MATRICES)

@@ -9,7 +9,7 @@ without momentum:
   Newton               the same with singular values brought towards one another
   polynomial           the same, more mildly
 
-Four start from the same kernels but for Keras' own scale in the first. The rate of each is
+All but the first start from the same kernels. The rate of each is
 tuned: of those given, the one with the lowest training loss on a seed that is not reported.
 On the way the extreme eigenvalues of the loss Hessian in all trainable weights are measured,
 on all the training data, by `keras_wcond.loss_curvature`.

@@ -29,7 +29,7 @@ class ConditioningMonitor(keras.callbacks.Callback):
     For every kernel, as `conditioning_report()` finds them, it measures before the first
     step, and from then on every so many epochs or steps:
 
-    - `raw_condition_number`, of the kernel as it is stored;
+    - `raw_condition_number`, of the kernel as it is stored (with LoRA, of the merged one);
     - `condition_number`, `effective_condition_number` (over the numerical rank),
       `largest_singular_value` and `row_norm_spread` (the largest norm of a row over the
       smallest), of the kernel as the layer multiplies by it;

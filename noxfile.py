@@ -13,7 +13,8 @@ each_backend = nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
 
 def install(session, backend, extra, constraints="constraints.txt"):
     """The package with one extra, and one backend and no other."""
-    session.install("--constraint", constraints, BACKENDS[backend], f".[{extra}]")
+    # What is imported is compiled then; the rest, thousands of files, need not be.
+    session.install("--no-compile", "--constraint", constraints, BACKENDS[backend], f".[{extra}]")
     session.env.update(KERAS_BACKEND=backend, TF_CPP_MIN_LOG_LEVEL="3")
 
 
@@ -29,8 +30,10 @@ def tests(session, backend):
     """The test suite on one backend: nox -s 'tests(jax)' -- -k gradient."""
     # Keras exports from JAX by TensorFlow only, which is not to be there.
     install(session, backend, "examples,test" if backend == "jax" else "examples,export,test")
-    # What one process has compiled, the others need not compile again.
+    # What one process has compiled, the others need not compile again; and most of it runs but
+    # once, so that optimizing it takes longer than it saves.
     session.env.update(
+        JAX_DISABLE_MOST_OPTIMIZATIONS="1",
         JAX_COMPILATION_CACHE_DIR=session.create_tmp(),
         JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
         JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
@@ -41,9 +44,9 @@ def tests(session, backend):
 @nox.session
 def lowest(session):
     """The test suite on the lowest version of Keras that the package declares."""
-    install(session, "torch", "examples,test")
+    install(session, "torch", "quickstart,test")
     session.install("--no-deps", LOWEST_KERAS)
-    scripts = ("tests/test_benchmarks.py", "tests/test_examples.py")
+    scripts = ("tests/test_benchmarks.py", "tests/examples")
     run_tests(session, *(f"--ignore={path}" for path in scripts))
 
 
@@ -51,8 +54,19 @@ def lowest(session):
 @each_backend
 def quickstart(session, backend):
     """The quickstart example on one backend: nox -s 'quickstart(jax)'."""
-    install(session, backend, "examples")
+    install(session, backend, "quickstart")
     session.run("python", "examples/quickstart.py", *session.posargs)
+
+
+@nox.session
+@each_backend
+def example(session, backend):
+    """One of the other examples on one backend: nox -s 'example(jax)' -- nerf --epochs 3."""
+    if not session.posargs:
+        session.error("Name an example: cnn, vit, nerf, shape or deep.")
+    name, *arguments = session.posargs
+    install(session, backend, "examples")
+    session.run("python", f"examples/{name}.py", *arguments)
 
 
 @nox.session
@@ -67,7 +81,7 @@ def conversions(session, backend):
 @each_backend
 def methods(session, backend):
     """What each method does and costs, into the guide: nox -s 'methods(torch)'."""
-    install(session, backend, "examples")
+    install(session, backend, "quickstart")
     session.run("python", "benchmarks/methods.py", *session.posargs)
 
 
@@ -75,7 +89,7 @@ def methods(session, backend):
 @each_backend
 def curvature(session, backend):
     """The loss Hessian over training: nox -s 'curvature(torch)' -- --output docs."""
-    install(session, backend, "examples")
+    install(session, backend, "quickstart")
     session.run("python", "benchmarks/curvature.py", *session.posargs)
 
 

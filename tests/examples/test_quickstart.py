@@ -1,4 +1,4 @@
-"""The examples run as a user runs them, for a few steps."""
+"""The quickstart runs as a user runs it, for a few steps."""
 
 import pathlib
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import keras
 
-QUICKSTART = pathlib.Path(__file__).parents[1] / "examples" / "quickstart.py"
+QUICKSTART = pathlib.Path(__file__).parents[2] / "examples" / "quickstart.py"
 
 
 def run(*arguments):

@@ -1,0 +1,117 @@
+"""Networks of coordinates, shared by the radiance field and the shape.
+
+The activations and the initial weights that suit them, and layers of one width.
+"""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+ACTIVATIONS = ("relu", "gaussian", "sine")
+
+
+@keras.saving.register_keras_serializable("keras_wcond_examples")
+class Gaussian(layers.Layer):
+    """exp(−x²/2a²), of Ramasinghe and Lucey 2022.
+
+    Args:
+        width: The number a, in units of the input.
+        **kwargs: Of `keras.layers.Layer`.
+    """
+
+    def __init__(self, width=0.1, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+
+    def call(self, x):
+        return ops.exp(-0.5 * ops.square(x / self.width))
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width}
+
+
+@keras.saving.register_keras_serializable("keras_wcond_examples")
+class Sine(layers.Layer):
+    """sin(ωx), of Sitzmann et al. 2020.
+
+    Args:
+        frequency: The number ω, in radians per unit of the input.
+        **kwargs: Of `keras.layers.Layer`.
+    """
+
+    def __init__(self, frequency=30.0, **kwargs):
+        super().__init__(**kwargs)
+        self.frequency = frequency
+
+    def call(self, x):
+        return ops.sin(self.frequency * x)
+
+    def get_config(self):
+        return {**super().get_config(), "frequency": self.frequency}
+
+
+def activation(options):
+    """A new layer of the activation that the options name."""
+    match options.activation:
+        case "gaussian":
+            return Gaussian(options.gaussian_width)
+        case "sine":
+            return Sine(options.sine_frequency)
+    return layers.ReLU()
+
+
+def initializer(options, first=False):
+    """What suits the activation: He's; for sines, uniform within √6/(ω √inputs).
+
+    The first layer sets the bandwidth of the network: the scale leaves it alone.
+    """
+    scale = 1.0 if first else options.initial_scale
+    match options.activation:
+        case "sine" if first:
+            return keras.initializers.VarianceScaling(1.0 / 3.0, "fan_in", "uniform")
+        case "sine":
+            variance = 2.0 * (scale / options.sine_frequency) ** 2
+            return keras.initializers.VarianceScaling(variance, "fan_in", "uniform")
+        case "gaussian":
+            return keras.initializers.VarianceScaling(scale**2, "fan_avg", "uniform")
+    return keras.initializers.VarianceScaling(2.0 * scale**2, "fan_in", "truncated_normal")
+
+
+def hidden(x, options, name, first=False):
+    """A fully connected layer with its activation."""
+    x = layers.Dense(options.width, kernel_initializer=initializer(options, first), name=name)(x)
+    return activation(options)(x)
+
+
+def positional_encoding(x, frequencies):
+    """x, and sines and cosines of 2^k π x for k below `frequencies`: (…, d) to (…, d + 2dk)."""
+    angles = x[..., None, :] * ops.convert_to_tensor(
+        (np.pi * 2.0 ** np.arange(frequencies))[:, None], x.dtype
+    )
+    waves = ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1)
+    waves = ops.reshape(waves, (*ops.shape(x)[:-1], 2 * frequencies * x.shape[-1]))
+    return ops.concatenate([x, waves], axis=-1)
+
+
+class RandomBatches(keras.utils.PyDataset):
+    """Batches drawn with replacement from arrays, anew every epoch.
+
+    Args:
+        arrays: (inputs, targets), arrays of n rows.
+        options: The options, whose `steps_per_epoch`, `batch_size` and `seed` are read.
+    """
+
+    def __init__(self, arrays, options, **kwargs):
+        super().__init__(**kwargs)
+        self.arrays, self.options, self.epoch = arrays, options, 0
+
+    def on_epoch_end(self):
+        self.epoch += 1
+
+    def __len__(self):
+        return self.options.steps_per_epoch
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng((self.options.seed, self.epoch, index))
+        chosen = rng.integers(0, len(self.arrays[0]), self.options.batch_size)
+        return tuple(array[chosen] for array in self.arrays)

@@ -1,0 +1,85 @@
+"""Image classification by deep plain networks, where the spectrum of the weights decides.
+
+Many fully connected layers of one width, by default without any normalization of activations:
+what each layer does to the gradient is multiplied over the depth. Weights are normalized in all
+layers but the first and the last. Reads scikit-learn's digits, or any image dataset of TFDS.
+Trains one model for each of --normalizations, prints a table and saves a picture. The Keras
+backend is the one KERAS_BACKEND or keras.json names.
+"""
+
+import dataclasses
+import sys
+from typing import Literal
+
+import keras
+import normalizations
+import training
+from classification import ClassificationOptions, draw, evaluate, load_data, train
+from keras import layers
+
+__all__ = ["RECIPES", "Options", "build", "draw", "evaluate", "load_data", "train"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(ClassificationOptions):
+    """A deep plain network, its images and its training."""
+
+    depth: int = 20
+    """Hidden layers, of which the first one stays plain."""
+    width: int = 64
+    """Units of each."""
+    activation: Literal["linear", "tanh", "relu"] = "tanh"
+    """Of each."""
+
+
+def build(normalization, data, options):
+    """A network of the options under a normalization, such as "polynomial_preconditioner"."""
+    chosen = normalizations.parse(normalization)
+    # He et al. 2015 for ReLU; unit gain for the others.
+    factor = 2.0 if options.activation == "relu" else 1.0
+    inputs = keras.Input(data.shape)
+    x = layers.Flatten()(inputs)
+    for index in range(options.depth):
+        # The first layer reads pixels, so that its scale is not that of the others.
+        plain = dataclasses.replace(options, initial_scale=1.0) if index == 0 else options
+        x = layers.Dense(
+            options.width,
+            kernel_initializer=training.initializer(plain, factor),
+            name="first" if index == 0 else f"hidden_{index}",
+        )(x)
+        norm = normalizations.activation_normalization(chosen)
+        x = x if norm is None else norm(x)
+        x = layers.Activation(options.activation)(x)
+    model = keras.Model(inputs, layers.Dense(len(data.classes), name="head")(x))
+    return normalizations.with_weight_normalization(
+        model, chosen, "hidden_*", options.gain, options.trainable_gain
+    )
+
+
+_THREE = ("none", "row_equilibration", "polynomial_preconditioner")
+_FASHION = Options(
+    data="fashion_mnist", normalizations=_THREE, gain="kernel_norm", downscale=2, augment=False,
+    train_images=10_000, epochs=10, batch_size=128, learning_rate=0.01,
+)  # fmt: skip
+RECIPES = {
+    "digits": (
+        "Twenty tanh layers on scikit-learn's digits; nothing to download.",
+        Options(normalizations=_THREE, gain="kernel_norm", augment=False, epochs=30,
+                learning_rate=0.01),
+    ),
+    "fashion_mnist": ("Twenty tanh layers on 10,000 images of Fashion-MNIST.", _FASHION),
+    "fashion_mnist_50": (
+        "Fifty tanh layers on all images of Fashion-MNIST.",
+        dataclasses.replace(_FASHION, train_images=None, depth=50, learning_rate=3e-3, epochs=20),
+    ),
+    "cifar10": (
+        "Fifty ReLU layers of 512 units on CIFAR-10.",
+        dataclasses.replace(
+            _FASHION, data="cifar10", downscale=1, train_images=None, depth=50, width=512,
+            activation="relu", epochs=50, learning_rate=3e-3, warmup_epochs=5,
+        ),
+    ),
+}  # fmt: skip
+
+if __name__ == "__main__":
+    training.main(sys.modules[__name__])

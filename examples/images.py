@@ -1,0 +1,263 @@
+"""Labelled images for the examples: scikit-learn's digits, or any such dataset of TFDS.
+
+TFDS is read through `tfds.data_source`, which needs no TensorFlow, by random access to files
+in the ArrayRecord format. Images of one size are held in memory; others (ImageNet) are read
+and cropped as they are needed.
+"""
+
+import dataclasses
+import math
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+
+# Mirror images of these are other things, or nothing.
+WITHOUT_MIRRORING = ("digits", "mnist", "svhn_cropped")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """Which images, and how they are prepared."""
+
+    data: str = "digits"
+    """digits, or the name of a TFDS dataset: fashion_mnist, cifar10, cifar100, imagenet2012."""
+    data_dir: pathlib.Path | None = None
+    """Where TFDS keeps its datasets; ~/tensorflow_datasets unless told."""
+    train_images: int | None = None
+    """How many images to train on; all unless told."""
+    validation_fraction: float = 0.1
+    """Part of the training images that is held out to choose settings on."""
+    downscale: int = 1
+    """Averages squares of so many pixels into one."""
+    image_size: int = 224
+    """Height and width that images of different sizes are cropped to."""
+    augment: bool = True
+    """Random crops, and mirror images where these mean the same."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+    """Images in memory: uint8 of shape (n, height, width, channels), labels of shape (n,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self):
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Images in files: a sequence of {"image", "label"}, of which `indices` are meant."""
+
+    records: Any
+    indices: np.ndarray
+
+    def __len__(self):
+        return len(self.indices)
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """A dataset in three parts, with what its pixels are normalized by.
+
+    Args:
+        train: `Arrays` or `Source`.
+        validation: Likewise.
+        test: Likewise.
+        shape: (height, width, channels) of the model's input.
+        classes: Names of the classes.
+        mean: Of the training pixels, one a channel, in [0, 255].
+        deviation: Their standard deviation.
+    """
+
+    train: Arrays | Source
+    validation: Arrays | Source
+    test: Arrays | Source
+    shape: tuple[int, int, int]
+    classes: list[str]
+    mean: np.ndarray
+    deviation: np.ndarray
+
+
+def load(options: ImageOptions, seed: int = 0) -> Images:
+    """The dataset that the options name, split in training, validation and test."""
+    parts, classes = (
+        load_digits() if options.data == "digits" else load_tfds(options.data, options.data_dir)
+    )
+    held_out, test = parts
+    order = np.random.default_rng(seed).permutation(len(held_out))
+    validation_size = round(options.validation_fraction * len(held_out))
+    train_size = min(options.train_images or len(order), len(order) - validation_size)
+    train = _subset(held_out, order[validation_size:][:train_size])
+    validation = _subset(held_out, order[:validation_size])
+    parts = [_downscaled(part, options.downscale) for part in (train, validation, test)]
+    if isinstance(parts[0], Source):
+        # The usual statistics of ImageNet's training pixels.
+        shape = (options.image_size, options.image_size, 3)
+        mean, deviation = np.array([[123.7, 116.3, 103.5], [58.4, 57.1, 57.4]], "float32")
+    else:
+        pixels = parts[0].images.astype("float32")
+        shape = pixels.shape[1:]
+        mean, deviation = pixels.mean(axis=(0, 1, 2)), pixels.std(axis=(0, 1, 2)) + 1e-3
+    return Images(*parts, shape=shape, classes=classes, mean=mean, deviation=deviation)
+
+
+def load_digits():
+    """The 1,797 scanned digits of scikit-learn, 8 by 8 pixels: three quarters, one quarter."""
+    from sklearn import datasets, model_selection
+
+    digits = datasets.load_digits()
+    images = (digits.images[..., None] * (255.0 / 16.0)).round().astype("uint8")
+    train, test, train_labels, test_labels = model_selection.train_test_split(
+        images, digits.target, test_size=0.25, stratify=digits.target, random_state=0
+    )
+    parts = Arrays(train, train_labels), Arrays(test, test_labels)
+    return parts, [str(name) for name in digits.target_names]
+
+
+def load_tfds(name: str, data_dir: pathlib.Path | None = None):
+    """Training and test images of a TFDS dataset; its validation split where it has no test."""
+    import tensorflow_datasets as tfds
+
+    arguments = {"data_dir": data_dir and str(data_dir.expanduser())}
+    try:
+        builder = tfds.builder(name, file_format="array_record", **arguments)
+    except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(
+            "Expected 'digits' or the name of a TFDS dataset of labelled images, such as "
+            f"'cifar10' or 'fashion_mnist'. Received: data={name!r}"
+        ) from error
+    # The labels of ImageNet's own test images are not public.
+    has_test = "test" in builder.info.splits and name != "imagenet2012"
+    test_split = "test" if has_test else "validation"
+    try:
+        train, test = (
+            tfds.data_source(
+                name, split=split, builder_kwargs={"file_format": "array_record"}, **arguments
+            )
+            for split in ("train", test_split)
+        )
+    except Exception as error:
+        raise ValueError(
+            f"The dataset {name!r} is not in {builder.data_path.parent}, and could not be "
+            "downloaded and prepared there. Prepare it once, where there is a network and "
+            f"TensorFlow is installed, with `tfds build {name} --file_format=array_record`, and "
+            f"name its folder by --data-dir. Received: data={name!r}. The reason was: {error}"
+        ) from error
+    features = builder.info.features
+    if not {"image", "label"} <= set(features):
+        raise ValueError(
+            "Expected a dataset with features 'image' and 'label'. Received: "
+            f"data={name!r}, whose features are {', '.join(features)}"
+        )
+    parts = [Source(records, np.arange(len(records))) for records in (train, test)]
+    if None not in features["image"].shape:
+        parts = [_in_memory(part) for part in parts]
+    return parts, list(features["label"].names)
+
+
+def _in_memory(source):
+    records = [source.records[int(index)] for index in source.indices]
+    images = np.stack([record["image"] for record in records])
+    return Arrays(images, np.array([record["label"] for record in records]))
+
+
+def _subset(part, indices):
+    if isinstance(part, Source):
+        return Source(part.records, part.indices[indices])
+    return Arrays(part.images[indices], part.labels[indices])
+
+
+def _downscaled(part, factor):
+    if factor == 1 or isinstance(part, Source):
+        return part
+    from skimage import transform
+
+    averages = transform.downscale_local_mean(part.images, (1, factor, factor, 1))
+    return Arrays(averages.round().astype("uint8"), part.labels)
+
+
+class Batches(keras.utils.PyDataset):
+    """Normalized batches of (images, labels), in a new order every epoch when training.
+
+    Args:
+        part: `Arrays` or `Source`.
+        data: The `Images` it belongs to.
+        batch_size: Integer.
+        options: `ImageOptions`, which say whether to augment.
+        seed: Integer of the order and of the augmentation when training; None to evaluate.
+        **kwargs: Of `keras.utils.PyDataset`, such as `workers`.
+    """
+
+    def __init__(self, part, data, batch_size, options, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.part, self.data, self.batch_size, self.options = part, data, batch_size, options
+        self.seed, self.epoch = seed, -1
+        self.on_epoch_end()
+
+    def on_epoch_end(self):
+        self.epoch += 1
+        self.order = np.arange(len(self.part))
+        if self.seed is not None:
+            np.random.default_rng((self.seed, self.epoch)).shuffle(self.order)
+
+    def __len__(self):
+        return math.ceil(len(self.part) / self.batch_size)
+
+    def __getitem__(self, index):
+        chosen = self.order[index * self.batch_size :][: self.batch_size]
+        augment = self.seed is not None and self.options.augment
+        rng = np.random.default_rng((self.seed or 0, self.epoch, index))
+        if isinstance(self.part, Source):
+            records = [self.part.records[int(i)] for i in self.part.indices[chosen]]
+            size = self.options.image_size
+            images = np.stack(
+                [cropped(record["image"], size, rng if augment else None) for record in records]
+            )
+            labels = np.array([record["label"] for record in records])
+        else:
+            images, labels = self.part.images[chosen], self.part.labels[chosen]
+            if augment:
+                images = shifted(images, rng)
+        if augment and self.options.data not in WITHOUT_MIRRORING:
+            mirrored = rng.random(len(images)) < 0.5
+            images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+        normalized = (images.astype("float32") - self.data.mean) / self.data.deviation
+        return normalized, labels.astype("int32")
+
+
+def shifted(images, rng):
+    """Each image moved by up to an eighth of its height in each direction, zeros moving in."""
+    n, height, width, _ = images.shape
+    reach = max(height // 8, 1)
+    padded = np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    down, right = rng.integers(0, 2 * reach + 1, (2, n))
+    rows = (down[:, None] + np.arange(height))[:, :, None]
+    columns = (right[:, None] + np.arange(width))[:, None, :]
+    return padded[np.arange(n)[:, None, None], rows, columns]
+
+
+def cropped(image, size, rng=None):
+    """A square of an image: a random part of 8 to 100 % of its area, or without rng the centre.
+
+    The central crop is the usual 224 of 256 pixels, at whatever size.
+    """
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    if rng is None:
+        side = min(height, width) * 224 / 256
+        crop_height, crop_width = side, side
+        top, left = (height - side) / 2, (width - side) / 2
+    else:
+        area = height * width * rng.uniform(0.08, 1.0)
+        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        crop_height = min(math.sqrt(area / ratio), height)
+        crop_width = min(math.sqrt(area * ratio), width)
+        top, left = rng.uniform(0, height - crop_height), rng.uniform(0, width - crop_width)
+    box = (left, top, left + crop_width, top + crop_height)
+    picture = Image.fromarray(image).convert("RGB")
+    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box=box))

@@ -1,0 +1,315 @@
+"""Neural radiance fields: views of a scene, learned from photographs with known cameras.
+
+A network of coordinates tells density and color at each point, a coarse one where to look and a
+fine one what is seen; colors along a ray add up to a pixel (Mildenhall et al. 2020). Weights are
+normalized in the hidden layers but the first, which sets the bandwidth; the layers that make
+density and color stay plain. Reads folders in the layout of Blender's scenes or of LLFF, or
+traces a small scene of its own. Trains one model for each of --normalizations, prints a table,
+and saves a picture of held-out views and depths. The Keras backend is the one KERAS_BACKEND or
+keras.json names.
+"""
+
+import dataclasses
+import pathlib
+import sys
+from typing import Literal
+
+import coordinates
+import keras
+import normalizations
+import numpy as np
+import scenes
+import training
+from keras import layers, ops
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(training.TrainingOptions):
+    """A radiance field, its scene and its training."""
+
+    scene: pathlib.Path | None = None
+    """Folder with transforms_train.json (Blender) or poses_bounds.npy (LLFF); traced if none."""
+    downscale: int = 1
+    """Averages squares of so many pixels into one."""
+    traced_size: int = 40
+    """Height and width of the traced views."""
+    depth: int = 4
+    """Hidden layers that positions pass."""
+    width: int = 64
+    """Units of each."""
+    activation: Literal["relu", "gaussian", "sine"] = "relu"
+    """Of the hidden layers."""
+    gaussian_width: float = 0.5
+    """The number a of exp(−x²/2a²)."""
+    sine_frequency: float = 10.0
+    """The number ω of sin(ωx)."""
+    position_frequencies: int = 6
+    """Octaves of the positional encoding; 0 suits the Gaussian and the sine."""
+    direction_frequencies: int = 2
+    """Octaves of the encoding of directions."""
+    coarse_samples: int = 24
+    """Points along a ray at which the coarse field is asked."""
+    fine_samples: int = 24
+    """Points more at which the fine one is asked, where density is."""
+    steps_per_epoch: int = 100
+    """Steps after which scores are written down."""
+
+
+def load_data(options: Options) -> scenes.Scene:
+    """The scene that the options name."""
+    return scenes.load(options.scene, options.downscale, options.traced_size)
+
+
+def field(options: Options, chosen, name: str) -> keras.Model:
+    """Density and color (n, 4), before their activations, of encoded positions and directions."""
+    position = keras.Input((3 + 6 * options.position_frequencies,), name="position")
+    direction = keras.Input((3 + 6 * options.direction_frequencies,), name="direction")
+
+    def hidden(x, layer_name, first=False):
+        x = coordinates.hidden(x, options, layer_name, first)
+        norm = normalizations.activation_normalization(chosen)
+        return x if norm is None else norm(x)
+
+    x = hidden(position, "first", first=True)
+    for index in range(1, options.depth):
+        # Positions come in again half-way through deep networks.
+        if options.depth >= 6 and index == options.depth // 2:
+            x = layers.concatenate([x, position])
+        x = hidden(x, f"hidden_{index}")
+    density = layers.Dense(1, name="density")(x)
+    half = dataclasses.replace(options, width=options.width // 2)
+    x = layers.concatenate([x, direction])
+    x = coordinates.hidden(x, half, "hidden_direction")
+    color = layers.Dense(3, name="color")(x)
+    outputs = layers.concatenate([density, color])
+    model = keras.Model([position, direction], outputs, name=name)
+    return normalizations.with_weight_normalization(
+        model, chosen, "hidden_*", options.gain, options.trainable_gain
+    )
+
+
+def build(normalization: str, data: scenes.Scene, options: Options) -> "RadianceField":
+    """A radiance field under a normalization, such as "row_equilibration"."""
+    chosen = normalizations.parse(normalization)
+    fields = [field(options, chosen, name) for name in ("coarse", "fine")]
+    model = RadianceField(*fields, data, options)
+    model(np.zeros((1, 6), "float32"))
+    return model
+
+
+class RadianceField(keras.Model):
+    """Renders rays by a coarse and a fine field.
+
+    Args:
+        coarse: A model that `field` returns.
+        fine: Likewise.
+        scene: The `scenes.Scene`, of which near, far and background are read.
+        options: The options.
+    """
+
+    def __init__(self, coarse, fine, scene, options):
+        super().__init__()
+        self.coarse, self.fine = coarse, fine
+        self.near, self.far, self.background = scene.near, scene.far, scene.background
+        self.options = options
+        self.seed_generator = keras.random.SeedGenerator(options.seed)
+
+    def call(self, rays, training=False):
+        """Colors of rays (n, 6), of origins and directions: {"coarse", "fine"} of shape (n, 3)."""
+        coarse, fine = self.render(rays, training)
+        return {"coarse": coarse["color"], "fine": fine["color"]}
+
+    def render(self, rays, training=False):
+        """Color (n, 3), depth (n,) and opacity (n,) by the coarse and by the fine field."""
+        edges = ops.linspace(0.0, 1.0, self.options.coarse_samples + 1)
+        shape = (ops.shape(rays)[0], self.options.coarse_samples)
+        offsets = self._uniform(shape, training)
+        positions = edges[:-1] + offsets * (edges[1] - edges[0])
+        coarse = self._composite(self.coarse, rays, positions)
+        shape = (shape[0], self.options.fine_samples)
+        where = ops.stop_gradient(coarse["weights"])
+        more = sample_where(edges, where, self._levels(shape, training))
+        positions = ops.sort(ops.concatenate([positions, more], axis=-1), axis=-1)
+        return coarse, self._composite(self.fine, rays, positions)
+
+    def _uniform(self, shape, training):
+        if not training:
+            return ops.full(shape, 0.5)
+        return keras.random.uniform(shape, seed=self.seed_generator)
+
+    def _levels(self, shape, training):
+        """One number in each of equal parts of [0, 1)."""
+        steps = ops.arange(shape[1], dtype="float32")
+        return (steps + self._uniform(shape, training)) / shape[1]
+
+    def _distances(self, positions):
+        """From [0, 1] to distances; in steps of their inverse where a scene has no end."""
+        if self.background is None:
+            return 1.0 / ((1.0 - positions) / self.near + positions / self.far)
+        return self.near + (self.far - self.near) * positions
+
+    def _composite(self, network, rays, positions):
+        """The rendering equation of Mildenhall et al. 2020, equation 3."""
+        distances = self._distances(positions)
+        origins, directions = rays[:, None, :3], rays[:, None, 3:]
+        points = origins + distances[..., None] * directions
+        if self.background is not None:
+            points = points / (0.5 * (self.far - self.near))
+        directions = ops.broadcast_to(directions, ops.shape(points))
+        encoded = [
+            coordinates.positional_encoding(ops.reshape(x, (-1, 3)), frequencies)
+            for x, frequencies in (
+                (points, self.options.position_frequencies),
+                (directions, self.options.direction_frequencies),
+            )
+        ]
+        raw = network(encoded)
+        raw = ops.cast(ops.reshape(raw, (*ops.shape(points)[:-1], 4)), "float32")
+        ends = ops.full_like(distances[:, :1], self.far)
+        lengths = ops.maximum(ops.diff(ops.concatenate([distances, ends], axis=-1)), 0.0)
+        optical = ops.softplus(raw[..., 0] - 1.0) * lengths
+        before = ops.exp(-(ops.cumsum(optical, axis=-1) - optical))
+        weights = before * (1.0 - ops.exp(-optical))
+        opacity = ops.sum(weights, axis=-1)
+        color = ops.sum(weights[..., None] * ops.sigmoid(raw[..., 1:]), axis=-2)
+        if self.background is not None:
+            color = color + (1.0 - opacity)[:, None] * self.background
+        depth = ops.sum(weights * distances, axis=-1) + (1.0 - opacity) * self.far
+        return {"color": color, "depth": depth, "opacity": opacity, "weights": weights}
+
+
+def sample_where(edges, weights, levels):
+    """Positions distributed as weights say, by inverting the cumulative distribution.
+
+    Args:
+        edges: Borders of the cells, of shape (cells + 1,).
+        weights: Of the cells, (n, cells).
+        levels: In [0, 1), (n, samples).
+
+    Returns:
+        Positions, (n, samples).
+    """
+    weights = weights + 1e-4
+    density = weights / ops.sum(weights, axis=-1, keepdims=True)
+    after = ops.cumsum(density, axis=-1)
+    # The cell in which each level falls, as rows of zeros and a one.
+    below = ops.cast(levels[..., None] >= after[:, None, :-1], "float32")
+    cell = ops.one_hot(ops.cast(ops.sum(below, axis=-1), "int32"), weights.shape[-1])
+    start = ops.sum(cell * (after - density)[:, None, :], axis=-1)
+    height = ops.sum(cell * density[:, None, :], axis=-1)
+    fraction = ops.clip((levels - start) / height, 0.0, 1.0)
+    left = ops.sum(cell * edges[:-1], axis=-1)
+    return left + fraction * (edges[1] - edges[0])
+
+
+def train(model, data: scenes.Scene, options: Options, callbacks=()):
+    """Trains on random rays by the squared error of both fields; returns PSNR of each epoch."""
+    loss = keras.losses.MeanSquaredError()
+    model.compile(training.optimizer(options), {"coarse": loss, "fine": loss})
+    rays, colors = data.rays(data.train)
+    batches = RayBatches((rays, colors), options)
+    rays, colors = data.rays(data.validation)
+    # Random, since neighbouring pixels say much the same.
+    chosen = np.random.default_rng(0).permutation(len(rays))[:4096]
+    history = training.fit(
+        model,
+        batches,
+        options,
+        callbacks,
+        validation_data=(rays[chosen], targets(colors[chosen])),
+        validation_batch_size=1024,
+    )
+    for prefix in ("", "val_"):
+        history[f"{prefix}psnr"] = [-10 * np.log10(e) for e in history[f"{prefix}fine_loss"]]
+    return history
+
+
+class RayBatches(coordinates.RandomBatches):
+    """Random rays with the color that both fields are to give them."""
+
+    def __getitem__(self, index):
+        rays, colors = super().__getitem__(index)
+        return rays, targets(colors)
+
+
+def targets(colors):
+    """What each output is compared with."""
+    return {"coarse": colors, "fine": colors}
+
+
+def render(model, data: scenes.Scene, views: scenes.Views, batch_size=2048):
+    """Colors (n, height, width, 3) and depths (n, height, width) of views."""
+    rays, _ = data.rays(views)
+    parts = []
+    for start in range(0, len(rays), batch_size):
+        _, fine = model.render(ops.convert_to_tensor(rays[start : start + batch_size]))
+        parts.append([ops.convert_to_numpy(fine[name]) for name in ("color", "depth")])
+    colors, depths = (np.concatenate(part) for part in zip(*parts, strict=True))
+    shape = views.images.shape
+    return colors.reshape(shape).clip(0.0, 1.0), depths.reshape(shape[:-1])
+
+
+def evaluate(model, data: scenes.Scene, options: Options, part="test"):
+    """Mean PSNR, in dB, and SSIM of the views of one part."""
+    from skimage import metrics
+
+    views = getattr(data, part)
+    colors, _ = render(model, data, views)
+    pairs = list(zip(views.images, colors, strict=True))
+    psnr = [metrics.peak_signal_noise_ratio(*pair, data_range=1.0) for pair in pairs]
+    ssim = [
+        metrics.structural_similarity(
+            truth.astype("float32"), color, channel_axis=-1, data_range=1.0
+        )
+        for truth, color in pairs
+    ]
+    return {"PSNR": float(np.mean(psnr)), "SSIM": float(np.mean(ssim))}
+
+
+def draw(runs, data: scenes.Scene, options: Options):
+    """Two held-out views, as they are and as each model sees them, with depths, and curves."""
+    views = scenes.Views(data.test.images[:2], data.test.poses[:2])
+    figure, axes = training.figure(2 + len(runs), 3, size=2.6)
+    for image, row in zip(views.images, axes, strict=False):
+        row[0].imshow(image)
+    axes[0, 0].set_title("held-out views")
+    for (name, run), column in zip(runs.items(), axes.T[1:], strict=False):
+        colors, depths = render(run.model, data, views)
+        for color, ax in zip(colors, column, strict=False):
+            ax.imshow(color)
+        column[0].set_title(f"{name}\n{run.scores['PSNR']:.1f} dB", fontsize=9)
+        picture = column[2].imshow(depths[0], cmap="viridis_r", vmin=data.near, vmax=data.far)
+    axes[2, 0].text(0.5, 0.5, "depth of the first", ha="center", transform=axes[2, 0].transAxes)
+    figure.colorbar(picture, ax=list(axes[2, 1:-1]), label="distance", location="bottom")
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax in axes[:, -1]:
+        ax.remove()
+    curves = figure.add_subplot(axes[0, -1].get_gridspec()[:, -1])
+    training.draw_curves(curves, runs, "val_psnr", "PSNR of rays of validation views, dB")
+    return figure
+
+
+_BLENDER = Options(
+    depth=8, width=256, position_frequencies=10, direction_frequencies=4, coarse_samples=64,
+    fine_samples=128, batch_size=4096, epochs=200, steps_per_epoch=1000, optimizer="adamw",
+    learning_rate=5e-4, warmup_epochs=1,
+)  # fmt: skip
+RECIPES = {
+    "traced": (
+        "A small scene that is traced on the spot.",
+        Options(
+            epochs=12, batch_size=256, optimizer="adamw", learning_rate=5e-3, warmup_epochs=1
+        ),
+    ),
+    "blender": (
+        "A synthetic scene at 400×400: --scene nerf_synthetic/lego --downscale 2.", _BLENDER,
+    ),
+    "llff": (
+        "A forward-facing scene: --scene nerf_llff_data/fern --downscale 8.",
+        dataclasses.replace(_BLENDER),
+    ),
+}  # fmt: skip
+
+if __name__ == "__main__":
+    training.main(sys.modules[__name__])

@@ -1,0 +1,104 @@
+"""The normalizations that the examples offer, by name.
+
+A name joins with plus signs what is done to activations and what is done to weights:
+"none", "batch", "row_equilibration", "batch+weight_standardization",
+"layer+row_equilibration+newton_orthogonalization".
+"""
+
+import dataclasses
+from typing import Any
+
+import keras
+
+import keras_wcond
+
+ACTIVATIONS = ("none", "batch", "layer")
+# What is known under a name of its own, as the arguments of `condition_model`.
+WEIGHT_NORMALIZATION = {
+    "kernel_conditioner": "row_equilibration",
+    "gain": "initial_norm",
+    "trainable_gain": "per_unit",
+}
+WEIGHTS = (
+    "weight_normalization",
+    "weight_standardization",
+    "spectral_normalization",
+    "row_equilibration",
+    "column_equilibration",
+    "ruiz_equilibration",
+    "newton_orthogonalization",
+    "polynomial_preconditioner",
+    "frobenius_normalization",
+    # The plain network that starts as the row-equilibrated one: the same initial scale.
+    "unit_rows_at_start",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """What is done to activations, and to weights.
+
+    Args:
+        activations: `"none"`, `"batch"` or `"layer"`.
+        weights: Names of methods, applied one after the other.
+    """
+
+    activations: str = "none"
+    weights: tuple[str, ...] = ()
+
+
+def parse(name: str) -> Normalization:
+    """The normalization of a name."""
+    first, *others = name.split("+")
+    weights = others if first in ACTIVATIONS else [first, *others]
+    alone = ("weight_normalization", "unit_rows_at_start")
+    unknown = [weight for weight in weights if weight not in WEIGHTS]
+    if unknown or (len(weights) > 1 and set(alone) & set(weights)):
+        raise ValueError(
+            f"Expected a normalization: one of {', '.join(ACTIVATIONS)}, or of "
+            f"{', '.join(WEIGHTS)}, or one of the former and some of the latter joined by '+'; "
+            f"{' and '.join(alone)} stand alone among the latter. "
+            f"Received: normalization={name!r}"
+        )
+    return Normalization(first if first in ACTIVATIONS else "none", tuple(weights))
+
+
+def activation_normalization(normalization: Normalization, name: str | None = None):
+    """A new layer that normalizes activations, or None; channels are the last axis."""
+    match normalization.activations:
+        case "batch":
+            # A short memory, since short runs have few batches; ImageNet's usual one as well.
+            return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)
+        case "layer":
+            return keras.layers.LayerNormalization(epsilon=1e-6, name=name)
+    return None
+
+
+def with_weight_normalization(
+    model: keras.Model,
+    normalization: Normalization,
+    layers: Any,
+    gain: float | str = "initial_norm",
+    trainable_gain: str | None = None,
+) -> keras.Model:
+    """A plain model with its weights normalized.
+
+    Args:
+        model: A functional model of plain layers.
+        normalization: What `parse` returns.
+        layers: Which layers it applies to, as in `keras_wcond.condition_model`.
+        gain: As in `keras_wcond.condition_model`; weight normalization brings its own.
+        trainable_gain: Likewise.
+    """
+    if not normalization.weights:
+        return model
+    arguments = {"gain": gain, "trainable_gain": trainable_gain, "layers": layers}
+    match normalization.weights:
+        case ("weight_normalization",):
+            arguments |= WEIGHT_NORMALIZATION
+        case ("unit_rows_at_start",):
+            conditioned = keras_wcond.condition_model(model, "row_equilibration", **arguments)
+            return keras_wcond.fold_model(conditioned)
+        case weights:
+            arguments["kernel_conditioner"] = list(weights) if len(weights) > 1 else weights[0]
+    return keras_wcond.condition_model(model, **arguments)

@@ -1,0 +1,178 @@
+"""3D shape: a network of coordinates that tells whether a point is inside a solid.
+
+Binary occupancy, learned by cross-entropy from points near the surface and all around. Weights
+are normalized in the hidden layers but the first, which sets the bandwidth; the last layer
+stays plain. Reads any watertight mesh, or makes one. Trains one model for each of
+--normalizations, prints a table, saves the surfaces that they learned and a picture of them
+beside the true one. The Keras backend is the one KERAS_BACKEND or keras.json names.
+"""
+
+import dataclasses
+import pathlib
+import sys
+from typing import Literal
+
+import coordinates
+import keras
+import normalizations
+import numpy as np
+import shapes
+import training
+from keras import layers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(training.TrainingOptions):
+    """A network of coordinates, its solid and its training."""
+
+    mesh: pathlib.Path | None = None
+    """A mesh file, such as .obj, .ply, .stl; a ball of a gyroid if none."""
+    depth: int = 4
+    """Hidden layers."""
+    width: int = 128
+    """Units of each."""
+    activation: Literal["gaussian", "sine", "relu"] = "gaussian"
+    """Of the hidden layers."""
+    gaussian_width: float = 0.2
+    """The number a of exp(−x²/2a²)."""
+    sine_frequency: float = 30.0
+    """The number ω of sin(ωx)."""
+    points: int = 200_000
+    """How many to learn from, half of them near the surface."""
+    test_points: int = 100_000
+    """How many, uniform in space, the intersection over union is measured on."""
+    resolution: int = 96
+    """Of the grid that the learned surface is found on."""
+    steps_per_epoch: int = 100
+    """Steps after which scores are written down."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Solid:
+    """A solid, and points with whether they are inside: (n, 3) and (n, 1), float32.
+
+    Args:
+        mesh: The solid.
+        train: Half of them near the surface.
+        validation: Uniform in [−1, 1]³.
+        test: Likewise.
+    """
+
+    mesh: object
+    train: tuple[np.ndarray, np.ndarray]
+    validation: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+
+
+def load_data(options: Options) -> Solid:
+    """The solid that the options name, and its points."""
+    mesh = shapes.load(options.mesh)
+    rng = np.random.default_rng(0)
+
+    def points(count, near_surface):
+        where, inside = shapes.sample(mesh, count, rng, near_surface)
+        return where, inside[:, None].astype("float32")
+
+    return Solid(
+        mesh,
+        train=points(options.points, 0.5),
+        validation=points(options.test_points // 5, 0.0),
+        test=points(options.test_points, 0.0),
+    )
+
+
+def build(normalization: str, data: Solid, options: Options) -> keras.Model:
+    """A network under a normalization, such as "row_equilibration": (n, 3) to logits (n, 1)."""
+    chosen = normalizations.parse(normalization)
+    inputs = x = keras.Input((3,))
+    for index in range(options.depth):
+        x = coordinates.hidden(x, options, f"hidden_{index}" if index else "first", index == 0)
+        norm = normalizations.activation_normalization(chosen)
+        x = x if norm is None else norm(x)
+    model = keras.Model(inputs, layers.Dense(1, name="head")(x))
+    return normalizations.with_weight_normalization(
+        model, chosen, "hidden_*", options.gain, options.trainable_gain
+    )
+
+
+def train(model, data: Solid, options: Options, callbacks=()):
+    """Trains by cross-entropy on random points; returns losses and IoU of each epoch."""
+    # A logit above 0 is a probability above a half.
+    union = keras.metrics.BinaryIoU(target_class_ids=[1], threshold=0.0, name="iou")
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    model.compile(training.optimizer(options), loss, metrics=[union])
+    batches = coordinates.RandomBatches(data.train, options)
+    return training.fit(
+        model,
+        batches,
+        options,
+        callbacks,
+        validation_data=data.validation,
+        validation_batch_size=10_000,
+    )
+
+
+def evaluate(model, data: Solid, options: Options, part="test"):
+    """IoU on uniform points, and the Chamfer distance between the surfaces."""
+    points, inside = getattr(data, part)
+    learned = model.predict(points, batch_size=10_000, verbose=0) > 0.0
+    union = (learned | (inside > 0.5)).sum()
+    scores = {"IoU": float((learned & (inside > 0.5)).sum() / max(union, 1))}
+    surface = reconstruct(model, options)
+    distance = np.inf if surface is None else shapes.chamfer_distance(data.mesh, surface)
+    return {**scores, "Chamfer distance": float(distance)}
+
+
+def reconstruct(model, options: Options):
+    """The surface that a model learned, by marching cubes, or None where there is none."""
+    axis = np.linspace(-1.0, 1.0, options.resolution)
+    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+    logits = model.predict(grid.astype("float32"), batch_size=32_768, verbose=0)
+    logits = logits.astype("float32").reshape((len(axis),) * 3)
+    if not logits.min() < 0.0 < logits.max():
+        return None
+    return shapes.surface(logits, 0.0, axis)
+
+
+def draw(runs, data: Solid, options: Options):
+    """The true surface, those learned, and curves; saves the surfaces as PLY files."""
+    figure, axes = training.figure(2 + len(runs), size=3.0)
+    pictures = {"the solid": shapes.picture(data.mesh)}
+    for name, run in runs.items():
+        surface = reconstruct(run.model, options)
+        label = f"{name}\nIoU {run.scores['IoU']:.3f}"
+        pictures[label] = np.ones((2, 2)) if surface is None else shapes.picture(surface)
+        if surface is not None:
+            options.output.mkdir(parents=True, exist_ok=True)
+            surface.export(options.output / f"shape-{name}.ply")
+    for ax, (label, picture) in zip(axes, pictures.items(), strict=False):
+        ax.imshow(picture, cmap="gray", vmin=0.0, vmax=1.0)
+        ax.set_title(label, fontsize=9)
+        ax.set_axis_off()
+    training.draw_curves(axes[-1], runs, "val_iou", "IoU on validation points")
+    return figure
+
+
+RECIPES = {
+    "gyroid": (
+        "A ball of a gyroid that is made on the spot.",
+        Options(epochs=15, batch_size=2048, optimizer="adamw", learning_rate=3e-3, warmup_epochs=1),
+    ),
+    "mesh": (
+        "A scanned mesh, such as the Stanford bunny: --mesh bunny.obj.",
+        Options(
+            epochs=20, batch_size=4096, optimizer="adamw", learning_rate=3e-3, gaussian_width=0.1
+        ),
+    ),
+    "scan": (
+        "A large scan at full detail, a few minutes on one GPU: --mesh thai_statue.ply.",
+        Options(
+            width=256, depth=5, epochs=200, steps_per_epoch=500, batch_size=100_000,
+            points=10_000_000, test_points=1_000_000, optimizer="adamw", learning_rate=1e-3,
+            warmup_epochs=2, gaussian_width=0.1, resolution=512,
+        ),
+    ),
+}  # fmt: skip
+
+if __name__ == "__main__":
+    training.main(sys.modules[__name__])

@@ -1,0 +1,217 @@
+"""What the examples share: settings, optimizers, progress, the table and the command line.
+
+Each example is a module with the same five functions and its recipes:
+
+  load_data(options)                             the data of all models
+  build(normalization, data, options)            a new model, not compiled
+  train(model, data, options, callbacks)         trains it; losses and scores of each epoch
+  evaluate(model, data, options, part="test")    its scores
+  draw(runs, data, options)                      a picture of all models, as a figure
+  RECIPES                                        (description, options) by name
+"""
+
+import dataclasses
+import math
+import pathlib
+import sys
+import time
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import tabulate
+import tqdm
+import tyro
+from tqdm.keras import TqdmCallback
+
+Gain = float | Literal["auto", "initial_norm", "kernel_norm"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How models are normalized and trained."""
+
+    normalizations: tuple[str, ...] = ("none", "row_equilibration")
+    """Which to train and to compare: none, batch or layer; weight_normalization,
+    weight_standardization, spectral_normalization, row_equilibration, newton_orthogonalization,
+    ...; or two or more joined, as in batch+row_equilibration."""
+    gain: Gain = "initial_norm"
+    """What conditioned kernels are multiplied by."""
+    trainable_gain: Literal["scalar", "per_unit"] | None = None
+    """Whether the gain is a weight."""
+    initial_scale: float = 1.0
+    """Multiplies the initial kernels of the layers that a normalization applies to."""
+    epochs: int = 10
+    """Passes over the training data."""
+    batch_size: int = 64
+    """Examples a step."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD has Nesterov momentum of 0.9."""
+    learning_rate: float = 0.1
+    """At its peak."""
+    warmup_epochs: int = 1
+    """Epochs over which the rate rises to its peak; it falls to zero along a cosine."""
+    weight_decay: float = 0.0
+    """Decoupled, of kernels only."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """Keras' dtype policy."""
+    distribute: bool = False
+    """Splits each batch over all devices, by keras.distribution.DataParallel."""
+    workers: int = 1
+    """Threads that prepare batches."""
+    seed: int = 0
+    """Of initial weights, order and augmentation."""
+    output: pathlib.Path = pathlib.Path("outputs")
+    """Folder for what is written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained model.
+
+    Args:
+        model: The model.
+        history: Losses and scores after each epoch, by name.
+        scores: Those on the test data.
+        seconds: Of training, compilation included.
+    """
+
+    model: keras.Model
+    history: dict[str, list[float]]
+    scores: dict[str, float]
+    seconds: float
+
+
+def initializer(options: TrainingOptions, factor: float = 2.0):
+    """He's initializer, or Glorot's for a factor of 1 and square kernels, times the scale."""
+    scale = factor * options.initial_scale**2
+    return keras.initializers.VarianceScaling(scale, "fan_in", "truncated_normal")
+
+
+def optimizer(options: TrainingOptions) -> keras.optimizers.Optimizer:
+    """SGD or AdamW at the peak rate, which leaves out of decay what is no kernel."""
+    arguments = {"learning_rate": options.learning_rate, "weight_decay": options.weight_decay}
+    if options.optimizer == "sgd":
+        chosen = keras.optimizers.SGD(momentum=0.9, nesterov=True, **arguments)
+    else:
+        chosen = keras.optimizers.AdamW(**arguments)
+    if options.weight_decay:
+        chosen.exclude_from_weight_decay(var_names=["bias", "gain", "gamma", "beta", "position"])
+    return chosen
+
+
+def schedule(options: TrainingOptions):
+    """A callback that sets each epoch's rate: a linear rise, and a cosine down to zero."""
+
+    def rate(epoch):
+        if epoch < options.warmup_epochs:
+            return options.learning_rate * (epoch + 1) / (options.warmup_epochs + 1)
+        rest = max(options.epochs - options.warmup_epochs, 1)
+        fraction = (epoch - options.warmup_epochs) / rest
+        return options.learning_rate * 0.5 * (1.0 + math.cos(math.pi * fraction))
+
+    return keras.callbacks.LearningRateScheduler(lambda epoch, _: rate(epoch))
+
+
+def fit(model, batches, options, callbacks=(), **kwargs) -> dict[str, list[float]]:
+    """Trains a compiled model on the schedule, and stops it where the loss is no number."""
+    history = model.fit(
+        batches,
+        epochs=options.epochs,
+        verbose=0,
+        callbacks=[schedule(options), keras.callbacks.TerminateOnNaN(), *callbacks],
+        **kwargs,
+    ).history
+    history.pop("learning_rate", None)
+    return history
+
+
+def progress(description: str):
+    """A progress bar over epochs; a line now and then where it cannot be redrawn in place."""
+    pace = 0.1 if sys.stderr.isatty() else 10.0
+    return TqdmCallback(
+        verbose=0,
+        tqdm_class=lambda *args, **kwargs: tqdm.tqdm(
+            *args, **kwargs, desc=description, mininterval=pace, leave=True
+        ),
+    )
+
+
+def main(family: Any, words: list[str] | None = None) -> dict[str, Run]:
+    """The command line of an example: trains, prints the table, saves the picture."""
+    first = next(iter(family.RECIPES))
+    # A recipe's name comes first; without one, the offline default is meant.
+    words = sys.argv[1:] if words is None else list(words)
+    if words[:1] not in ([name] for name in (*family.RECIPES, "-h", "--help")):
+        words = [first, *words]
+    options = tyro.extras.overridable_config_cli(
+        family.RECIPES, description=family.__doc__, args=words
+    )
+    try:
+        return run(family, options)
+    except ValueError as error:
+        sys.exit(f"{pathlib.Path(family.__file__).name}: {error}")
+
+
+def run(family: Any, options: TrainingOptions) -> dict[str, Run]:
+    """Trains a model for each normalization, prints the table and saves the picture."""
+    keras.config.set_dtype_policy(options.precision)
+    if options.distribute:
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+    data = family.load_data(options)
+    runs = {}
+    for name in options.normalizations:
+        keras.utils.set_random_seed(options.seed)
+        model = family.build(name, data, options)
+        began = time.perf_counter()
+        history = family.train(model, data, options, [progress(name)])
+        seconds = time.perf_counter() - began
+        runs[name] = Run(model, history, family.evaluate(model, data, options), seconds)
+    print(table(runs))
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / f"{pathlib.Path(family.__file__).stem}.png"
+    family.draw(runs, data, options).savefig(path, dpi=150)
+    print(f"Saved {path}")
+    return runs
+
+
+def table(runs: dict[str, Run]) -> str:
+    """Scores, the last training loss and seconds of each normalization."""
+    scores = list(next(iter(runs.values())).scores)
+    rows = [
+        [
+            name,
+            *(f"{run.scores[score]:.4g}" for score in scores),
+            f"{run.history['loss'][-1]:.4g}",
+            f"{run.seconds:.0f}",
+        ]
+        for name, run in runs.items()
+    ]
+    headers = ["normalization", *(f"test {score}" for score in scores), "train loss", "seconds"]
+    return tabulate.tabulate(rows, headers, tablefmt="rounded_outline", disable_numparse=True)
+
+
+def figure(columns: int, rows: int = 1, size: float = 3.8, **kwargs):
+    """A figure and its axes, drawn without a display."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    return plt.subplots(
+        rows, columns, figsize=(size * columns, size * rows), layout="constrained", **kwargs
+    )
+
+
+def draw_curves(axes, runs: dict[str, Run], score: str, label: str, **settings) -> None:
+    """A score after each epoch, a line for each run."""
+    # Lines that lie on one another stay visible by their widths.
+    for index, (name, run) in enumerate(runs.items()):
+        values = run.history[score]
+        width = 1.5 + 1.5 * (len(runs) - 1 - index) / len(runs)
+        axes.plot(np.arange(1, len(values) + 1), values, label=name, linewidth=width)
+    axes.set(xlabel="epoch", ylabel=label, **settings)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)

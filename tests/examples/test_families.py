@@ -1,0 +1,192 @@
+"""The five families of examples: a few real steps of each, and what all have in common."""
+
+import dataclasses
+import itertools
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from keras_wcond import fold_model
+from keras_wcond.layers.folding import conditioned_layers
+from tests.examples.loading import FAMILIES, example
+
+SMALL = {
+    "cnn": {"depth": 8, "width": 4, "epochs": 2, "train_images": 256, "batch_size": 64},
+    "vit": {"patch_size": 4, "epochs": 2, "train_images": 256, "batch_size": 64},
+    "nerf": {
+        "traced_size": 8, "depth": 3, "width": 16, "coarse_samples": 6, "fine_samples": 6,
+        "steps_per_epoch": 10, "epochs": 2, "batch_size": 64,
+    },
+    "shape": {
+        "depth": 3, "width": 16, "points": 4000, "test_points": 4000, "resolution": 24,
+        "steps_per_epoch": 40, "epochs": 2, "batch_size": 256, "learning_rate": 0.01,
+    },
+    "deep": {"depth": 4, "width": 16, "epochs": 2, "train_images": 256},
+}  # fmt: skip
+ACTIVATIONS = {"cnn": "batch", "vit": "layer", "nerf": "none", "shape": "none", "deep": "none"}
+
+
+def small(family, **changes):
+    """The options of a family's offline default, made small."""
+    (_, options), *_ = example(family).RECIPES.values()
+    return dataclasses.replace(options, **SMALL[family], **changes)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_trains_reports_and_draws(family, tmp_path, capsys):
+    name = f"{ACTIVATIONS[family]}+row_equilibration"
+    options = small(family, normalizations=(name,), output=tmp_path)
+    runs = example("training").run(example(family), options)
+    losses = runs[name].history["loss"]
+    assert len(losses) == 2
+    assert losses[1] < losses[0]
+    assert runs[name].scores
+    assert all(math.isfinite(score) for score in runs[name].scores.values())
+    printed = capsys.readouterr().out
+    assert name in printed
+    assert all(f"test {score}" in printed for score in runs[name].scores)
+    assert (tmp_path / f"{family}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_method_touches_the_same_layers(family):
+    module = example(family)
+    options = small(family)
+    data = module.load_data(options)
+    touched = []
+    for method in ("none", "row_equilibration", "spectral_normalization"):
+        # Automatic names start anew.
+        keras.utils.clear_session()
+        touched.append(conditioned_names(module.build(method, data, options)))
+    none, first, second = touched
+    assert none == []
+    assert first == second
+    assert first
+    assert not {"head", "first", "patches", "density", "color"} & set(first)
+
+
+def conditioned_names(model):
+    fields = [model.coarse, model.fine] if hasattr(model, "coarse") else [model]
+    return [layer.name for field in fields for layer in conditioned_layers(field)]
+
+
+def test_initial_scale_reaches_what_is_touched_and_nothing_else():
+    deep = example("deep")
+    kernels = {}
+    for scale in (1.0, 3.0):
+        keras.utils.set_random_seed(0)
+        options = small("deep", initial_scale=scale)
+        model = deep.build("none", deep.load_data(options), options)
+        kernels[scale] = {
+            layer.name: keras.ops.convert_to_numpy(layer.kernel)
+            for layer in model.layers
+            if hasattr(layer, "kernel")
+        }
+    for name, kernel in kernels[1.0].items():
+        factor = 3.0 if name.startswith("hidden") else 1.0
+        np.testing.assert_allclose(kernels[3.0][name], factor * kernel, rtol=1e-6)
+
+
+def test_unit_rows_at_start_is_a_plain_network_that_starts_as_the_equilibrated_one():
+    deep = example("deep")
+    options = small("deep")
+    data = deep.load_data(options)
+    outputs = []
+    for name in ("row_equilibration", "unit_rows_at_start"):
+        keras.utils.set_random_seed(0)
+        model = deep.build(name, data, options)
+        images = data.test.images[:8].astype("float32")
+        outputs.append(keras.ops.convert_to_numpy(model(images)))
+    assert conditioned_names(model) == []
+    np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-4)
+    keras.utils.set_random_seed(0)
+    default = keras.ops.convert_to_numpy(deep.build("none", data, options)(images))
+    assert np.abs(default - outputs[0]).max() > 0.01 * np.abs(default).max()
+
+
+def test_weight_normalization_starts_as_the_scale_of_the_plain_network_and_trains_its_gains():
+    deep = example("deep")
+    options = small("deep")
+    model = deep.build("weight_normalization", deep.load_data(options), options)
+    gains = [weight for weight in model.trainable_weights if "gain" in weight.path]
+    assert [tuple(gain.shape) for gain in gains] == [(16,)] * 3
+    assert fold_model(model).count_params() < model.count_params()
+
+
+@pytest.mark.parametrize(
+    "name", ["batchnorm", "batch+spectral", "batch+layer", "", "row_equilibration+", "none+none"]
+)
+def test_unknown_normalization(name):
+    with pytest.raises(ValueError, match=r"Expected a normalization: one of none, batch.*Received"):
+        example("normalizations").parse(name)
+
+
+def test_what_stands_alone():
+    with pytest.raises(ValueError, match="weight_normalization and unit_rows_at_start stand alone"):
+        example("normalizations").parse("batch+weight_normalization+spectral_normalization")
+
+
+def test_methods_one_after_the_other():
+    parsed = example("normalizations").parse("layer+row_equilibration+newton_orthogonalization")
+    assert parsed.activations == "layer"
+    assert parsed.weights == ("row_equilibration", "newton_orthogonalization")
+
+
+def test_command_line_takes_a_recipe_and_changes(tmp_path, monkeypatch):
+    training, deep = example("training"), example("deep")
+    seen = []
+    monkeypatch.setattr(training, "run", lambda family, options: seen.append(options))
+    training.main(deep, ["fashion_mnist", "--epochs", "3", "--gain", "0.5"])
+    training.main(deep, ["--normalizations", "none"])
+    first, second = seen
+    assert (first.data, first.epochs, first.gain, first.train_images) == (
+        "fashion_mnist", 3, 0.5, 10_000
+    )  # fmt: skip
+    assert (second.data, second.normalizations) == ("digits", ("none",))
+
+
+def test_a_bad_setting_ends_with_a_message(capsys):
+    with pytest.raises(SystemExit) as raised:
+        example("training").main(example("cnn"), ["digits", "--normalizations", "nonsense"])
+    assert "cnn.py: Expected a normalization" in str(raised.value)
+
+
+def test_help_tells_recipes_and_options(capsys):
+    training = example("training")
+    for words, expected in (
+        (["--help"], ["digits", "imagenet", "KERAS_BACKEND"]),
+        (["digits", "--help"], ["--normalizations", "--initial-scale", "--train-images"]),
+    ):
+        with pytest.raises(SystemExit) as raised:
+            training.main(example("cnn"), words)
+        assert raised.value.code == 0
+        printed = capsys.readouterr().out
+        assert all(word in printed for word in expected)
+
+
+def test_rates_rise_and_fall():
+    training = example("training")
+    options = training.TrainingOptions(epochs=12, warmup_epochs=2, learning_rate=0.3)
+    schedule = training.schedule(options).schedule
+    rates = [schedule(epoch, None) for epoch in range(12)]
+    assert rates[:3] == pytest.approx([0.1, 0.2, 0.3])
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[2:]))
+    # The middle of the descent, by the cosine.
+    assert rates[7] == pytest.approx(0.15)
+    assert rates[-1] > 0.0
+
+
+def test_biases_and_gains_do_not_decay():
+    training = example("training")
+    options = training.TrainingOptions(weight_decay=0.5, optimizer="sgd", learning_rate=0.1)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, bias_initializer="ones")])
+    kernel = keras.ops.convert_to_numpy(model.layers[0].kernel)
+    model.compile(training.optimizer(options), "mse")
+    zeros = [keras.ops.zeros(weight.shape) for weight in model.trainable_weights]
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.apply(zeros, model.trainable_variables)
+    after, bias = map(keras.ops.convert_to_numpy, model.layers[0].weights)
+    np.testing.assert_allclose(after, 0.95 * kernel, rtol=1e-6)
+    np.testing.assert_array_equal(bias, 1.0)

@@ -1,0 +1,148 @@
+"""Images: TFDS by its own mock data, what augmentation may do, and clear refusals."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from tests.examples.loading import example
+
+tfds = pytest.importorskip("tensorflow_datasets")
+PREPARED = pathlib.Path("~/tensorflow_datasets/fashion_mnist").expanduser()
+
+
+@pytest.fixture
+def images():
+    return example("images")
+
+
+def test_cifar10_in_memory(images):
+    options = images.ImageOptions(data="cifar10", validation_fraction=0.25)
+    with tfds.testing.mock_data(num_examples=20):
+        data = images.load(options)
+    assert (len(data.train), len(data.validation), len(data.test)) == (15, 5, 20)
+    assert data.shape == (32, 32, 3)
+    assert len(data.classes) == 10
+    pixels, labels = images.Batches(data.train, data, 15, options)[0]
+    assert (pixels.dtype, pixels.shape) == ("float32", (15, 32, 32, 3))
+    assert (labels.dtype, labels.shape) == ("int32", (15,))
+    np.testing.assert_allclose(pixels.mean(axis=(0, 1, 2)), 0.0, atol=1e-4)
+    np.testing.assert_allclose(pixels.std(axis=(0, 1, 2)), 1.0, atol=1e-3)
+
+
+def test_imagenet_is_read_and_cropped_as_needed(images):
+    options = images.ImageOptions(data="imagenet2012", image_size=32, train_images=6)
+    with tfds.testing.mock_data(num_examples=10):
+        data = images.load(options)
+        batches = images.Batches(data.train, data, 4, options, seed=0)
+        sizes = [batch[0].shape for batch in (batches[0], batches[1])]
+        (first, labels), (test, _) = batches[0], images.Batches(data.test, data, 4, options)[0]
+        again, _ = batches[0]
+    assert len(data.classes) == 1000
+    assert sizes == [(4, 32, 32, 3), (2, 32, 32, 3)]
+    assert test.shape == (4, 32, 32, 3)
+    assert labels.max() < 1000
+    np.testing.assert_array_equal(first, again)
+    # Normalized, mock pixels span what real ones do.
+    assert -2.2 < first.min() < first.max() < 2.8
+
+
+@pytest.mark.skipif(
+    not PREPARED.exists(), reason=f"needs Fashion-MNIST prepared by TFDS in {PREPARED.parent}"
+)
+def test_fashion_mnist_for_real(images):
+    options = images.ImageOptions(data="fashion_mnist", train_images=10_000, downscale=2)
+    data = images.load(options)
+    assert (len(data.train), len(data.test)) == (10_000, 10_000)
+    assert data.shape == (14, 14, 1)
+    assert np.bincount(data.test.labels).tolist() == [1000] * 10
+    # The mean of all training pixels is known to be 0.286.
+    assert data.mean[0] / 255.0 == pytest.approx(0.286, abs=0.005)
+
+
+def test_parts_do_not_overlap_and_limits_hold(images):
+    data = images.load(images.ImageOptions(train_images=1000, validation_fraction=0.2))
+    assert (len(data.train), len(data.validation), len(data.test)) == (1000, 269, 450)
+    rows = [
+        {part.images[i].tobytes() for i in range(len(part))}
+        for part in (data.train, data.validation, data.test)
+    ]
+    assert not rows[0] & rows[1]
+    assert not rows[0] & rows[2]
+
+
+def test_training_order_changes_by_epoch_and_repeats_by_seed(images):
+    options = images.ImageOptions(augment=False)
+    data = images.load(options)
+    orders = []
+    for _ in range(2):
+        batches = images.Batches(data.train, data, 500, options, seed=3)
+        epochs = []
+        for _ in range(2):
+            epochs.append(np.concatenate([batches[i][1] for i in range(len(batches))]))
+            batches.on_epoch_end()
+        orders.append(epochs)
+    np.testing.assert_array_equal(orders[0], orders[1])
+    assert (orders[0][0] != orders[0][1]).any()
+    np.testing.assert_array_equal(np.sort(orders[0][0]), np.sort(data.train.labels))
+
+
+def test_shifted_images_are_parts_of_the_padded_ones(images):
+    rng = np.random.default_rng(0)
+    original = rng.integers(1, 255, (50, 8, 8, 1), "uint8")
+    moved = images.shifted(original, rng)
+    shifts = [
+        [
+            (down, right)
+            for down in (-1, 0, 1)
+            for right in (-1, 0, 1)
+            if np.array_equal(translated(picture, down, right), result)
+        ]
+        for picture, result in zip(original, moved, strict=True)
+    ]
+    assert all(len(found) == 1 for found in shifts)
+    assert len({found[0] for found in shifts}) == 9
+
+
+def translated(picture, down, right):
+    result = np.zeros_like(picture)
+    height, width = picture.shape[:2]
+    result[max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)] = picture[
+        max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)
+    ]
+    return result
+
+
+def test_evaluation_crops_the_centre(images):
+    picture = np.zeros((64, 128, 3), "uint8")
+    picture[:, 32:96] = 200
+    np.testing.assert_array_equal(images.cropped(picture, 16), 200)
+
+
+def test_random_crops_stay_inside(images):
+    rng = np.random.default_rng(0)
+    picture = np.full((30, 50, 3), 77, "uint8")
+    for _ in range(50):
+        np.testing.assert_array_equal(images.cropped(picture, 8, rng), 77)
+
+
+def test_unknown_dataset(images):
+    with pytest.raises(ValueError, match=r"Expected 'digits' or the name.*data='no_such_data'"):
+        images.load(images.ImageOptions(data="no_such_data"))
+
+
+def test_dataset_that_is_not_there(images, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", refuse)
+    with pytest.raises(ValueError, match=r"could not be downloaded.*tfds build.*no network"):
+        images.load(images.ImageOptions(data="cifar10", data_dir=tmp_path))
+
+
+def test_dataset_without_labels(images, tmp_path):
+    with (
+        tfds.testing.mock_data(num_examples=2),
+        pytest.raises(ValueError, match=r"features 'image' and 'label'.*ag_news_subset"),
+    ):
+        images.load(images.ImageOptions(data="ag_news_subset", data_dir=tmp_path))

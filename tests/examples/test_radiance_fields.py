@@ -1,0 +1,234 @@
+"""Scenes, in the layouts of others and traced here, and the rendering of rays."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from tests.examples.loading import example
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return example("scenes")
+
+
+@pytest.fixture(scope="module")
+def traced(scenes):
+    return scenes.traced_scene(size=16, train=16, validation=2, test=2)
+
+
+def save_images(views, folder):
+    from PIL import Image
+
+    folder.mkdir(parents=True)
+    for index, pixels in enumerate(views.images):
+        picture = Image.fromarray((pixels * 255.0).round().astype("uint8"))
+        picture.save(folder / f"r_{index:02}.png")
+
+
+def test_blender_layout_gives_back_the_scene(scenes, traced, tmp_path):
+    for name, views in (("train", traced.train), ("val", traced.validation), ("test", traced.test)):
+        save_images(views, tmp_path / name)
+        frames = [
+            {
+                "file_path": f"./{name}/r_{index:02}",
+                "transform_matrix": [*pose.tolist(), [0.0, 0.0, 0.0, 1.0]],
+            }
+            for index, pose in enumerate(views.poses)
+        ]
+        angle = 2.0 * np.arctan(0.5 * 16 / traced.focal)
+        content = json.dumps({"camera_angle_x": angle, "frames": frames})
+        (tmp_path / f"transforms_{name}.json").write_text(content)
+    read = scenes.load(tmp_path)
+    assert read.focal == pytest.approx(traced.focal)
+    assert (read.near, read.far, read.background) == pytest.approx((1.5, 4.5, 1.0))
+    for part in ("train", "validation", "test"):
+        rays, colors = traced.rays(getattr(traced, part))
+        read_rays, read_colors = read.rays(getattr(read, part))
+        np.testing.assert_allclose(read_rays, rays, atol=1e-6)
+        np.testing.assert_allclose(read_colors, colors, atol=0.5 / 255 + 1e-6)
+
+
+def test_blender_layout_without_other_parts_holds_some_out(scenes, traced, tmp_path):
+    save_images(traced.train, tmp_path / "train")
+    frames = [
+        {"file_path": f"train/r_{index:02}.png", "transform_matrix": pose.tolist()}
+        for index, pose in enumerate(traced.train.poses)
+    ]
+    content = json.dumps({"camera_angle_x": 0.8, "frames": frames})
+    (tmp_path / "transforms_train.json").write_text(content)
+    read = scenes.load(tmp_path, downscale=2)
+    sizes = [len(part.images) for part in (read.train, read.validation, read.test)]
+    assert sizes == [12, 2, 2]
+    assert read.train.images.shape[1:] == (8, 8, 3)
+    (tmp_path / "train" / "r_03.png").unlink()
+    with pytest.raises(ValueError, match=r"An image that the scene names is missing: .*r_03.png"):
+        scenes.load(tmp_path)
+
+
+def write_llff(views, focal, folder):
+    """The layout's own axes: down, right, backward; images and rows in the order of names."""
+    save_images(views, folder / "images")
+    right, up, backward, position = np.moveaxis(views.poses, 2, 0)
+    height, width = views.images.shape[1:3]
+    sizes = np.broadcast_to([height, width, focal], position.shape)
+    matrices = np.stack([-up, right, backward, position, sizes], axis=-1)
+    bounds = np.broadcast_to([2.0, 5.0], (len(position), 2))
+    np.save(
+        folder / "poses_bounds.npy",
+        np.concatenate([matrices.reshape(-1, 15), bounds], axis=1),
+    )
+
+
+def test_llff_layout_gives_back_the_scene_up_to_place_and_scale(scenes, traced, tmp_path):
+    write_llff(traced.train, traced.focal, tmp_path)
+    read = scenes.load(tmp_path)
+    assert read.background is None
+    assert read.focal == pytest.approx(traced.focal)
+    assert (read.near, read.far) == pytest.approx((0.9, 2.5))
+    # Every eighth is held out, twice; what moves and turns all rays keeps their products.
+    kept = np.delete(np.arange(16), [0, 8])
+    kept = np.delete(kept, [0, 8])
+    rays, colors = read.rays(read.train)
+    views = scenes.Views(traced.train.images[kept], traced.train.poses[kept])
+    true_rays, true_colors = traced.rays(views)
+    np.testing.assert_allclose(colors, true_colors, atol=0.5 / 255 + 1e-6)
+    some = np.arange(0, len(rays), 97)
+    directions, true_directions = rays[some, 3:], true_rays[some, 3:]
+    np.testing.assert_allclose(
+        directions @ directions.T, true_directions @ true_directions.T, atol=1e-5
+    )
+    moved = rays[some, None, :3] - rays[None, some, :3]
+    true_moved = (true_rays[some, None, :3] - true_rays[None, some, :3]) / 2.0
+    along = np.einsum("ijk,ik->ij", moved, directions)
+    np.testing.assert_allclose(
+        along, np.einsum("ijk,ik->ij", true_moved, true_directions), atol=1e-5
+    )
+
+
+def test_llff_folder_with_an_image_too_few(scenes, traced, tmp_path):
+    write_llff(traced.train, traced.focal, tmp_path)
+    (tmp_path / "images" / "r_03.png").unlink()
+    with pytest.raises(ValueError, match=r"as many images.*\(16, 17\) and 15 images"):
+        scenes.load(tmp_path)
+
+
+def test_folder_without_poses(scenes, tmp_path):
+    with pytest.raises(ValueError, match=r"transforms_train.json.*poses_bounds.npy.*Received"):
+        scenes.load(tmp_path)
+
+
+def test_traced_colors_are_those_of_what_a_ray_meets(scenes):
+    centre, radius, color = scenes.SPHERES[0]
+    centre = np.array(centre)
+    # From the light's side straight at a sphere: lit in full, as seen along the light.
+    origin = centre + 3.0 * scenes.LIGHT
+    seen = scenes.trace(origin[None], -scenes.LIGHT[None] / np.linalg.norm(scenes.LIGHT))
+    lit = 0.35 + 0.65 * np.linalg.norm(scenes.LIGHT)
+    np.testing.assert_allclose(seen[0], np.array(color) * lit, rtol=1e-3)
+    # Under that sphere the floor is in its shadow, though not to be seen from above.
+    assert scenes.in_shadow(centre[None] - (radius + 0.02) * scenes.LIGHT)[0]
+    up = scenes.trace(origin[None], np.array([[0.0, 0.0, 1.0]]))
+    np.testing.assert_array_equal(up[0], 1.0)
+
+
+def test_cameras_look_at_their_target(scenes):
+    pose = scenes.looking_at((1.0, -2.0, 1.5), (0.1, 0.2, 0.3))
+    np.testing.assert_allclose(pose[:, :3].T @ pose[:, :3], np.eye(3), atol=1e-12)
+    assert np.linalg.det(pose[:, :3]) == pytest.approx(1.0)
+    towards = np.array([0.1, 0.2, 0.3]) - pose[:, 3]
+    np.testing.assert_allclose(-pose[:, 2], towards / np.linalg.norm(towards))
+    # The rays of the four pixels in the middle surround that direction.
+    directions = scenes.camera_directions(4, 4, 5.0)[1:3, 1:3].reshape(-1, 3).mean(axis=0)
+    np.testing.assert_allclose(directions[:2], 0.0, atol=1e-12)
+
+
+def constant_field(density, color):
+    """A field that is the same everywhere, before its activations."""
+    # The inverse of softplus, which is the identity far from zero.
+    raw = 1.0 + (np.log(np.expm1(density)) if density < 50.0 else density)
+    logits = np.log(np.array(color) / (1.0 - np.array(color)))
+
+    def field(encoded):
+        n = keras.ops.shape(encoded[0])[0]
+        row = keras.ops.convert_to_tensor(np.array([[raw, *logits]], "float32"))
+        return keras.ops.broadcast_to(row, (n, 4))
+
+    return field
+
+
+@pytest.fixture(scope="module")
+def rays(traced):
+    return traced.rays(traced.test)[0][:20]
+
+
+def test_a_fog_absorbs_exponentially(traced, rays):
+    nerf = example("nerf")
+    fog = constant_field(0.4, (0.2, 0.5, 0.7))
+    model = nerf.RadianceField(fog, fog, traced, nerf.Options(coarse_samples=8, fine_samples=8))
+    for part in model.render(keras.ops.convert_to_tensor(rays)):
+        result = {name: keras.ops.convert_to_numpy(value) for name, value in part.items()}
+        # Absorption begins at the first sample, and is exact from there to the end.
+        first = 1.5 + 3.0 * 0.5 / 8
+        length = 4.5 - first
+        at_least, opacity = 1.0 - np.exp(-0.4 * (length - 0.1)), 1.0 - np.exp(-0.4 * (length + 0.2))
+        assert (at_least <= result["opacity"]).all()
+        assert (result["opacity"] <= opacity).all()
+        np.testing.assert_allclose(result["weights"].sum(axis=-1), result["opacity"], rtol=1e-5)
+        expected = result["opacity"][:, None] * np.array([0.2, 0.5, 0.7])
+        expected = expected + (1.0 - result["opacity"])[:, None]
+        np.testing.assert_allclose(result["color"], expected, rtol=1e-5)
+        assert (result["depth"] > 1.5).all()
+        assert (result["depth"] < 4.5).all()
+
+
+def test_empty_space_shows_the_background(traced, rays):
+    nerf = example("nerf")
+    empty = constant_field(1e-9, (0.2, 0.5, 0.7))
+    model = nerf.RadianceField(empty, empty, traced, nerf.Options())
+    colors = model(rays)
+    for part in ("coarse", "fine"):
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(colors[part]), 1.0, atol=1e-6)
+    _, fine = model.render(keras.ops.convert_to_tensor(rays))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(fine["depth"]), 4.5, atol=1e-6)
+
+
+def test_samples_without_end_are_even_in_inverse_distance(traced, rays):
+    nerf = example("nerf")
+    scene = dataclasses.replace(traced, near=1.0, far=50.0, background=None)
+    wall = constant_field(1e6, (0.2, 0.5, 0.7))
+    model = nerf.RadianceField(wall, wall, scene, nerf.Options(coarse_samples=4, fine_samples=4))
+    coarse, _ = model.render(keras.ops.convert_to_tensor(rays))
+    # All is absorbed at the first sample, in the middle of the first quarter.
+    expected = 1.0 / (7 / 8 * 1.0 + 1 / 8 / 50.0)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(coarse["depth"]), expected, rtol=1e-5)
+
+
+def test_fine_samples_follow_the_weights():
+    nerf = example("nerf")
+    edges = keras.ops.linspace(0.0, 1.0, 6)
+    levels = np.linspace(0.01, 0.99, 50, dtype="float32")[None].repeat(2, axis=0)
+    weights = np.array([[1, 1, 1, 1, 1], [0, 0, 3, 0, 1]], "float32")
+    positions = nerf.sample_where(edges, *map(keras.ops.convert_to_tensor, (weights, levels)))
+    even, uneven = keras.ops.convert_to_numpy(positions)
+    np.testing.assert_allclose(even, levels[0], atol=1e-5)
+    # NumPy's own inverse of a piecewise linear cumulative distribution.
+    density = weights[1] + 1e-4
+    cumulative = np.concatenate([[0.0], np.cumsum(density / density.sum())])
+    np.testing.assert_allclose(
+        uneven, np.interp(levels[1], cumulative, np.linspace(0, 1, 6)), atol=1e-3
+    )
+
+
+def test_positional_encoding():
+    encode = example("coordinates").positional_encoding
+    x = np.array([[0.25, -0.5, 0.1]], "float32")
+    encoded = keras.ops.convert_to_numpy(encode(keras.ops.convert_to_tensor(x), 2))
+    expected = [x[0]]
+    for octave in (1.0, 2.0):
+        expected += [np.sin(np.pi * octave * x[0]), np.cos(np.pi * octave * x[0])]
+    assert encoded.shape == (1, 15)
+    np.testing.assert_allclose(encoded[0], np.concatenate(expected), atol=1e-6)

@@ -23,7 +23,8 @@ def load_data(options: ClassificationOptions) -> images.Images:
 
 def train(model, data: images.Images, options: ClassificationOptions, callbacks=()):
     """Trains by cross-entropy; returns losses and accuracies of each epoch."""
-    compile_model(model, data, options)
+    if not model.compiled:
+        compile_model(model, data, options)
     batches = images.Batches(
         data.train, data, options.batch_size, options, seed=options.seed, workers=options.workers
     )

@@ -204,8 +204,9 @@ def sample_where(edges, weights, levels):
 
 def train(model, data: scenes.Scene, options: Options, callbacks=()):
     """Trains on random rays by the squared error of both fields; returns PSNR of each epoch."""
-    loss = keras.losses.MeanSquaredError()
-    model.compile(training.optimizer(options), {"coarse": loss, "fine": loss})
+    if not model.compiled:
+        loss = keras.losses.MeanSquaredError()
+        model.compile(training.optimizer(options), {"coarse": loss, "fine": loss})
     rays, colors = data.rays(data.train)
     batches = RayBatches((rays, colors), options)
     rays, colors = data.rays(data.validation)

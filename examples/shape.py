@@ -97,10 +97,11 @@ def build(normalization: str, data: Solid, options: Options) -> keras.Model:
 
 def train(model, data: Solid, options: Options, callbacks=()):
     """Trains by cross-entropy on random points; returns losses and IoU of each epoch."""
-    # A logit above 0 is a probability above a half.
-    union = keras.metrics.BinaryIoU(target_class_ids=[1], threshold=0.0, name="iou")
-    loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    model.compile(training.optimizer(options), loss, metrics=[union])
+    if not model.compiled:
+        # A logit above 0 is a probability above a half.
+        union = keras.metrics.BinaryIoU(target_class_ids=[1], threshold=0.0, name="iou")
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)
+        model.compile(training.optimizer(options), loss, metrics=[union])
     batches = coordinates.RandomBatches(data.train, options)
     return training.fit(
         model,

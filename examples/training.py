@@ -4,7 +4,8 @@ Each example is a module with the same five functions and its recipes:
 
   load_data(options)                             the data of all models
   build(normalization, data, options)            a new model, not compiled
-  train(model, data, options, callbacks)         trains it; losses and scores of each epoch
+  train(model, data, options, callbacks)         compiles it unless it is compiled, and trains it;
+                                                 losses and scores of each epoch
   evaluate(model, data, options, part="test")    its scores
   draw(runs, data, options)                      a picture of all models, as a figure
   RECIPES                                        (description, options) by name
@@ -118,6 +119,8 @@ def fit(model, batches, options, callbacks=(), **kwargs) -> dict[str, list[float
     history = model.fit(
         batches,
         epochs=options.epochs,
+        # The batches come in an order of their own seed.
+        shuffle=False,
         verbose=0,
         callbacks=[schedule(options), keras.callbacks.TerminateOnNaN(), *callbacks],
         **kwargs,

@@ -20,15 +20,18 @@ from keras import layers
 __all__ = ["RECIPES", "Options", "build", "draw", "evaluate", "load_data", "train"]
 
 # Dosovitskiy et al. 2021, table 1; Touvron et al. 2021, table 1. (width, blocks, heads)
-SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "digits": (48, 3, 3)}
+SIZES = {
+    "tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12),
+    "digits": (48, 3, 3), "mini": (32, 3, 2),
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(ClassificationOptions):
     """A vision transformer, its images and its training."""
 
-    size: Literal["tiny", "small", "base", "digits"] = "digits"
-    """ViT-Ti, ViT-S, ViT-B, or a small one."""
+    size: Literal["tiny", "small", "base", "digits", "mini"] = "digits"
+    """ViT-Ti, ViT-S, ViT-B, or one of two small ones."""
     patch_size: int = 2
     """Height and width of patches, in pixels."""
     pooling: Literal["token", "average"] = "average"

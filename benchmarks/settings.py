@@ -1,0 +1,126 @@
+"""What is compared: families, normalizations, optimizers, and the ranges that all are tuned in.
+
+Small settings of the example models, which a core trains in some ten seconds.
+"""
+
+import dataclasses
+import importlib
+import pathlib
+import sys
+from typing import Any
+
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+OPTIMIZERS = ("sgd", "adamw")
+METHODS = (
+    "weight_normalization",
+    "weight_standardization",
+    "spectral_normalization",
+    "row_equilibration",
+    "newton_orthogonalization",
+    "polynomial_preconditioner",
+)
+# Plain networks, by what of them is tuned besides the rate, and the scale without the rows.
+PLAIN, SCALED, MATCHED = "none", "none, scale tuned", "unit_rows_at_start"
+CONTROLS = (MATCHED, SCALED, "frobenius_normalization")
+MODES = ("fixed", "initial_norm", "kernel_norm", "scalar")
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A family of models in the comparison.
+
+    Args:
+        example: Name of its module in examples/.
+        changes: What its small setting changes of the example's first recipe.
+        score: Name of the score in the history of training, on validation data.
+        test_score: Its name on the test data.
+        rates: Lowest and highest learning rate, by optimizer.
+        activations: Normalizations of activations it is compared under.
+        scales: Lowest and highest initial scale or gain.
+    """
+
+    example: str
+    changes: dict[str, Any]
+    score: str
+    test_score: str
+    rates: dict[str, tuple[float, float]]
+    activations: tuple[str, ...]
+    scales: tuple[float, float] = (0.3, 3.0)
+
+    @property
+    def module(self):
+        """The example's module."""
+        if str(EXAMPLES) not in sys.path:
+            sys.path.insert(0, str(EXAMPLES))
+        return importlib.import_module(self.example)
+
+    def options(self, **changes):
+        """The options of its small setting."""
+        (_, options), *_ = self.module.RECIPES.values()
+        return dataclasses.replace(options, **self.changes, **changes)
+
+    def normalizations(self):
+        """The names of all that is compared."""
+        names = [PLAIN, *CONTROLS, *METHODS]
+        for activation in self.activations:
+            names += [activation, *(f"{activation}+{method}" for method in METHODS)]
+        return names
+
+
+_FASHION_MNIST = {"data": "fashion_mnist", "augment": False, "validation_fraction": 1 / 15}
+
+FAMILIES = {
+    "deep": Family(
+        "deep",
+        {**_FASHION_MNIST, "train_images": 10_000, "downscale": 2, "epochs": 8, "batch_size": 128},
+        "val_accuracy",
+        "accuracy",
+        {"sgd": (1e-3, 0.3), "adamw": (1e-4, 1e-2)},
+        ("layer",),
+    ),
+    "cnn": Family(
+        "cnn",
+        {
+            **_FASHION_MNIST, "train_images": 5000, "downscale": 2, "epochs": 6,
+            "batch_size": 64, "width": 8, "weight_decay": 5e-4,
+        },
+        "val_accuracy",
+        "accuracy",
+        {"sgd": (3e-3, 1.0), "adamw": (3e-4, 3e-2)},
+        ("batch",),
+    ),
+    "vit": Family(
+        "vit",
+        {
+            **_FASHION_MNIST, "train_images": 5000, "validation_fraction": 1 / 30,
+            "size": "mini", "patch_size": 7, "epochs": 5, "batch_size": 64, "weight_decay": 0.01,
+            "warmup_epochs": 1,
+        },
+        "val_accuracy",
+        "accuracy",
+        {"sgd": (3e-3, 1.0), "adamw": (1e-4, 1e-2)},
+        ("layer",),
+    ),
+    "nerf": Family(
+        "nerf",
+        {
+            "traced_size": 24, "coarse_samples": 16, "fine_samples": 16, "batch_size": 128,
+            "epochs": 10, "steps_per_epoch": 50,
+        },
+        "val_psnr",
+        "PSNR",
+        {"sgd": (3e-2, 3.0), "adamw": (5e-4, 5e-2)},
+        (),
+    ),
+    "shape": Family(
+        "shape",
+        {
+            "width": 64, "points": 50_000, "test_points": 50_000, "resolution": 64,
+            "batch_size": 1024, "epochs": 10, "steps_per_epoch": 80,
+        },
+        "val_iou",
+        "IoU",
+        {"sgd": (0.1, 10.0), "adamw": (5e-4, 5e-2)},
+        (),
+    ),
+}  # fmt: skip

@@ -1,0 +1,176 @@
+"""One run of the comparison after the other, in a process of its own on one core."""
+
+import functools
+import math
+import os
+import pathlib
+import statistics
+import time
+
+import settings
+
+CACHE = pathlib.Path("~/.cache/keras_wcond/compiled").expanduser()
+
+
+def start(cores):
+    """Takes one core for itself, and keeps what JAX compiles for later processes."""
+    core = cores.get()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
+    os.environ.update(
+        OMP_NUM_THREADS="1",
+        TF_NUM_INTRAOP_THREADS="1",
+        TF_NUM_INTEROP_THREADS="1",
+        TF_CPP_MIN_LOG_LEVEL="3",
+    )
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+@functools.cache
+def data_of(family):
+    """The family's data, the same for all its runs."""
+    chosen = settings.FAMILIES[family]
+    return chosen.module.load_data(chosen.options())
+
+
+class Model:
+    """Models of one cell, of which those that compile to the same share what was compiled.
+
+    Args:
+        family: Name of the family.
+        normalization: Name of the normalization.
+        optimizer: Name of the optimizer.
+    """
+
+    def __init__(self, family, normalization, optimizer):
+        self.family, self.normalization = settings.FAMILIES[family], normalization
+        self.optimizer, self.data = optimizer, data_of(family)
+        self.kept = {}
+
+    def new(self, run):
+        """A model for a run, with its options."""
+        import keras
+
+        keras.utils.set_random_seed(run.seed)
+        point = run.point
+        in_gain = point.mode in ("fixed", "scalar")
+        options = self.family.options(
+            optimizer=self.optimizer,
+            learning_rate=point.rate,
+            seed=run.seed,
+            initial_scale=1.0 if in_gain else point.scale,
+            gain="kernel_norm" if point.mode == "kernel_norm" else "initial_norm",
+            trainable_gain="scalar" if point.mode == "scalar" else None,
+        )
+        name = self.normalization
+        if name == settings.MATCHED:
+            # The scale that row equilibration has when nothing about its gain is chosen.
+            options = self.family.options(**{**changed(options), "gain": 1.0})
+        model = self.family.module.build(name.partition(",")[0], self.data, options)
+        if in_gain:
+            # The same as `gain=scale`, which as a number would be compiled into every step.
+            set_gains(model, point.scale)
+        return self._with_what_was_compiled(model, point.mode), options
+
+    def _with_what_was_compiled(self, model, mode):
+        """The first model of a kind, with the values of the new one."""
+        kind = "weight" if mode in ("fixed", "initial_norm") else mode
+        variables = [*model.trainable_variables, *model.non_trainable_variables]
+        if kind not in self.kept:
+            self.kept[kind] = model, variables
+            return model
+        kept, targets = self.kept[kind]
+        for target, variable in zip(targets, variables, strict=True):
+            target.assign(variable)
+        for variable in kept.optimizer.variables:
+            variable.assign(variable * 0)
+        return kept
+
+
+def changed(options):
+    """What tells these options from others of their family."""
+    names = ("optimizer", "learning_rate", "seed", "initial_scale", "trainable_gain")
+    return {name: getattr(options, name) for name in names}
+
+
+def fields_of(model):
+    """The functional models that a model consists of."""
+    return [model.coarse, model.fine] if hasattr(model, "coarse") else [model]
+
+
+def set_gains(model, value):
+    """Sets the gain of every conditioned kernel."""
+    from keras_wcond.layers.folding import conditioned_layers
+
+    for field in fields_of(model):
+        for layer in conditioned_layers(field):
+            for gain in layer.gain_weights:
+                gain.assign(gain * 0 + value)
+
+
+def condition_numbers(model):
+    """The smallest, median and largest condition number, over the numerical rank, as used."""
+    import keras_wcond
+
+    found = sorted(
+        record["effective_condition_number"]
+        for field in fields_of(model)
+        for record in keras_wcond.conditioning_report(field, methods=()).records
+    )
+    return [rounded(number) for number in (found[0], statistics.median(found), found[-1])]
+
+
+@functools.lru_cache(maxsize=2)
+def cell(family, normalization, optimizer):
+    """The models of a cell, of which a process holds the latest."""
+    return Model(family, normalization, optimizer)
+
+
+def perform(run):
+    """Trains and scores one run; its record, also where it diverged or failed."""
+    import keras
+
+    began = time.perf_counter()
+    record = {
+        "family": run.family,
+        "normalization": run.normalization,
+        "optimizer": run.optimizer,
+        "phase": run.phase,
+        "index": run.index,
+        "seed": run.seed,
+        "rate": run.point.rate,
+        "scale": run.point.scale,
+        "mode": run.point.mode,
+    }
+    try:
+        record |= _trained(run)
+    except Exception as error:
+        record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"[:300]}
+        keras.utils.clear_session()
+    record["seconds"] = round(time.perf_counter() - began, 2)
+    return record
+
+
+def rounded(number):
+    """Five digits, or None for what is no number."""
+    return float(f"{number:.5g}") if math.isfinite(number) else None
+
+
+def _trained(run):
+    family = settings.FAMILIES[run.family]
+    model, options = cell(run.family, run.normalization, run.optimizer).new(run)
+    data = data_of(run.family)
+    history = family.module.train(model, data, options)
+    losses, scores = history["loss"], history.get(family.score, [])
+    finished = len(losses) == options.epochs and all(map(math.isfinite, (*losses, *scores)))
+    record = {
+        "status": "finished" if finished else "diverged",
+        "losses": [rounded(loss) for loss in losses],
+        "scores": [rounded(score) for score in scores],
+        "score": rounded(scores[-1]) if finished else None,
+    }
+    if run.phase != "tune" and finished:
+        record["test"] = rounded(family.module.evaluate(model, data, options)[family.test_score])
+        record["condition_numbers"] = condition_numbers(model)
+    return record

@@ -1,0 +1,208 @@
+"""The tuning of every method by the same budget, and what is left to run.
+
+All functions here are pure: what has been run is a list of records, and what is to be run
+next follows from it, so that a comparison that was stopped goes on where it was.
+
+Each method is tuned by the same number of runs, at points of one low-discrepancy sequence
+shared by all, over the logarithms of the learning rate and of the scale and over the modes of
+the gain. Where any method's best point lies at an edge of a range, the range grows for all.
+"""
+
+import collections
+import dataclasses
+import functools
+import math
+
+import settings
+from scipy.stats import qmc
+
+POINTS = 16
+# Points in each further stretch of a range, as dense as before over a factor of √10.
+POINTS_MORE = 4
+FACTOR = math.sqrt(10.0)
+# A winner in the outermost sixteenth of a range asks for more of it.
+EDGE = 1.0 / POINTS
+GROWTHS = 2
+TEST_SEEDS = tuple(range(1, 6))
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """Where a model is trained.
+
+    Args:
+        rate: Learning rate.
+        scale: Initial scale of plain networks, gain of conditioned ones.
+        mode: One of `settings.MODES`, or None where there is no gain.
+    """
+
+    rate: float
+    scale: float = 1.0
+    mode: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One model to train.
+
+    Args:
+        family: Name in `settings.FAMILIES`.
+        normalization: One of its normalizations.
+        optimizer: One of `settings.OPTIMIZERS`.
+        phase: "tune", "test" at the best point, or "default": the method at its own default
+            gain, at the rate that is best for the plain network.
+        index: Of the point in the sequence, counted on through growths; None in tests.
+        seed: Of initial weights and order.
+        point: Where.
+    """
+
+    family: str
+    normalization: str
+    optimizer: str
+    phase: str
+    index: int | None
+    seed: int
+    point: Point
+
+    @property
+    def key(self):
+        """What no two runs of a comparison share."""
+        return key_of(dataclasses.asdict(self))
+
+
+def key_of(record):
+    """The `Run.key` of a record."""
+    place = record["index"] if record["phase"] == "tune" else record["seed"]
+    names = ("family", "normalization", "optimizer", "phase")
+    return (*(record[name] for name in names), place)
+
+
+@functools.cache
+def sequence(count, seed=0):
+    """The first points of a scrambled Sobol sequence in [0, 1)³, as tuples."""
+    size = 2 ** math.ceil(math.log2(count))
+    return [tuple(point) for point in qmc.Sobol(3, seed=seed).random(size)[:count].tolist()]
+
+
+def coordinates(family, optimizer, growths=()):
+    """Where all methods are tuned, and the ranges that this covers.
+
+    Args:
+        family: A `settings.Family`.
+        optimizer: Name of the optimizer.
+        growths: Stretches that were added, in their order: ("rate" or "scale", -1 or 1).
+
+    Returns:
+        A list of (rate, scale, number in [0, 1) for the mode); and {"rate": (low, high),
+        "scale": (low, high)}.
+    """
+    start = {"rate": family.rates[optimizer], "scale": family.scales}
+    found = [_within(start, point) for point in sequence(POINTS)]
+    ranges = dict(start)
+    for name, side in growths:
+        low, high = ranges[name]
+        stretch = (high, high * FACTOR) if side > 0 else (low / FACTOR, low)
+        ranges[name] = (min(low, stretch[0]), max(high, stretch[1]))
+        points = sequence(len(found) + POINTS_MORE)[len(found) :]
+        found += [_within({**start, name: stretch}, point) for point in points]
+    return found, ranges
+
+
+def _within(ranges, point):
+    rate, scale = (
+        low * (high / low) ** fraction
+        for (low, high), fraction in zip(ranges.values(), point, strict=False)
+    )
+    return rate, scale, point[2]
+
+
+def chosen_point(family, normalization, coordinates):
+    """The point of coordinates for one method; what it has no use for stays at its default."""
+    rate, scale, mode = coordinates
+    if normalization in (settings.PLAIN, settings.MATCHED, *family.activations):
+        return Point(rate)
+    if normalization == settings.SCALED or normalization.endswith("weight_normalization"):
+        return Point(rate, scale)
+    return Point(rate, scale, settings.MODES[int(mode * len(settings.MODES))])
+
+
+def best(records):
+    """The record with the best validation score; one that diverged is worse than any."""
+    finished = [record for record in records if record["status"] == "finished"]
+    return max(finished, key=lambda record: record["score"], default=None)
+
+
+def growth(family, optimizer, records, growths):
+    """The next stretch to add: where most winners lie at an edge of the ranges; or None."""
+    _, ranges = coordinates(family, optimizer, growths)
+    votes = collections.Counter()
+    for normalization in family.normalizations():
+        winner = best(r for r in records if r["normalization"] == normalization)
+        for name, (low, high) in ranges.items():
+            # A scale of exactly 1 was not tuned.
+            if winner is None or (name == "scale" and winner["scale"] == 1.0):
+                continue
+            where = math.log(winner[name] / low) / math.log(high / low)
+            if where < EDGE or where > 1.0 - EDGE:
+                votes[name, -1 if where < EDGE else 1] += 1
+    return votes.most_common(1)[0][0] if votes and len(growths) < GROWTHS else None
+
+
+def growths_of(family, optimizer, records):
+    """All stretches added so far, found again from the records, and whether tuning is done."""
+    growths = []
+    while True:
+        count = POINTS + len(growths) * POINTS_MORE
+        known = [r for r in records if r["phase"] == "tune" and r["index"] < count]
+        if len(known) < count * len(family.normalizations()):
+            return growths, False
+        more = growth(family, optimizer, known, growths)
+        if more is None:
+            return growths, True
+        growths.append(more)
+
+
+def pending(name, optimizer, records, family=None):
+    """The runs that can start now for one family and optimizer, given the records of both.
+
+    First all tuning, then its growths, then tests; an empty list when all is done.
+    """
+    family = family or settings.FAMILIES[name]
+    records = [r for r in records if r["family"] == name and r["optimizer"] == optimizer]
+    done = {key_of(record) for record in records}
+    growths, complete = growths_of(family, optimizer, records)
+    places, _ = coordinates(family, optimizer, growths)
+    runs = []
+    for normalization in family.normalizations():
+        if complete:
+            runs += tests(name, normalization, optimizer, records)
+            continue
+        for index, place in enumerate(places):
+            where = chosen_point(family, normalization, place)
+            runs.append(Run(name, normalization, optimizer, "tune", index, 0, where))
+    return [run for run in runs if run.key not in done]
+
+
+def tests(name, normalization, optimizer, records):
+    """Fresh seeds at the best point, and at the default gain with the plain network's rate."""
+
+    def winner(of):
+        tuned = (r for r in records if r["phase"] == "tune" and r["normalization"] == of)
+        return best(tuned)
+
+    runs = []
+    chosen = winner(normalization)
+    if chosen:
+        where = Point(chosen["rate"], chosen["scale"], chosen["mode"])
+        runs += [
+            Run(name, normalization, optimizer, "test", None, seed, where) for seed in TEST_SEEDS
+        ]
+    activations, _, method = normalization.rpartition("+")
+    plain = winner(activations or settings.PLAIN)
+    if plain and method in (*settings.METHODS, "frobenius_normalization"):
+        mode = None if method == "weight_normalization" else "fixed"
+        where = Point(plain["rate"], 1.0, mode)
+        runs += [
+            Run(name, normalization, optimizer, "default", None, seed, where) for seed in TEST_SEEDS
+        ]
+    return runs

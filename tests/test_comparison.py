@@ -1,0 +1,289 @@
+"""The comparison: equal budgets, resumable records, and runs that do not depend on each other."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import json
+import math
+import pathlib
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def path(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+@pytest.fixture
+def settings():
+    import settings
+
+    return settings
+
+
+@pytest.fixture
+def tuning():
+    import tuning
+
+    return tuning
+
+
+@pytest.fixture
+def lines():
+    import lines
+
+    return lines
+
+
+@pytest.fixture
+def training_runs(settings, monkeypatch):
+    """With two families, made small."""
+    pytest.importorskip("tyro", reason="needs the extra 'examples'")
+    import training_runs
+
+    changes = {
+        "deep": {"data": "digits", "train_images": 128, "depth": 3, "width": 8, "augment": False},
+        "nerf": {
+            "traced_size": 8, "depth": 3, "width": 8, "coarse_samples": 4, "fine_samples": 4,
+            "steps_per_epoch": 4, "batch_size": 16,
+        },
+    }  # fmt: skip
+    small = {
+        name: dataclasses.replace(settings.FAMILIES[name], changes={**each, "epochs": 2})
+        for name, each in changes.items()
+    }
+    monkeypatch.setattr(settings, "FAMILIES", small)
+    training_runs.data_of.cache_clear()
+    training_runs.cell.cache_clear()
+    return training_runs
+
+
+def play(tuning, family, score, records=(), until=None):
+    """Records of all runs, in the order in which they become pending."""
+    records = list(records)
+    while runs := tuning.pending("deep", "sgd", records, family):
+        for run in runs:
+            if until is not None and len(records) >= until:
+                return records
+            record = {**dataclasses.asdict(run), **dataclasses.asdict(run.point)}
+            value = score(run)
+            record |= {"score": value, "status": "diverged" if value is None else "finished"}
+            records.append(record)
+    return records
+
+
+def closeness(rate, scale=1.0):
+    """A score that is best at one rate and scale."""
+    return lambda run: (
+        -abs(math.log(run.point.rate / rate)) - abs(math.log(run.point.scale / scale))
+    )
+
+
+def test_every_method_has_the_same_budget(settings, tuning):
+    family = settings.FAMILIES["deep"]
+    records = play(tuning, family, closeness(0.02, 1.1))
+    counts = collections.Counter((r["normalization"], r["phase"]) for r in records)
+    tuned = {counts[name, "tune"] for name in family.normalizations()}
+    assert len(tuned) == 1
+    assert tuned.pop() >= 16
+    assert {counts[name, "test"] for name in family.normalizations()} == {5}
+    methods = [name for name in family.normalizations() if counts[name, "default"]]
+    assert len(methods) == 13
+    assert {counts[name, "default"] for name in methods} == {5}
+    assert len({tuning.key_of(r) for r in records}) == len(records)
+
+
+def test_all_methods_share_rates_and_modes(settings, tuning):
+    family = settings.FAMILIES["deep"]
+    runs = tuning.pending("deep", "sgd", [], family)
+    rates = collections.defaultdict(set)
+    for run in runs:
+        rates[run.index].add(run.point.rate)
+    assert all(len(found) == 1 for found in rates.values())
+    low, high = family.rates["sgd"]
+    assert all(low <= rate <= high for (rate,) in rates.values())
+    # Even in the logarithm: one in each sixteenth.
+    cells = {int(16 * math.log(rate / low) / math.log(high / low)) for (rate,) in rates.values()}
+    assert len(cells) == 16
+    modes = [run.point.mode for run in runs if run.normalization == "row_equilibration"]
+    assert collections.Counter(modes) == dict.fromkeys(settings.MODES, 4)
+    for name in ("none", "unit_rows_at_start", "layer"):
+        points = [run.point for run in runs if run.normalization == name]
+        assert {(point.scale, point.mode) for point in points} == {(1.0, None)}
+    for name in ("none, scale tuned", "weight_normalization"):
+        points = [run.point for run in runs if run.normalization == name]
+        assert len({point.scale for point in points}) == 16
+        assert {point.mode for point in points} == {None}
+
+
+def test_a_winner_at_an_edge_grows_the_range_for_all(settings, tuning):
+    family = dataclasses.replace(settings.FAMILIES["deep"], activations=())
+    low, high = family.rates["sgd"]
+    records = play(tuning, family, lambda run: run.point.rate)
+    tuned = [r for r in records if r["phase"] == "tune"]
+    for name in family.normalizations():
+        rates = [r["rate"] for r in tuned if r["normalization"] == name]
+        assert len(rates) == 16 + 2 * 4
+        assert all(high < rate <= high * math.sqrt(10.0) for rate in rates[16:20])
+        assert all(high * math.sqrt(10.0) < rate <= 10.0 * high for rate in rates[20:])
+    assert {r["rate"] for r in records if r["phase"] == "test"} == {max(r["rate"] for r in tuned)}
+    records = play(tuning, family, lambda run: -run.point.rate)
+    assert min(r["rate"] for r in records) < low / math.sqrt(10.0)
+
+
+def test_the_default_gain_is_tried_at_the_rate_of_the_plain_network(settings, tuning):
+    family = settings.FAMILIES["deep"]
+
+    def score(run):
+        target = 0.1 if run.normalization == "layer" else 0.01
+        return -abs(math.log(run.point.rate / target))
+
+    records = play(tuning, family, score)
+
+    def rates(phase, name):
+        chosen = [r for r in records if (r["phase"], r["normalization"]) == (phase, name)]
+        assert {(r["scale"], r["mode"]) for r in chosen} <= {(1.0, "fixed"), (1.0, None)}
+        return {r["rate"] for r in chosen}
+
+    assert rates("default", "row_equilibration") == rates("test", "none")
+    assert rates("default", "layer+row_equilibration") == rates("test", "layer")
+    assert rates("test", "none") != rates("test", "layer")
+
+
+def test_a_comparison_goes_on_where_it_was(settings, tuning):
+    family = settings.FAMILIES["deep"]
+    whole = play(tuning, family, closeness(0.02, 1.1))
+    for count in (0, 100, 272, 300, len(whole) - 1, len(whole)):
+        resumed = play(tuning, family, closeness(0.02, 1.1), whole[:count])
+        assert {tuning.key_of(r) for r in resumed} == {tuning.key_of(r) for r in whole}
+        assert len(resumed) == len(whole)
+
+
+def test_what_diverges_everywhere_is_not_tested(settings, tuning):
+    family = settings.FAMILIES["deep"]
+    records = play(
+        tuning, family, lambda run: None if "newton" in run.normalization else run.point.rate
+    )
+    newton = [r for r in records if r["normalization"] == "newton_orthogonalization"]
+    assert {r["phase"] for r in newton} == {"tune", "default"}
+
+
+def test_records_survive_being_cut_off(lines, tmp_path, capsys):
+    path = tmp_path / "deep" / "lines.jsonl"
+    assert lines.read(path) == []
+    for number in range(3):
+        lines.append(path, {"number": number})
+    content = path.read_bytes()
+    path.write_bytes(content[:-6])
+    assert lines.read(path) == [{"number": 0}, {"number": 1}]
+    assert "line 3 was cut off and is run again" in capsys.readouterr().err
+    lines.append(path, {"number": 3})
+    assert [record["number"] for record in lines.read(path)] == [0, 1, 3]
+    path.write_text('{"number": 0}\n{"numb\n{"number": 2}\n')
+    with pytest.raises(ValueError, match=r"a JSON object in each line.*line 2 of .*lines.jsonl"):
+        lines.read(path)
+
+
+def run_of(tuning, normalization, seed=0, family="deep", **point):
+    return tuning.Run(family, normalization, "sgd", "test", None, seed, tuning.Point(0.05, **point))
+
+
+@pytest.mark.parametrize(("family", "mode"), [("deep", "kernel_norm"), ("nerf", "fixed")])
+def test_a_run_does_not_depend_on_those_before_it(training_runs, tuning, family, mode):
+    wanted, other = (
+        run_of(tuning, "row_equilibration", seed, family, scale=scale, mode=mode)
+        for seed, scale in ((2, 0.7), (1, 1.3))
+    )
+    alone = training_runs.perform(wanted)
+    training_runs.cell.cache_clear()
+    training_runs.perform(other)
+    after = training_runs.perform(wanted)
+    assert alone["status"] == "finished"
+    assert len(alone["losses"]) == 2
+    np.testing.assert_allclose(after["losses"], alone["losses"], rtol=1e-4)
+    assert after["test"] == pytest.approx(alone["test"], rel=1e-4)
+
+
+def test_gains_and_scales_are_those_of_the_point(training_runs, tuning):
+    def effective(mode, scale):
+        training_runs.cell.cache_clear()
+        cell = training_runs.cell("deep", "row_equilibration", "sgd")
+        model, _ = cell.new(run_of(tuning, "row_equilibration", scale=scale, mode=mode))
+        layer = model.get_layer("hidden_1")
+        kernels = map(keras.ops.convert_to_numpy, (layer.kernel, layer.conditioned_kernel))
+        return [np.linalg.norm(kernel) for kernel in kernels]
+
+    raw, fixed = effective("fixed", 0.5)
+    assert fixed == pytest.approx(0.5 * math.sqrt(8), rel=1e-5)
+    assert effective("scalar", 0.5) == pytest.approx([raw, fixed])
+    for mode in ("initial_norm", "kernel_norm"):
+        assert effective(mode, 0.5) == pytest.approx([0.5 * raw, 0.5 * raw], rel=1e-5)
+
+
+def test_the_matched_control_starts_at_the_scale_of_unit_rows(training_runs, tuning):
+    cell = training_runs.cell("deep", "unit_rows_at_start", "sgd")
+    model, _ = cell.new(run_of(tuning, "unit_rows_at_start"))
+    kernel = keras.ops.convert_to_numpy(model.get_layer("hidden_1").kernel)
+    np.testing.assert_allclose(np.linalg.norm(kernel, axis=0), 1.0, rtol=1e-5)
+
+
+def test_runs_that_diverge_or_fail_are_kept_as_such(training_runs, tuning, monkeypatch):
+    diverging = tuning.Run("deep", "none", "sgd", "tune", 3, 0, tuning.Point(math.inf))
+    record = training_runs.perform(diverging)
+    assert (record["status"], record["score"]) == ("diverged", None)
+    measured = {name: value for name, value in record.items() if name != "rate"}
+    assert json.loads(json.dumps(measured, allow_nan=False)) == measured
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("out of memory")
+
+    family = training_runs.settings.FAMILIES["deep"]
+    monkeypatch.setattr(family.module, "train", fail)
+    record = training_runs.perform(dataclasses.replace(diverging, point=tuning.Point(0.1)))
+    assert (record["status"], record["error"]) == ("failed", "RuntimeError: out of memory")
+
+
+def test_compare_writes_every_run_down(training_runs, settings, tuning, tmp_path, monkeypatch):
+    import compare
+
+    monkeypatch.setattr(tuning, "POINTS", 2)
+    monkeypatch.setattr(tuning, "GROWTHS", 0)
+    monkeypatch.setattr(tuning, "TEST_SEEDS", (1,))
+    monkeypatch.setattr(settings.Family, "normalizations", lambda _: ["none", "row_equilibration"])
+    monkeypatch.setattr(compare, "processes", lambda _: concurrent.futures.ThreadPoolExecutor(1))
+    words = ["--families", "deep", "--optimizers", "sgd", "--results", str(tmp_path)]
+    options = compare.parse(words)
+    compare.compare(options)
+    records = [json.loads(line) for line in (tmp_path / "deep.jsonl").read_text().splitlines()]
+    assert [r["phase"] for r in records].count("tune") == 4
+    assert sorted(r["phase"] for r in records if r["phase"] != "tune") == [
+        "default",
+        "test",
+        "test",
+    ]
+    for record in records:
+        assert record["versions"]["keras"] == keras.__version__
+        assert "cores" in record["machine"]
+        assert record["seconds"] > 0.0
+    tested = [r for r in records if r["phase"] == "test"]
+    assert all(0.0 <= r["test"] <= 1.0 and len(r["condition_numbers"]) == 3 for r in tested)
+    # Nothing is left to do.
+    compare.compare(options)
+    assert len((tmp_path / "deep.jsonl").read_text().splitlines()) == len(records)
+
+
+def test_settings_are_those_of_the_examples(settings):
+    pytest.importorskip("tyro", reason="needs the extra 'examples'")
+    assert set(settings.FAMILIES) == {"deep", "cnn", "vit", "nerf", "shape"}
+    for family in settings.FAMILIES.values():
+        options = family.options(optimizer="adamw")
+        assert options.optimizer == "adamw"
+        normalizations = sys.modules["normalizations"]
+        for name in family.normalizations():
+            assert normalizations.parse(name.partition(",")[0])

@@ -1,0 +1,109 @@
+"""A picture of one family of a comparison: scores, tuning and curves, for each optimizer."""
+
+import evidence
+import numpy as np
+import settings
+
+COLORS = {
+    "none": "tab:gray",
+    settings.SCALED: "black",
+    settings.MATCHED: "tab:brown",
+    "row_equilibration": "tab:orange",
+    "newton_orthogonalization": "tab:blue",
+    "polynomial_preconditioner": "tab:green",
+    "weight_normalization": "tab:pink",
+}
+
+
+def draw(family, cells):
+    """A figure with a row for each optimizer.
+
+    Args:
+        family: A `settings.Family`.
+        cells: {optimizer: (records, {name: evidence.Summary})}.
+    """
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    names = max((list(found) for _, found in cells.values()), key=len)
+    height = 0.24 * len(names) + 1.2
+    figure, axes = plt.subplots(
+        len(cells), 3, figsize=(13, height * len(cells)), layout="constrained", squeeze=False,
+        width_ratios=(1.3, 1, 1),
+    )  # fmt: skip
+    for row, (optimizer, (records, found)) in zip(axes, cells.items(), strict=True):
+        draw_scores(row[0], family, found)
+        row[0].set_title(f"{optimizer}: five seeds at the chosen point", fontsize=10)
+        draw_tuning(row[1], family, records)
+        row[1].set_title(f"{optimizer}: all runs of the tuning", fontsize=10)
+        draw_curves(row[2], family, records)
+        row[2].set_title(f"{optimizer}: validation, mean of five seeds", fontsize=10)
+    for ax in axes.flat:
+        ax.grid(alpha=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def draw_scores(axes, family, found):
+    """Means with intervals, filled; at the default gain, hollow."""
+    label, unit, _ = evidence.FORMS[family.test_score]
+    names = list(found)[::-1]
+    for place, name in enumerate(names):
+        summary = found[name]
+        color = COLORS.get(name.rpartition("+")[2], "tab:gray" if name in COLORS else "silver")
+        for scores, fill in ((summary.default, "white"), (summary.scores, color)):
+            if scores:
+                values = unit * np.array(list(scores.values()))
+                axes.errorbar(
+                    values.mean(), place, xerr=evidence.interval(values), fmt="o", color=color,
+                    markerfacecolor=fill, capsize=2, markersize=5,
+                )  # fmt: skip
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_xlabel(f"{label}; hollow: default gain")
+    # A method that fails is told by its place at the border, not by squeezing the others.
+    means = sorted(unit * summary.mean for summary in found.values() if summary.scores)
+    if means:
+        span = max(means[-1] - means[len(means) // 2], 0.02 * abs(means[-1]), 1e-9)
+        axes.set_xlim(max(means[0] - span, means[-1] - 6 * span), means[-1] + span)
+
+
+def draw_tuning(axes, family, records):
+    """Validation scores over learning rates."""
+    _, unit, _ = evidence.FORMS[family.test_score]
+    finest = [r["score"] for r in records if r["phase"] == "tune" and r["score"] is not None]
+    for name, color in COLORS.items():
+        runs = [
+            (record["rate"], unit * record["score"])
+            for record in records
+            if record["normalization"] == name
+            and record["phase"] == "tune"
+            and record["status"] == "finished"
+        ]
+        if runs:
+            axes.plot(*zip(*sorted(runs), strict=True), "o", color=color, label=name, markersize=3)
+    if finest:
+        top, middle = unit * max(finest), unit * float(np.quantile(finest, 0.25))
+        axes.set_ylim(middle - 0.2 * (top - middle), top + 0.1 * (top - middle))
+    axes.set(xscale="log", xlabel="learning rate", ylabel="validation score")
+
+
+def draw_curves(axes, family, records):
+    """Validation scores after each epoch."""
+    _, unit, _ = evidence.FORMS[family.test_score]
+    for name, color in COLORS.items():
+        curves = [
+            record["scores"]
+            for record in records
+            if record["normalization"] == name
+            and record["phase"] == "test"
+            and record["status"] == "finished"
+        ]
+        if curves:
+            mean = unit * np.mean(curves, axis=0)
+            axes.plot(np.arange(1, len(mean) + 1), mean, color=color, label=name)
+    axes.set(xlabel="epoch", ylabel="validation score")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    if axes.lines:
+        axes.legend(fontsize=7, frameon=False)

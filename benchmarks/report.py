@@ -1,0 +1,230 @@
+"""Tables and pictures of a comparison, from its lines alone.
+
+Writes docs/comparison.md with a table for each family and optimizer, a picture for each family,
+and the summary in the README. Runs on whatever lines there are, and says what is missing.
+"""
+
+import argparse
+import pathlib
+
+import environment
+import evidence
+import lines
+import pictures
+import settings
+import tabulate
+import tuning
+
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "comparison"
+TITLES = {
+    "deep": "Deep plain networks: twenty tanh layers, Fashion-MNIST",
+    "cnn": "CNN: a ResNet of eight layers, Fashion-MNIST",
+    "vit": "ViT: three blocks, Fashion-MNIST",
+    "nerf": "NeRF: the traced scene",
+    "shape": "3D shape: the ball of a gyroid",
+}
+ROLES = {
+    "alone": "the same without it",
+    "matched": "plain, matched initial scale",
+    "tuned": "plain, tuned initial scale",
+    "Frobenius": "Frobenius normalization",
+    "best rival": "the best of its rivals",
+}
+
+
+def read(folder):
+    """The records of all families: {(family, optimizer): records}."""
+    found = {}
+    for name in settings.FAMILIES:
+        for record in lines.read(folder / f"{name}.jsonl"):
+            found.setdefault((name, record["optimizer"]), []).append(record)
+    return found
+
+
+def with_interval(scores, form):
+    """Mean ± half of the 95 % interval."""
+    _, unit, text = form
+    values = [unit * score for score in scores.values()]
+    if not values:
+        return "-"
+    return f"{text.format(sum(values) / len(values))} ± {text.format(evidence.interval(values))}"
+
+
+def against(comparison, form):
+    """A difference with its p, bold where it is one at the level of 5 %."""
+    if comparison is None:
+        return ""
+    _, unit, _ = form
+    # Two digits of p are enough, and a p of 0 is none.
+    p = "<0.001" if comparison.p < 0.001 else f"{comparison.p:.2g}"
+    words = f"{unit * comparison.difference:+.2f} (p {p})"
+    return f"**{words}**" if comparison.outcome != "tie" else words
+
+
+def family_table(family, found, compared):
+    """A row for each method: scores, what was chosen, and how it stands to rival and controls."""
+    form = evidence.FORMS[family.test_score]
+    rows = []
+    for name, summary in found.items():
+        point = summary.point
+        chosen = f"{point['rate']:.2g}"
+        if point["scale"] != 1.0:
+            chosen += f", {point['scale']:.2g}"
+        if point["mode"]:
+            chosen += f", {point['mode']}"
+        rows.append(
+            [
+                f"`{name}`",
+                chosen + (" (edge)" if summary.at_edge else ""),
+                with_interval(summary.scores, form),
+                with_interval(summary.default, form),
+                *(against(compared.get((name, role)), form) for role in ROLES),
+                "-" if summary.epochs is None else f"{summary.epochs:.1f}",
+                f"{summary.band:.1f}×",
+                "-" if summary.loss is None else f"{summary.loss:.3g}",
+                "-" if summary.condition_number is None else f"{summary.condition_number:.3g}",
+            ]
+        )
+    headers = [
+        "normalization", "rate, scale, mode", form[0], "at its default gain",
+        *(f"less {words}" for words in ROLES.values()),
+        "epochs to plain's last", "band of rates", "train loss", "κ",
+    ]  # fmt: skip
+    return tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def progress_of(name, optimizer, records):
+    """A sentence on what of a cell is still to run, or nothing."""
+    missing = tuning.pending(name, optimizer, records)
+    return f"\n\n*{len(missing)} runs or more are still to be made.*" if missing else ""
+
+
+def conditions_of(everything):
+    """Versions and machine, of which there may be several."""
+    kinds = {
+        environment.conditions(record) for records in everything.values() for record in records
+    }
+    return "\n".join(sorted(kinds))
+
+
+def summary_table(compared):
+    """Wins, ties and losses of each method against rival and controls."""
+    rows = []
+    for method in evidence.OURS:
+        row = [f"`{method}`"]
+        for role in ROLES:
+            outcomes = [
+                comparison.outcome
+                for cell in compared.values()
+                for (name, kind), comparison in cell.items()
+                if kind == role and name.rpartition("+")[2] == method
+            ]
+            row.append(" / ".join(str(outcomes.count(o)) for o in ("win", "tie", "loss")))
+        rows.append(row)
+    headers = ["won / tied / lost against", *ROLES.values()]
+    return tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def sentences(compared):
+    """What the numbers answer, in words that follow from them."""
+    words = []
+    for role in ("matched", "tuned", "Frobenius", "best rival"):
+        cells = {
+            where: comparison
+            for where, cell in compared.items()
+            for (name, kind), comparison in cell.items()
+            if name == "row_equilibration" and kind == role
+        }
+        parts = [
+            f"{outcome} in {', '.join(f'{family} with {optimizer}' for family, optimizer in where)}"
+            for outcome in ("win", "loss", "tie")
+            if (where := [key for key, c in cells.items() if c.outcome == outcome])
+        ]
+        if parts:
+            words.append(f"- Row equilibration against {ROLES[role]}: {'; '.join(parts)}.")
+    families = {family for family, _ in compared}
+    for method in evidence.OURS:
+        won = {
+            family
+            for (family, _), cell in compared.items()
+            if any(
+                name.rpartition("+")[2] == method and kind == "best rival" and c.outcome == "win"
+                for (name, kind), c in cell.items()
+            )
+        }
+        words.append(
+            f"- `{method}` beats the best of its rivals in {len(won)} of {len(families)} families"
+            f"{': ' + ', '.join(sorted(won)) if won else ''}."
+        )
+    return "\n".join(words)
+
+
+EXPLANATION = """\
+Each method got the same number of runs, at points of one low-discrepancy sequence over the
+logarithms of the learning rate and of the scale (initial scale of a plain network, gain of a
+conditioned one) and over the mode of the gain, and the best on validation data was trained again
+from five fresh seeds, which these scores are of: mean ± half of the 95 % interval, on test data.
+*At its default gain* is the method with a gain of 1 at the rate that is best for the plain
+network: what a user gets first. Differences are paired by seed, with p of a paired t-test,
+corrected for all comparisons of a table after Benjamini and Hochberg, bold below 0.05; *best
+rival* is the best on the test data itself of the network alone, weight normalization, weight
+standardization and spectral normalization. *Band of rates* is the factor between the extreme
+rates at which runs of the tuning came within 1 % or 0.5 dB of the best; κ is the median
+condition number over the numerical rank; *(edge)* marks a choice at an edge of the ranges after
+these had grown twice."""
+
+
+def report(options):
+    """Writes page, pictures and summary."""
+    everything = read(options.results)
+    if not everything:
+        raise SystemExit(f"No lines in {options.results}. Run benchmarks/compare.py first.")
+    options.output.mkdir(parents=True, exist_ok=True)
+    found = {
+        (name, optimizer): evidence.summaries(settings.FAMILIES[name], optimizer, records)
+        for (name, optimizer), records in everything.items()
+    }
+    compared = {key: evidence.comparisons(cell) for key, cell in found.items()}
+    sections = []
+    for name, family in settings.FAMILIES.items():
+        cells = {key[1]: cell for key, cell in found.items() if key[0] == name}
+        if not cells:
+            continue
+        pictures.draw(
+            family, {o: (everything[name, o], cell) for o, cell in cells.items()}
+        ).savefig(options.output / f"comparison-{name}.png", dpi=130)
+        sections.append(f"## {TITLES[name]}\n\n![](comparison-{name}.png)")
+        for optimizer, cell in cells.items():
+            table = family_table(family, cell, compared[name, optimizer])
+            rest = progress_of(name, optimizer, everything[name, optimizer])
+            sections.append(f"### {optimizer}\n\n{table}{rest}")
+    summary = f"{summary_table(compared)}\n\n{sentences(compared)}"
+    count = sum(map(len, everything.values()))
+    page = [
+        "# The comparison",
+        f"`python benchmarks/compare.py && python benchmarks/report.py`: {count} runs\n\n"
+        f"{conditions_of(everything)}",
+        EXPLANATION,
+        f"## Summary\n\n{summary}",
+        *sections,
+    ]
+    path = options.output / "comparison.md"
+    path.write_text("\n\n".join(page) + "\n", encoding="utf-8")
+    if options.readme:
+        environment.replace_block(options.readme, "comparison", summary)
+    print(f"Saved {path}")
+
+
+def parse(words=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results", type=pathlib.Path, default=RESULTS, help="(%(default)s)")
+    parser.add_argument("--output", type=pathlib.Path, default=ROOT / "docs", help="(%(default)s)")
+    parser.add_argument("--readme", type=pathlib.Path, help="file whose block is replaced")
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    report(parse())

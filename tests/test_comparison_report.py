@@ -1,0 +1,164 @@
+"""The report of a comparison: its statistics against SciPy's own and by hand, and its words."""
+
+import dataclasses
+import json
+import math
+import pathlib
+
+import numpy as np
+import pytest
+from scipy import stats
+
+BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
+CONDITIONS = {"backend": "jax", "versions": {"keras": "3.15.1"}, "machine": "2 cores"}
+
+
+@pytest.fixture(autouse=True)
+def path(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+@pytest.fixture
+def family():
+    import settings
+
+    return settings.FAMILIES["shape"]
+
+
+def records_of(family, scores, optimizer="sgd"):
+    """Records in which each method's test scores are given, by name, for five seeds."""
+    import tuning
+
+    records = []
+    while runs := tuning.pending("shape", optimizer, records, family):
+        for run in runs:
+            record = {**dataclasses.asdict(run), **dataclasses.asdict(run.point), **CONDITIONS}
+            del record["point"]
+            middle = math.sqrt(np.prod(family.rates[optimizer]))
+            score = 0.9 - 0.01 * abs(math.log(run.point.rate / middle))
+            record |= {"status": "finished", "score": score, "scores": [0.5, 0.7, score]}
+            record |= {"losses": [1.0, 0.5, 0.1], "seconds": 1.0}
+            if run.phase != "tune":
+                base = scores[run.normalization] - (0.1 if run.phase == "default" else 0.0)
+                noise = 0.001 * np.random.default_rng((run.seed, len(run.normalization))).normal()
+                record |= {"test": base + noise, "condition_numbers": [1.0, 30.0, 100.0]}
+            records.append(record)
+    return records
+
+
+@pytest.fixture
+def scores(family):
+    names = dict.fromkeys(family.normalizations(), 0.90)
+    return {**names, "row_equilibration": 0.95, "spectral_normalization": 0.93}
+
+
+def test_intervals_are_those_of_students_t():
+    import evidence
+
+    values = [0.1, 0.4, 0.35, 0.2, 0.5]
+    expected = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
+    assert evidence.interval(values) == pytest.approx((expected[1] - expected[0]) / 2)
+    assert math.isnan(evidence.interval([0.3]))
+
+
+def test_pairs_are_tested_by_seed():
+    import evidence
+
+    first, second = {1: 0.3, 2: 0.5, 3: 0.9, 4: 0.1}, {4: 0.05, 3: 0.7, 2: 0.45, 1: 0.1}
+    difference, p = evidence.paired_test(first, second)
+    expected = stats.ttest_rel([0.3, 0.5, 0.9, 0.1], [0.1, 0.45, 0.7, 0.05])
+    assert (difference, p) == pytest.approx((0.125, expected.pvalue))
+    assert evidence.paired_test(first, first) == (0.0, 1.0)
+    assert evidence.paired_test({1: 0.5}, {1: 0.4}) == pytest.approx((0.1, 1.0))
+
+
+def test_comparisons_are_against_controls_and_the_best_rival(family, scores):
+    import evidence
+
+    found = evidence.summaries(family, "sgd", records_of(family, scores))
+    compared = evidence.comparisons(found)
+    roles = {role: c for (name, role), c in compared.items() if name == "row_equilibration"}
+    assert roles["best rival"].second == "spectral_normalization"
+    assert roles["best rival"].difference == pytest.approx(0.02, abs=0.003)
+    assert {role: c.second for role, c in roles.items()} == {
+        "alone": "none",
+        "matched": "unit_rows_at_start",
+        "tuned": "none, scale tuned",
+        "Frobenius": "frobenius_normalization",
+        "best rival": "spectral_normalization",
+    }
+    assert {c.outcome for c in roles.values()} == {"win"}
+    newton = compared["newton_orthogonalization", "best rival"]
+    assert newton.outcome == "loss"
+    raw = []
+    for comparison in compared.values():
+        both = found[comparison.first], found[comparison.second]
+        raw.append(evidence.paired_test(*(summary.scores for summary in both))[1])
+    # Benjamini and Hochberg by hand: each p times n over its rank, made monotone from the top.
+    order = np.argsort(raw)
+    stepped = np.array(raw)[order] * len(raw) / np.arange(1, len(raw) + 1)
+    expected = np.minimum(np.minimum.accumulate(stepped[::-1])[::-1], 1.0)
+    np.testing.assert_allclose([list(compared.values())[i].p for i in order], expected)
+
+
+def test_bands_edges_and_epochs(family):
+    import evidence
+
+    tuned = [
+        {"rate": rate, "score": score, "status": "finished"}
+        for rate, score in ((0.1, 0.80), (0.2, 0.895), (0.4, 0.90), (1.6, 0.891), (3.2, 0.7))
+    ]
+    tuned.append({"rate": 9.0, "score": None, "status": "diverged"})
+    assert evidence.band(tuned, 0.01) == pytest.approx(8.0)
+    ranges = {"rate": (0.1, 10.0), "scale": (0.3, 3.0)}
+    for point, expected in (
+        ((1.0, 1.0), False), ((0.11, 1.0), True), ((9.0, 1.0), True), ((1.0, 2.95), True),
+        ((1.0, 0.5), False),
+    ):  # fmt: skip
+        assert (
+            evidence.at_edge(dict(zip(("rate", "scale"), point, strict=True)), ranges) == expected
+        )
+    tested = [{"scores": [0.1, 0.6, 0.8]}, {"scores": [0.1, 0.2, 0.9]}, {"scores": [0.1, 0.2, 0.3]}]
+    assert evidence.epochs_to(0.6, tested) == pytest.approx(2.5)
+    assert evidence.epochs_to(0.85, tested) is None
+
+
+def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsys):
+    import report
+
+    results = tmp_path / "results"
+    results.mkdir()
+    lines = [json.dumps(record) for record in records_of(family, scores)]
+    (results / "shape.jsonl").write_text("\n".join(lines) + "\n")
+    readme = tmp_path / "README.md"
+    readme.write_text(
+        "# Title\n\n<!-- comparison -->\n\nold\n\n<!-- end of comparison -->\n\nrest\n"
+    )
+    words = ["--results", str(results), "--output", str(tmp_path), "--readme", str(readme)]
+    report.report(report.parse(words))
+    page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert f"{len(lines)} runs" in page
+    assert "keras 3.15.1" in page
+    assert "2 cores" in page
+    assert "to be made" not in page
+    assert "Row equilibration against plain, tuned initial scale: win in shape with sgd." in page
+    assert "`row_equilibration` beats the best of its rivals in 1 of 1 families: shape." in page
+    assert "old" not in readme.read_text()
+    assert readme.read_text().endswith("rest\n")
+    rows = [line for line in page.splitlines() if line.startswith("| `row_equilibration`")]
+    (table_row,) = (row for row in rows if "±" in row)
+    assert "| 95.0" in table_row or "| 94.9" in table_row
+    assert "**+" in table_row
+    assert (tmp_path / "comparison-shape.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_report_tells_what_is_missing(family, scores, tmp_path):
+    import report
+
+    records = [r for r in records_of(family, scores) if r["phase"] == "tune"]
+    (tmp_path / "shape.jsonl").write_text("\n".join(map(json.dumps, records)))
+    report.report(report.parse(["--results", str(tmp_path), "--output", str(tmp_path)]))
+    page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert "*85 runs or more are still to be made.*" in page
+    with pytest.raises(SystemExit, match=r"No lines in .*compare.py first"):
+        report.report(report.parse(["--results", str(tmp_path / "none"), "--output", "."]))

@@ -12,6 +12,7 @@ import concurrent.futures
 import multiprocessing
 import os
 import pathlib
+import queue as queues
 import sys
 import time
 
@@ -23,7 +24,7 @@ import tuning
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "comparison"
 # Runs of one cell that a process takes at a time: what it compiled serves all of them.
-BATCH = 13
+BATCH = 16
 
 
 def batches(runs):
@@ -38,40 +39,70 @@ def batches(runs):
     ]
 
 
+def start(cores, results):
+    """Prepares a process, which sends each record as soon as it has it."""
+    global _results
+    _results = results
+    training_runs.start(cores)
+
+
 def perform(runs):
-    """The records of runs, one after the other."""
-    return [training_runs.perform(run) for run in runs]
+    """Performs runs one after the other."""
+    for run in runs:
+        _results.put(training_runs.perform(run))
 
 
-def processes(cores):
-    """A pool of processes, one on each core."""
+def perform_all(batches, cores):
+    """The records of batches of runs, as they come, from one process for each core."""
     context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
+    queue, results = context.Queue(), context.Queue()
     for core in cores:
         queue.put(core)
-    return concurrent.futures.ProcessPoolExecutor(
-        len(cores), context, training_runs.start, (queue,)
-    )
+    with concurrent.futures.ProcessPoolExecutor(
+        len(cores), context, start, (queue, results)
+    ) as pool:
+        jobs = [pool.submit(perform, batch) for batch in batches]
+        left = sum(map(len, batches))
+        while left:
+            try:
+                yield results.get(timeout=5.0)
+                left -= 1
+            except queues.Empty:
+                # An error, such as a process that was killed for memory, is raised here.
+                for job in jobs:
+                    if job.done():
+                        job.result()
 
 
 def compare(options):
     """Performs all that is pending, and writes each record down."""
     conditions = environment.environment("scikit-learn", "scipy", "tensorflow-datasets", "trimesh")
-    with processes(options.cores) as pool:
-        for family in options.families:
-            for optimizer in options.optimizers:
-                path = options.results / f"{family}.jsonl"
-                while runs := tuning.pending(family, optimizer, lines.read(path)):
-                    _perform_all(pool, runs, path, conditions, f"{family}, {optimizer}")
+    for name in options.families:
+        path = options.results / f"{name}.jsonl"
+        setting = settings.FAMILIES[name].fingerprint(conditions["backend"])
+        for optimizer in options.optimizers:
+            while runs := tuning.pending(name, optimizer, known(path, setting)):
+                with environment.bar(
+                    perform_all(batches(runs), options.cores),
+                    total=len(runs),
+                    unit="run",
+                    desc=f"{name}, {optimizer}",
+                ) as records:
+                    for record in records:
+                        lines.append(path, {**record, "setting": setting, **conditions})
 
 
-def _perform_all(pool, runs, path, conditions, description):
-    jobs = [pool.submit(perform, batch) for batch in batches(runs)]
-    with environment.bar(None, total=len(runs), unit="run", desc=description) as bar:
-        for job in concurrent.futures.as_completed(jobs):
-            for record in job.result():
-                lines.append(path, {**record, **conditions})
-                bar.update()
+def known(path, setting):
+    """The records of a file, which have to be of the same setting."""
+    records = lines.read(path)
+    others = {record["setting"] for record in records} - {setting}
+    if others:
+        raise ValueError(
+            f"Expected the records in {path} to be of this setting and backend, {setting}. "
+            f"Received: {', '.join(sorted(others))}. Name another folder by --results, or remove "
+            "the file."
+        )
+    return records
 
 
 def parse(words=None):

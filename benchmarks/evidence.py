@@ -32,15 +32,16 @@ class Summary:
     Args:
         normalization: Its name.
         point: The record that won the tuning.
-        scores: On the test data, by seed.
-        default: The same at the default gain and the plain network's rate.
+        scores: On the test data, by seed; 0, the worst there is, where training diverged.
+        default: The same at a gain of 1 and the plain network's rate.
+        failed: How many of the seeds diverged.
         at_edge: Whether the chosen point lies at an edge of the ranges.
         band: Factor between the lowest and the highest rate among the runs of the tuning
             that come within the tolerance of the best.
         diverged: How many runs of the tuning did not finish.
-        epochs: Mean number of epochs until validation reaches the plain network's last
+        epochs: Median number of epochs until validation reaches the plain network's last
             score, or None where most seeds do not reach it.
-        loss: Mean of the last training losses.
+        loss: Median of the last training losses.
         condition_number: Median over seeds of the median over kernels.
     """
 
@@ -48,6 +49,7 @@ class Summary:
     point: dict
     scores: dict[int, float]
     default: dict[int, float]
+    failed: int
     at_edge: bool
     band: float
     diverged: int
@@ -96,6 +98,7 @@ def interval(scores):
 
 def summaries(family, optimizer, records):
     """A `Summary` of each method that was tuned, by name."""
+    records = tuning.latest(records)
     growths, _ = tuning.growths_of(family, optimizer, records)
     _, ranges = tuning.coordinates(family, optimizer, growths)
     level = _last_score(records, settings.PLAIN)
@@ -106,21 +109,31 @@ def summaries(family, optimizer, records):
         point = tuning.best(tuned)
         if point is None:
             continue
-        tested = [r for r in own if r["phase"] == "test" and r["status"] == "finished"]
-        default = [r for r in own if r["phase"] == "default" and r["status"] == "finished"]
+        tested = [record for record in own if record["phase"] == "test"]
+        finished = [record for record in tested if record["status"] == "finished"]
         found[name] = Summary(
-            name,
-            point,
-            {record["seed"]: record["test"] for record in tested},
-            {record["seed"]: record["test"] for record in default},
-            at_edge(point, ranges),
-            band(tuned, TOLERANCE[family.test_score]),
-            sum(record["status"] != "finished" for record in tuned),
-            epochs_to(level, tested),
-            statistics.mean(r["losses"][-1] for r in tested) if tested else None,
-            statistics.median(r["condition_numbers"][1] for r in tested) if tested else None,
+            normalization=name,
+            point=point,
+            scores=_scores(tested),
+            default=_scores(record for record in own if record["phase"] == "default"),
+            failed=len(tested) - len(finished),
+            at_edge=not tuning.is_matched(name) and at_edge(point, ranges),
+            band=band(tuned, TOLERANCE[family.test_score]),
+            diverged=sum(record["status"] != "finished" for record in tuned),
+            epochs=epochs_to(level, tested),
+            loss=_median(record["losses"][-1] for record in finished),
+            condition_number=_median(record["condition_numbers"][1] for record in finished),
         )
     return found
+
+
+def _scores(records):
+    return {record["seed"]: record.get("test") or 0.0 for record in records}
+
+
+def _median(values):
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
 def _last_score(records, name):
@@ -156,60 +169,67 @@ def band(tuned, tolerance):
 
 
 def epochs_to(level, tested):
-    """The mean epoch at which the validation score reaches a level, if most runs do."""
+    """The median epoch at which the validation score reaches a level, if most runs do."""
     reached = [
-        next((i + 1 for i, score in enumerate(record["scores"]) if score >= level), None)
+        next(
+            (i + 1 for i, score in enumerate(record["scores"]) if (score or 0.0) >= level), math.inf
+        )
         for record in tested
+        if record["status"] == "finished"
     ]
-    known = [epoch for epoch in reached if epoch is not None]
-    return statistics.mean(known) if 2 * len(known) > len(reached) else None
-
-
-def base_of(name):
-    """The normalization of activations in a name, "none" where there is none."""
-    return name.partition("+")[0] if "+" in name or name in ("batch", "layer") else "none"
+    median = statistics.median(reached) if reached else math.inf
+    return median if math.isfinite(median) else None
 
 
 def pairs(found):
     """The comparisons that are made: (method, what it is compared with, in which role)."""
     chosen = []
-    for base in dict.fromkeys(map(base_of, found)):
-        prefix = "" if base == "none" else f"{base}+"
-        rivals = [base, *(prefix + rival for rival in RIVALS)]
-        rivals = [found[rival] for rival in rivals if rival in found and found[rival].scores]
+    scored = {name for name, summary in found.items() if summary.scores}
+    for base in dict.fromkeys(map(tuning.base_of, found)):
+        rivals = [base, *(tuning.with_base(base, rival) for rival in RIVALS)]
+        rivals = [rival for rival in rivals if rival in scored]
         for method in OURS:
-            name = prefix + method
-            if name not in found or not found[name].scores:
+            name = tuning.with_base(base, method)
+            if name not in scored or not rivals:
                 continue
-            chosen.append((name, base, "alone"))
-            if base == "none":
-                chosen += [
-                    (name, control, role)
-                    for control, role in zip(
-                        settings.CONTROLS, ("matched", "tuned", "Frobenius"), strict=True
-                    )
-                ]
             # The best on the test data itself: the choice that is hardest to beat.
-            best_rival = max(rivals, key=lambda summary: summary.mean)
-            chosen.append((name, best_rival.normalization, "best rival"))
-    return [pair for pair in chosen if pair[1] in found and found[pair[1]].scores]
+            best_rival = max(rivals, key=lambda rival: found[rival].mean)
+            others = {
+                "alone": base,
+                # Matched to row equilibration, so that it says nothing of the others.
+                "matched": f"{base}, {settings.MATCHED}" if method == OURS[0] else None,
+                "tuned": f"{base}, {settings.TUNED}",
+                "Frobenius": tuning.with_base(base, settings.FROBENIUS),
+                "best rival": best_rival,
+            }
+            chosen += [(name, other, role) for role, other in others.items() if other in scored]
+    return chosen
 
 
-def comparisons(found):
-    """All comparisons by (method, role), corrected together after Benjamini and Hochberg."""
-    chosen = pairs(found)
+def comparisons(cells):
+    """All comparisons of all families and optimizers, corrected together.
+
+    Args:
+        cells: {(family, optimizer): summaries}.
+
+    Returns:
+        {(family, optimizer): {(method, role): Comparison}}, with p after Benjamini and
+        Hochberg.
+    """
+    chosen = [(key, *pair) for key, found in cells.items() for pair in pairs(found)]
     results = [
-        paired_test(found[first].scores, found[second].scores) for first, second, _ in chosen
+        paired_test(cells[key][first].scores, cells[key][second].scores)
+        for key, first, second, _ in chosen
     ]
+    compared = {key: {} for key in cells}
     if not results:
-        return {}
+        return compared
     corrected = stats.false_discovery_control([p for _, p in results])
-    return {
-        (first, role): Comparison(first, second, difference, float(p))
-        for (first, second, role), (difference, _), p in zip(
-            chosen, results, corrected, strict=True
-        )
-    }
+    for (key, first, second, role), (difference, _), p in zip(
+        chosen, results, corrected, strict=True
+    ):
+        compared[key][first, role] = Comparison(first, second, difference, float(p))
+    return compared
 
 
 def paired_test(first, second):

@@ -3,11 +3,12 @@
 import evidence
 import numpy as np
 import settings
+import tuning
 
 COLORS = {
     "none": "tab:gray",
-    settings.SCALED: "black",
-    settings.MATCHED: "tab:brown",
+    f"none, {settings.TUNED}": "black",
+    f"none, {settings.MATCHED}": "tab:brown",
     "row_equilibration": "tab:orange",
     "newton_orthogonalization": "tab:blue",
     "polynomial_preconditioner": "tab:green",
@@ -52,7 +53,7 @@ def draw_scores(axes, family, found):
     names = list(found)[::-1]
     for place, name in enumerate(names):
         summary = found[name]
-        color = COLORS.get(name.rpartition("+")[2], "tab:gray" if name in COLORS else "silver")
+        color = COLORS.get(name, COLORS.get(tuning.method_of(name), "silver"))
         for scores, fill in ((summary.default, "white"), (summary.scores, color)):
             if scores:
                 values = unit * np.array(list(scores.values()))
@@ -61,7 +62,7 @@ def draw_scores(axes, family, found):
                     markerfacecolor=fill, capsize=2, markersize=5,
                 )  # fmt: skip
     axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set_xlabel(f"{label}; hollow: default gain")
+    axes.set_xlabel(f"{label}; hollow: at a gain of 1")
     # A method that fails is told by its place at the border, not by squeezing the others.
     means = sorted(unit * summary.mean for summary in found.values() if summary.scores)
     if means:

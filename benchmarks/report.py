@@ -5,7 +5,10 @@ and the summary in the README. Runs on whatever lines there are, and says what i
 """
 
 import argparse
+import collections
+import json
 import pathlib
+import statistics
 
 import environment
 import evidence
@@ -26,8 +29,8 @@ TITLES = {
 }
 ROLES = {
     "alone": "the same without it",
-    "matched": "plain, matched initial scale",
-    "tuned": "plain, tuned initial scale",
+    "matched": "that, with matched initial scale",
+    "tuned": "that, with tuned initial scale",
     "Frobenius": "Frobenius normalization",
     "best rival": "the best of its rivals",
 }
@@ -51,6 +54,13 @@ def with_interval(scores, form):
     return f"{text.format(sum(values) / len(values))} ± {text.format(evidence.interval(values))}"
 
 
+def failed(summary):
+    """How many seeds, and runs of the tuning, diverged, if any did."""
+    words = [f"{summary.failed} of {len(summary.scores)} seeds"] if summary.failed else []
+    words += [f"{summary.diverged} runs of tuning"] if summary.diverged else []
+    return f" ({' and '.join(words)} diverged)" if words else ""
+
+
 def against(comparison, form):
     """A difference with its p, bold where it is one at the level of 5 %."""
     if comparison is None:
@@ -62,34 +72,62 @@ def against(comparison, form):
     return f"**{words}**" if comparison.outcome != "tie" else words
 
 
-def family_table(family, found, compared):
+def step_times(folder, name):
+    """Seconds of a training step of a family, by normalization; empty where not measured."""
+    path = folder / "step-times.json"
+    if not path.exists():
+        return {}
+    seconds = json.loads(path.read_text(encoding="utf-8")).get(name, {}).get("seconds", {})
+    return {each: statistics.median(own) for each, own in seconds.items()}
+
+
+def cost(name, times):
+    """The time of a step over the plain network's."""
+    name = name.partition(",")[0]
+    return f"{times[name] / times[settings.PLAIN]:.2f}×" if name in times else "-"
+
+
+def time_to_level(family, summary, times):
+    """Epochs until the plain network's last quality, and their time over its whole training."""
+    if summary.epochs is None:
+        return "-"
+    words = f"{summary.epochs:.1f}"
+    name = summary.normalization.partition(",")[0]
+    if name in times:
+        ratio = times[name] / times[settings.PLAIN]
+        words += f" ({ratio * summary.epochs / family.options().epochs:.2f}×)"
+    return words
+
+
+def family_table(family, found, compared, times):
     """A row for each method: scores, what was chosen, and how it stands to rival and controls."""
     form = evidence.FORMS[family.test_score]
     rows = []
     for name, summary in found.items():
         point = summary.point
         chosen = f"{point['rate']:.2g}"
-        if point["scale"] != 1.0:
+        if point["scale"] != 1.0 and not tuning.is_matched(name):
             chosen += f", {point['scale']:.2g}"
-        if point["mode"]:
+        if point["mode"] and not tuning.is_matched(name):
             chosen += f", {point['mode']}"
         rows.append(
             [
                 f"`{name}`",
                 chosen + (" (edge)" if summary.at_edge else ""),
-                with_interval(summary.scores, form),
+                with_interval(summary.scores, form) + failed(summary),
                 with_interval(summary.default, form),
                 *(against(compared.get((name, role)), form) for role in ROLES),
-                "-" if summary.epochs is None else f"{summary.epochs:.1f}",
+                cost(name, times),
+                time_to_level(family, summary, times),
                 f"{summary.band:.1f}×",
                 "-" if summary.loss is None else f"{summary.loss:.3g}",
                 "-" if summary.condition_number is None else f"{summary.condition_number:.3g}",
             ]
         )
     headers = [
-        "normalization", "rate, scale, mode", form[0], "at its default gain",
+        "normalization", "rate, scale, mode", form[0], "at a gain of 1",
         *(f"less {words}" for words in ROLES.values()),
-        "epochs to plain's last", "band of rates", "train loss", "κ",
+        "time of a step", "epochs to plain's last", "band of rates", "train loss", "κ",
     ]  # fmt: skip
     return tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
@@ -118,7 +156,7 @@ def summary_table(compared):
                 comparison.outcome
                 for cell in compared.values()
                 for (name, kind), comparison in cell.items()
-                if kind == role and name.rpartition("+")[2] == method
+                if kind == role and tuning.method_of(name) == method
             ]
             row.append(" / ".join(str(outcomes.count(o)) for o in ("win", "tie", "loss")))
         rows.append(row)
@@ -131,48 +169,62 @@ def sentences(compared):
     words = []
     for role in ("matched", "tuned", "Frobenius", "best rival"):
         cells = {
-            where: comparison
+            (*where, tuning.base_of(name)): comparison
             for where, cell in compared.items()
             for (name, kind), comparison in cell.items()
-            if name == "row_equilibration" and kind == role
+            if tuning.method_of(name) == "row_equilibration" and kind == role
         }
         parts = [
-            f"{outcome} in {', '.join(f'{family} with {optimizer}' for family, optimizer in where)}"
+            f"{outcome} in {'; '.join(map(place, where))}"
             for outcome in ("win", "loss", "tie")
             if (where := [key for key, c in cells.items() if c.outcome == outcome])
         ]
         if parts:
-            words.append(f"- Row equilibration against {ROLES[role]}: {'; '.join(parts)}.")
-    families = {family for family, _ in compared}
+            words.append(f"- Row equilibration against {ROLES[role]}: {'. '.join(parts)}.")
+    families = list(dict.fromkeys(family for family, _ in compared))
     for method in evidence.OURS:
-        won = {
-            family
-            for (family, _), cell in compared.items()
-            if any(
-                name.rpartition("+")[2] == method and kind == "best rival" and c.outcome == "win"
-                for (name, kind), c in cell.items()
-            )
-        }
+        counts = {family: collections.Counter() for family in families}
+        for (family, _), cell in compared.items():
+            for (name, kind), comparison in cell.items():
+                if tuning.method_of(name) == method and kind == "best rival":
+                    counts[family][comparison.outcome] += 1
+        told = [
+            f"{family} {count['win']} / {count['tie']} / {count['loss']}"
+            for family, count in counts.items()
+            if count
+        ]
+        always = [f for f, c in counts.items() if c["win"] and not c["tie"] and not c["loss"]]
         words.append(
-            f"- `{method}` beats the best of its rivals in {len(won)} of {len(families)} families"
-            f"{': ' + ', '.join(sorted(won)) if won else ''}."
+            f"- `{method}` against the best of its rivals, won / tied / lost: "
+            f"{', '.join(told) or 'not run'}. It wins throughout in {len(always)} of "
+            f"{len(families)} families."
         )
     return "\n".join(words)
 
 
+def place(key):
+    """Family, optimizer and normalization of activations, in words."""
+    family, optimizer, base = key
+    return f"{family}, {optimizer}" + ("" if base == settings.PLAIN else f", {base} normalization")
+
+
 EXPLANATION = """\
 Each method got the same number of runs, at points of one low-discrepancy sequence over the
-logarithms of the learning rate and of the scale (initial scale of a plain network, gain of a
-conditioned one) and over the mode of the gain, and the best on validation data was trained again
-from five fresh seeds, which these scores are of: mean ± half of the 95 % interval, on test data.
-*At its default gain* is the method with a gain of 1 at the rate that is best for the plain
-network: what a user gets first. Differences are paired by seed, with p of a paired t-test,
-corrected for all comparisons of a table after Benjamini and Hochberg, bold below 0.05; *best
-rival* is the best on the test data itself of the network alone, weight normalization, weight
-standardization and spectral normalization. *Band of rates* is the factor between the extreme
-rates at which runs of the tuning came within 1 % or 0.5 dB of the best; κ is the median
-condition number over the numerical rank; *(edge)* marks a choice at an edge of the ranges after
-these had grown twice."""
+logarithm of the learning rate and, but for the networks without a method, over the logarithm of
+the scale (initial scale of *scale tuned*, gain of a conditioned network) and the mode of the gain.
+The best on validation data was trained again from five fresh seeds, which these scores are of:
+mean ± half of the 95 % interval, on test data, a seed that diverged counting as 0. *Scale matched*
+starts with the very kernels that row equilibration starts with at its best point, at a rate of its
+own. *At a gain of 1* is the method as a layer has it by default, at the rate that is best for the
+network without it: what a user gets first. Differences are paired by seed, with p of a paired
+t-test, corrected for all comparisons of this page after Benjamini and Hochberg, bold below 0.05;
+*best rival* is the best on the test data itself of the network alone, weight normalization, weight
+standardization and spectral normalization. *Epochs to plain's last* are those until validation
+reaches what the plain network ends with, a median, and in brackets the time they take over that of
+its whole training. *Band of rates* is the factor between the extreme rates at which runs of the
+tuning came within 1 % or 0.5 dB of the best; it is that of sampled points, of which a method with a
+scale has as many as one without. κ is the median condition number over the numerical rank; *(edge)*
+marks a choice at an edge of the ranges."""
 
 
 def report(options):
@@ -185,7 +237,7 @@ def report(options):
         (name, optimizer): evidence.summaries(settings.FAMILIES[name], optimizer, records)
         for (name, optimizer), records in everything.items()
     }
-    compared = {key: evidence.comparisons(cell) for key, cell in found.items()}
+    compared = evidence.comparisons(found)
     sections = []
     for name, family in settings.FAMILIES.items():
         cells = {key[1]: cell for key, cell in found.items() if key[0] == name}
@@ -196,7 +248,8 @@ def report(options):
         ).savefig(options.output / f"comparison-{name}.png", dpi=130)
         sections.append(f"## {TITLES[name]}\n\n![](comparison-{name}.png)")
         for optimizer, cell in cells.items():
-            table = family_table(family, cell, compared[name, optimizer])
+            times = step_times(options.results, name)
+            table = family_table(family, cell, compared[name, optimizer], times)
             rest = progress_of(name, optimizer, everything[name, optimizer])
             sections.append(f"### {optimizer}\n\n{table}{rest}")
     summary = f"{summary_table(compared)}\n\n{sentences(compared)}"

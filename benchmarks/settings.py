@@ -4,7 +4,9 @@ Small settings of the example models, which a core trains in some ten seconds.
 """
 
 import dataclasses
+import hashlib
 import importlib
+import json
 import pathlib
 import sys
 from typing import Any
@@ -19,9 +21,10 @@ METHODS = (
     "newton_orthogonalization",
     "polynomial_preconditioner",
 )
-# Plain networks, by what of them is tuned besides the rate, and the scale without the rows.
-PLAIN, SCALED, MATCHED = "none", "none, scale tuned", "unit_rows_at_start"
-CONTROLS = (MATCHED, SCALED, "frobenius_normalization")
+# The controls: plain networks, as they are, with their initial scale tuned as well, and with
+# exactly the initial kernels that row equilibration uses at its best point; and the scale alone.
+PLAIN, TUNED, MATCHED = "none", "scale tuned", "scale matched"
+FROBENIUS = "frobenius_normalization"
 MODES = ("fixed", "initial_norm", "kernel_norm", "scalar")
 
 
@@ -57,14 +60,21 @@ class Family:
     def options(self, **changes):
         """The options of its small setting."""
         (_, options), *_ = self.module.RECIPES.values()
-        return dataclasses.replace(options, **self.changes, **changes)
+        return dataclasses.replace(options, **{**self.changes, **changes})
 
     def normalizations(self):
         """The names of all that is compared."""
-        names = [PLAIN, *CONTROLS, *METHODS]
-        for activation in self.activations:
-            names += [activation, *(f"{activation}+{method}" for method in METHODS)]
+        names = []
+        for activation in (PLAIN, *self.activations):
+            prefix = "" if activation == PLAIN else f"{activation}+"
+            controls = f"{activation}, {MATCHED}", f"{activation}, {TUNED}", prefix + FROBENIUS
+            names += [activation, *controls, *(prefix + method for method in METHODS)]
         return names
+
+    def fingerprint(self, backend):
+        """What tells records of this setting from those of another, as eight hex digits."""
+        setting = json.dumps([dataclasses.asdict(self), backend], sort_keys=True, default=str)
+        return hashlib.sha256(setting.encode()).hexdigest()[:8]
 
 
 _FASHION_MNIST = {"data": "fashion_mnist", "augment": False, "validation_fraction": 1 / 15}

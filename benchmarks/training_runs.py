@@ -1,19 +1,27 @@
 """One run of the comparison after the other, in a process of its own on one core."""
 
+import dataclasses
 import functools
+import gc
 import math
+import multiprocessing
 import os
 import pathlib
 import statistics
+import threading
 import time
 
 import settings
+import tuning
 
 CACHE = pathlib.Path("~/.cache/keras_wcond/compiled").expanduser()
 
 
 def start(cores):
     """Takes one core for itself, and keeps what JAX compiles for later processes."""
+    if parent := multiprocessing.parent_process():
+        # A process whose parent was stopped would wait for work for ever.
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     core = cores.get()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
@@ -63,18 +71,27 @@ class Model:
             gain="kernel_norm" if point.mode == "kernel_norm" else "initial_norm",
             trainable_gain="scalar" if point.mode == "scalar" else None,
         )
-        name = self.normalization
-        if name == settings.MATCHED:
-            # The scale that row equilibration has when nothing about its gain is chosen.
-            options = self.family.options(**{**changed(options), "gain": 1.0})
-        model = self.family.module.build(name.partition(",")[0], self.data, options)
+        if tuning.is_matched(self.normalization):
+            return self._with_what_was_compiled(self._matched(options, point), None), options
+        name = self.normalization.partition(",")[0]
+        model = self.family.module.build(name, self.data, options)
         if in_gain:
             # The same as `gain=scale`, which as a number would be compiled into every step.
             set_gains(model, point.scale)
         return self._with_what_was_compiled(model, point.mode), options
 
+    def _matched(self, options, point):
+        """The plain model with the kernels that row equilibration starts with at a point."""
+        if point.mode in ("fixed", "scalar"):
+            options = dataclasses.replace(options, gain=point.scale, trainable_gain=None)
+        base = tuning.base_of(self.normalization)
+        name = tuning.with_base(base, "unit_rows_at_start")
+        return self.family.module.build(name, self.data, options)
+
     def _with_what_was_compiled(self, model, mode):
         """The first model of a kind, with the values of the new one."""
+        import keras
+
         kind = "weight" if mode in ("fixed", "initial_norm") else mode
         variables = [*model.trainable_variables, *model.non_trainable_variables]
         if kind not in self.kept:
@@ -84,14 +101,9 @@ class Model:
         for target, variable in zip(targets, variables, strict=True):
             target.assign(variable)
         for variable in kept.optimizer.variables:
-            variable.assign(variable * 0)
+            # Not times zero, which a run that diverged would outlast.
+            variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
         return kept
-
-
-def changed(options):
-    """What tells these options from others of their family."""
-    names = ("optimizer", "learning_rate", "seed", "initial_scale", "trainable_gain")
-    return {name: getattr(options, name) for name in names}
 
 
 def fields_of(model):
@@ -121,16 +133,15 @@ def condition_numbers(model):
     return [rounded(number) for number in (found[0], statistics.median(found), found[-1])]
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=1)
 def cell(family, normalization, optimizer):
     """The models of a cell, of which a process holds the latest."""
+    gc.collect()
     return Model(family, normalization, optimizer)
 
 
 def perform(run):
     """Trains and scores one run; its record, also where it diverged or failed."""
-    import keras
-
     began = time.perf_counter()
     record = {
         "family": run.family,
@@ -147,7 +158,8 @@ def perform(run):
         record |= _trained(run)
     except Exception as error:
         record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"[:300]}
-        keras.utils.clear_session()
+        # What was compiled may hold arrays that are gone.
+        cell.cache_clear()
     record["seconds"] = round(time.perf_counter() - began, 2)
     return record
 
@@ -170,7 +182,7 @@ def _trained(run):
         "scores": [rounded(score) for score in scores],
         "score": rounded(scores[-1]) if finished else None,
     }
-    if run.phase != "tune" and finished:
+    if run.phase in ("test", "default") and finished:
         record["test"] = rounded(family.module.evaluate(model, data, options)[family.test_score])
         record["condition_numbers"] = condition_numbers(model)
     return record

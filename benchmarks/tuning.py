@@ -5,7 +5,8 @@ next follows from it, so that a comparison that was stopped goes on where it was
 
 Each method is tuned by the same number of runs, at points of one low-discrepancy sequence
 shared by all, over the logarithms of the learning rate and of the scale and over the modes of
-the gain. Where any method's best point lies at an edge of a range, the range grows for all.
+the gain. Where a method's best point lies at an edge of a range, the range grows for all. What is
+matched in scale to row equilibration is tuned when that has been.
 """
 
 import collections
@@ -22,7 +23,9 @@ POINTS_MORE = 4
 FACTOR = math.sqrt(10.0)
 # A winner in the outermost sixteenth of a range asks for more of it.
 EDGE = 1.0 / POINTS
-GROWTHS = 2
+GROWTHS = 3
+# A run that fails, as by lack of memory, is tried so often.
+ATTEMPTS = 2
 TEST_SEEDS = tuple(range(1, 6))
 
 
@@ -33,7 +36,8 @@ class Point:
     Args:
         rate: Learning rate.
         scale: Initial scale of plain networks, gain of conditioned ones.
-        mode: One of `settings.MODES`, or None where there is no gain.
+        mode: One of `settings.MODES`, or None where there is no gain. Of a network with matched
+            scale, those of row equilibration.
     """
 
     rate: float
@@ -116,14 +120,58 @@ def _within(ranges, point):
     return rate, scale, point[2]
 
 
-def chosen_point(family, normalization, coordinates):
-    """The point of coordinates for one method; what it has no use for stays at its default."""
+def chosen_point(family, normalization, coordinates, matched=None):
+    """The point of coordinates for one method; what it has no use for stays at its default.
+
+    Args:
+        family: A `settings.Family`.
+        normalization: Name of the method.
+        coordinates: (rate, scale, number for the mode).
+        matched: The record of row equilibration that a network of matched scale starts as.
+    """
     rate, scale, mode = coordinates
-    if normalization in (settings.PLAIN, settings.MATCHED, *family.activations):
+    if matched is not None:
+        return Point(rate, matched["scale"], matched["mode"])
+    if normalization in (settings.PLAIN, *family.activations):
         return Point(rate)
-    if normalization == settings.SCALED or normalization.endswith("weight_normalization"):
+    if is_plain(normalization) or normalization.endswith("weight_normalization"):
         return Point(rate, scale)
     return Point(rate, scale, settings.MODES[int(mode * len(settings.MODES))])
+
+
+def base_of(name):
+    """The normalization of activations in a name, "none" where there is none."""
+    first = name.partition(",")[0].partition("+")[0]
+    return first if first in ("batch", "layer") else settings.PLAIN
+
+
+def method_of(name):
+    """The normalization of weights in a name, "" where there is none."""
+    last = name.rpartition("+")[2]
+    return "" if is_plain(name) else last
+
+
+def is_plain(name):
+    """Whether no kernel is conditioned in training."""
+    return "," in name or name in (settings.PLAIN, "batch", "layer")
+
+
+def with_base(base, method):
+    """The name of a method under a normalization of activations."""
+    return method if base == settings.PLAIN else f"{base}+{method}"
+
+
+def is_matched(name):
+    """Whether its scale is that of row equilibration."""
+    return name.endswith(settings.MATCHED)
+
+
+def latest(records):
+    """One record of each run: one that ended, rather than one that failed."""
+    chosen = {}
+    for record in sorted(records, key=lambda record: record["status"] != "failed"):
+        chosen[key_of(record)] = record
+    return list(chosen.values())
 
 
 def best(records):
@@ -133,14 +181,15 @@ def best(records):
 
 
 def growth(family, optimizer, records, growths):
-    """The next stretch to add: where most winners lie at an edge of the ranges; or None."""
+    """The next stretch to add: the edge of the ranges at which most winners lie; or None."""
     _, ranges = coordinates(family, optimizer, growths)
     votes = collections.Counter()
     for normalization in family.normalizations():
         winner = best(r for r in records if r["normalization"] == normalization)
         for name, (low, high) in ranges.items():
-            # A scale of exactly 1 was not tuned.
-            if winner is None or (name == "scale" and winner["scale"] == 1.0):
+            # A scale of exactly 1 was not tuned, and a matched one was not chosen.
+            is_chosen = winner and not is_matched(normalization)
+            if not is_chosen or (name == "scale" and winner["scale"] == 1.0):
                 continue
             where = math.log(winner[name] / low) / math.log(high / low)
             if where < EDGE or where > 1.0 - EDGE:
@@ -149,12 +198,17 @@ def growth(family, optimizer, records, growths):
 
 
 def growths_of(family, optimizer, records):
-    """All stretches added so far, found again from the records, and whether tuning is done."""
+    """All stretches added so far, found again from the records, and whether tuning is done.
+
+    Networks of matched scale are left out: they are tuned when the others have been.
+    """
+    names = [name for name in family.normalizations() if not is_matched(name)]
+    tuned = [r for r in records if r["phase"] == "tune" and r["normalization"] in names]
     growths = []
     while True:
         count = POINTS + len(growths) * POINTS_MORE
-        known = [r for r in records if r["phase"] == "tune" and r["index"] < count]
-        if len(known) < count * len(family.normalizations()):
+        known = [r for r in tuned if r["index"] < count]
+        if len(known) < count * len(names):
             return growths, False
         more = growth(family, optimizer, known, growths)
         if more is None:
@@ -165,44 +219,55 @@ def growths_of(family, optimizer, records):
 def pending(name, optimizer, records, family=None):
     """The runs that can start now for one family and optimizer, given the records of both.
 
-    First all tuning, then its growths, then tests; an empty list when all is done.
+    First all tuning, then its growths, then that of the networks of matched scale, then tests;
+    an empty list when all is done.
     """
     family = family or settings.FAMILIES[name]
-    records = [r for r in records if r["family"] == name and r["optimizer"] == optimizer]
-    done = {key_of(record) for record in records}
-    growths, complete = growths_of(family, optimizer, records)
+    own = [r for r in records if r["family"] == name and r["optimizer"] == optimizer]
+    failures = collections.Counter(key_of(r) for r in own if r["status"] == "failed")
+    done = {key_of(r) for r in own if r["status"] != "failed"}
+    done |= {key for key, count in failures.items() if count >= ATTEMPTS}
+    own = latest(own)
+    growths, complete = growths_of(family, optimizer, own)
     places, _ = coordinates(family, optimizer, growths)
     runs = []
     for normalization in family.normalizations():
-        if complete:
-            runs += tests(name, normalization, optimizer, records)
-            continue
+        matched = None
+        if is_matched(normalization):
+            rows = with_base(base_of(normalization), "row_equilibration")
+            matched = winner(own, rows) if complete else None
+            if matched is None:
+                continue
         for index, place in enumerate(places):
-            where = chosen_point(family, normalization, place)
+            where = chosen_point(family, normalization, place, matched)
             runs.append(Run(name, normalization, optimizer, "tune", index, 0, where))
+    runs = [run for run in runs if run.key not in done]
+    if runs or not complete:
+        return runs
+    for normalization in family.normalizations():
+        runs += tests(name, normalization, optimizer, own)
     return [run for run in runs if run.key not in done]
+
+
+def winner(records, normalization):
+    """The best record of a method's tuning, or None."""
+    return best(r for r in records if r["phase"] == "tune" and r["normalization"] == normalization)
 
 
 def tests(name, normalization, optimizer, records):
     """Fresh seeds at the best point, and at the default gain with the plain network's rate."""
 
-    def winner(of):
-        tuned = (r for r in records if r["phase"] == "tune" and r["normalization"] == of)
-        return best(tuned)
+    def seeds(phase, point):
+        return [
+            Run(name, normalization, optimizer, phase, None, seed, point) for seed in TEST_SEEDS
+        ]
 
     runs = []
-    chosen = winner(normalization)
+    chosen = winner(records, normalization)
     if chosen:
-        where = Point(chosen["rate"], chosen["scale"], chosen["mode"])
-        runs += [
-            Run(name, normalization, optimizer, "test", None, seed, where) for seed in TEST_SEEDS
-        ]
-    activations, _, method = normalization.rpartition("+")
-    plain = winner(activations or settings.PLAIN)
-    if plain and method in (*settings.METHODS, "frobenius_normalization"):
-        mode = None if method == "weight_normalization" else "fixed"
-        where = Point(plain["rate"], 1.0, mode)
-        runs += [
-            Run(name, normalization, optimizer, "default", None, seed, where) for seed in TEST_SEEDS
-        ]
+        runs += seeds("test", Point(chosen["rate"], chosen["scale"], chosen["mode"]))
+    plain = winner(records, base_of(normalization))
+    if plain and not is_plain(normalization):
+        has_own_gain = method_of(normalization) == "weight_normalization"
+        runs += seeds("default", Point(plain["rate"], 1.0, None if has_own_gain else "fixed"))
     return runs

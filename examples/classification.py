@@ -56,7 +56,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
         self.classes, self.smoothing = classes, smoothing
 
     def call(self, y_true, y_pred):
-        y_true = keras.ops.one_hot(keras.ops.squeeze(y_true, -1), self.classes)
+        y_true = keras.ops.one_hot(keras.ops.reshape(y_true, (-1,)), self.classes)
         return keras.losses.categorical_crossentropy(
             y_true, y_pred, from_logits=True, label_smoothing=self.smoothing
         )

@@ -60,15 +60,16 @@ def activation(options):
     return layers.ReLU()
 
 
-def initializer(options, first=False):
+def initializer(options, inputs, first=False):
     """What suits the activation: He's; for sines, uniform within √6/(ω √inputs).
 
-    The first layer sets the bandwidth of the network: the scale leaves it alone.
+    The first layer sets the bandwidth of the network: the scale leaves it alone. For sines it is
+    uniform within 1/inputs.
     """
     scale = 1.0 if first else options.initial_scale
     match options.activation:
         case "sine" if first:
-            return keras.initializers.VarianceScaling(1.0 / 3.0, "fan_in", "uniform")
+            return keras.initializers.RandomUniform(-1.0 / inputs, 1.0 / inputs)
         case "sine":
             variance = 2.0 * (scale / options.sine_frequency) ** 2
             return keras.initializers.VarianceScaling(variance, "fan_in", "uniform")
@@ -78,8 +79,16 @@ def initializer(options, first=False):
 
 
 def hidden(x, options, name, first=False):
-    """A fully connected layer with its activation."""
-    x = layers.Dense(options.width, kernel_initializer=initializer(options, first), name=name)(x)
+    """A fully connected layer with its activation; the first in full precision.
+
+    Coordinates of eight or eleven bits would be steps that the network could see.
+    """
+    x = layers.Dense(
+        options.width,
+        kernel_initializer=initializer(options, x.shape[-1], first),
+        name=name,
+        dtype="float32" if first else None,
+    )(x)
     return activation(options)(x)
 
 

@@ -130,22 +130,20 @@ def load_tfds(name: str, data_dir: pathlib.Path | None = None):
             "Expected 'digits' or the name of a TFDS dataset of labelled images, such as "
             f"'cifar10' or 'fashion_mnist'. Received: data={name!r}"
         ) from error
-    # The labels of ImageNet's own test images are not public.
-    has_test = "test" in builder.info.splits and name != "imagenet2012"
-    test_split = "test" if has_test else "validation"
+    reading = {"builder_kwargs": {"file_format": "array_record"}, **arguments}
     try:
-        train, test = (
-            tfds.data_source(
-                name, split=split, builder_kwargs={"file_format": "array_record"}, **arguments
-            )
-            for split in ("train", test_split)
-        )
+        train = tfds.data_source(name, split="train", **reading)
+        splits = set(tfds.builder(name, file_format="array_record", **arguments).info.splits)
+        # The labels of ImageNet's own test images are not public.
+        has_test = name != "imagenet2012" and (not splits or "test" in splits)
+        test = tfds.data_source(name, split="test" if has_test else "validation", **reading)
     except Exception as error:
         raise ValueError(
-            f"The dataset {name!r} is not in {builder.data_path.parent}, and could not be "
-            "downloaded and prepared there. Prepare it once, where there is a network and "
-            f"TensorFlow is installed, with `tfds build {name} --file_format=array_record`, and "
-            f"name its folder by --data-dir. Received: data={name!r}. The reason was: {error}"
+            f"The dataset {name!r} could not be read from {builder.data_path.parent}, nor be "
+            "downloaded and prepared there, or has no splits 'train' and 'test' or 'validation'. "
+            "Prepare it once, where there is a network and TensorFlow is installed, with "
+            f"`tfds build {name} --file_format=array_record`, and name its folder by --data-dir. "
+            f"Received: data={name!r}. The reason was: {error}"
         ) from error
     features = builder.info.features
     if not {"image", "label"} <= set(features):
@@ -196,6 +194,9 @@ class Batches(keras.utils.PyDataset):
         super().__init__(**kwargs)
         self.part, self.data, self.batch_size, self.options = part, data, batch_size, options
         self.seed, self.epoch = seed, -1
+        # Devices share a batch evenly; of the last one, what is left over is left out.
+        distribution = keras.distribution.distribution()
+        self.multiple = 1 if distribution is None else distribution.device_mesh.devices.size
         self.on_epoch_end()
 
     def on_epoch_end(self):
@@ -205,10 +206,13 @@ class Batches(keras.utils.PyDataset):
             np.random.default_rng((self.seed, self.epoch)).shuffle(self.order)
 
     def __len__(self):
-        return math.ceil(len(self.part) / self.batch_size)
+        return math.ceil(self._count() / self.batch_size)
+
+    def _count(self):
+        return len(self.part) // self.multiple * self.multiple
 
     def __getitem__(self, index):
-        chosen = self.order[index * self.batch_size :][: self.batch_size]
+        chosen = self.order[: self._count()][index * self.batch_size :][: self.batch_size]
         augment = self.seed is not None and self.options.augment
         rng = np.random.default_rng((self.seed or 0, self.epoch, index))
         if isinstance(self.part, Source):
@@ -259,5 +263,5 @@ def cropped(image, size, rng=None):
         crop_width = min(math.sqrt(area * ratio), width)
         top, left = rng.uniform(0, height - crop_height), rng.uniform(0, width - crop_width)
     box = (left, top, left + crop_width, top + crop_height)
-    picture = Image.fromarray(image).convert("RGB")
+    picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).convert("RGB")
     return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box=box))

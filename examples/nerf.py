@@ -82,16 +82,20 @@ def field(options: Options, chosen, name: str) -> keras.Model:
     x = coordinates.hidden(x, half, "hidden_direction")
     color = layers.Dense(3, name="color")(x)
     outputs = layers.concatenate([density, color])
-    model = keras.Model([position, direction], outputs, name=name)
-    return normalizations.with_weight_normalization(
-        model, chosen, "hidden_*", options.gain, options.trainable_gain
-    )
+    return keras.Model([position, direction], outputs, name=name)
 
 
 def build(normalization: str, data: scenes.Scene, options: Options) -> "RadianceField":
     """A radiance field under a normalization, such as "row_equilibration"."""
     chosen = normalizations.parse(normalization)
+    # Both first, so that their initial weights do not depend on the normalization of one.
     fields = [field(options, chosen, name) for name in ("coarse", "fine")]
+    fields = [
+        normalizations.with_weight_normalization(
+            each, chosen, "hidden_*", options.gain, options.trainable_gain
+        )
+        for each in fields
+    ]
     model = RadianceField(*fields, data, options)
     model(np.zeros((1, 6), "float32"))
     return model
@@ -108,7 +112,8 @@ class RadianceField(keras.Model):
     """
 
     def __init__(self, coarse, fine, scene, options):
-        super().__init__()
+        # Rays are not for low precision: a pixel is a thousandth of a direction.
+        super().__init__(autocast=False)
         self.coarse, self.fine = coarse, fine
         self.near, self.far, self.background = scene.near, scene.far, scene.background
         self.options = options
@@ -168,7 +173,8 @@ class RadianceField(keras.Model):
         ends = ops.full_like(distances[:, :1], self.far)
         lengths = ops.maximum(ops.diff(ops.concatenate([distances, ends], axis=-1)), 0.0)
         optical = ops.softplus(raw[..., 0] - 1.0) * lengths
-        before = ops.exp(-(ops.cumsum(optical, axis=-1) - optical))
+        passed = ops.cumsum(optical[:, :-1], axis=-1)
+        before = ops.exp(-ops.concatenate([ops.zeros_like(optical[:, :1]), passed], axis=-1))
         weights = before * (1.0 - ops.exp(-optical))
         opacity = ops.sum(weights, axis=-1)
         color = ops.sum(weights[..., None] * ops.sigmoid(raw[..., 1:]), axis=-2)

@@ -147,7 +147,10 @@ def read_llff(path, downscale=1):
     focal = float(matrices[0, 2, 4] * images.shape[2] / matrices[0, 1, 4])
     train, test = every_eighth(Views(images, centred(poses)))
     train, validation = every_eighth(train)
-    far = float(rows[:, 16].max() * scale)
+    # Depths are along the axis; the rays of the corners are longer by so much.
+    height, width = images.shape[1:3]
+    slant = float(np.hypot(1.0, np.hypot(height, width) / (2.0 * focal)))
+    far = float(rows[:, 16].max() * scale) * slant
     return Scene(train, validation, test, focal, 0.9, far, None)
 
 
@@ -191,9 +194,14 @@ def _read_image(file, downscale):
     except FileNotFoundError as error:
         raise ValueError(f"An image that the scene names is missing: {file}") from error
     with picture:
+        if picture.mode.startswith("I"):
+            raise ValueError(
+                f"Expected images of 8 bits a channel. Received: {file}, of 16. Convert it first."
+            )
+        picture = picture.convert("RGBA")
         if downscale > 1:
             picture = picture.reduce(downscale)
-        pixels = np.asarray(picture.convert("RGBA"), "float32") / 255.0
+        pixels = np.asarray(picture, "float32") / 255.0
     alpha = pixels[..., 3:]
     return pixels[..., :3] * alpha + (1.0 - alpha)
 

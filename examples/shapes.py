@@ -19,20 +19,24 @@ def load(path: pathlib.Path | None) -> trimesh.Trimesh:
     if not path.exists():
         raise ValueError(f"Expected a mesh file. Received: mesh={str(path)!r}, which is not there.")
     try:
-        mesh = trimesh.load_mesh(path)
-    except (ValueError, NotImplementedError, KeyError) as error:
+        mesh = trimesh.load(path, force="mesh")
+    except Exception as error:  # whatever the reader of a format raises
         raise ValueError(
             "Expected a mesh file that trimesh reads, such as .obj, .ply, .stl or .off. "
             f"Received: mesh={str(path)!r}. The reason was: {error}"
         ) from error
+    if not len(getattr(mesh, "faces", ())):
+        raise ValueError(
+            f"Expected a mesh with faces. Received: mesh={str(path)!r}, which has none."
+        )
     # Files repeat vertices where textures or normals change.
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     if not mesh.is_watertight:
-        borders = trimesh.grouping.group_rows(mesh.edges_sorted, require_count=1)
+        faces_of_edge = np.unique(mesh.edges_sorted, axis=0, return_counts=True)[1]
         raise ValueError(
             "Expected a watertight mesh, which has an inside and an outside. Received: "
-            f"mesh={str(path)!r}, with {len(borders)} edges that belong to one face only. "
-            "Close its holes first, in a tool such as MeshLab or Blender."
+            f"mesh={str(path)!r}, of whose edges {(faces_of_edge != 2).sum()} do not belong to "
+            "two faces. Close its holes first, in a tool such as MeshLab or Blender."
         )
     return fitted(mesh)
 

@@ -19,6 +19,7 @@ import time
 from typing import Any, Literal
 
 import keras
+import normalizations
 import numpy as np
 import tabulate
 import tqdm
@@ -57,7 +58,7 @@ class TrainingOptions:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Keras' dtype policy."""
     distribute: bool = False
-    """Splits each batch over all devices, by keras.distribution.DataParallel."""
+    """Splits each batch over all devices, by keras.distribution.DataParallel (JAX only)."""
     workers: int = 1
     """Threads that prepare batches."""
     seed: int = 0
@@ -97,7 +98,9 @@ def optimizer(options: TrainingOptions) -> keras.optimizers.Optimizer:
     else:
         chosen = keras.optimizers.AdamW(**arguments)
     if options.weight_decay:
-        chosen.exclude_from_weight_decay(var_names=["bias", "gain", "gamma", "beta", "position"])
+        chosen.exclude_from_weight_decay(
+            var_names=["bias", "gain", "gamma", "beta", "position", "token"]
+        )
     return chosen
 
 
@@ -159,7 +162,10 @@ def main(family: Any, words: list[str] | None = None) -> dict[str, Run]:
 def run(family: Any, options: TrainingOptions) -> dict[str, Run]:
     """Trains a model for each normalization, prints the table and saves the picture."""
     keras.config.set_dtype_policy(options.precision)
+    for name in options.normalizations:
+        normalizations.parse(name)
     if options.distribute:
+        require_jax()
         keras.distribution.set_distribution(keras.distribution.DataParallel())
     data = family.load_data(options)
     runs = {}
@@ -176,6 +182,15 @@ def run(family: Any, options: TrainingOptions) -> dict[str, Run]:
     family.draw(runs, data, options).savefig(path, dpi=150)
     print(f"Saved {path}")
     return runs
+
+
+def require_jax() -> None:
+    """Raises an error where Keras' distribution API does not work."""
+    if keras.backend.backend() != "jax":
+        raise ValueError(
+            "Expected the backend of Keras' distribution API, jax, to split batches over devices. "
+            f"Received: --distribute with the backend {keras.backend.backend()!r}"
+        )
 
 
 def table(runs: dict[str, Run]) -> str:

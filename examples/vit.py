@@ -45,7 +45,9 @@ class ClassToken(layers.Layer):
     """Puts a trained token in front: (n, tokens, width) to (n, 1 + tokens, width)."""
 
     def build(self, input_shape):
-        self.token = self.add_weight(shape=(1, 1, input_shape[-1]), initializer="zeros")
+        self.token = self.add_weight(
+            shape=(1, 1, input_shape[-1]), initializer="zeros", name="token"
+        )
 
     def call(self, tokens):
         shape = (keras.ops.shape(tokens)[0], 1, tokens.shape[-1])

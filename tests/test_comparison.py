@@ -1,7 +1,6 @@
 """The comparison: equal budgets, resumable records, and runs that do not depend on each other."""
 
 import collections
-import concurrent.futures
 import dataclasses
 import json
 import math
@@ -94,7 +93,7 @@ def test_every_method_has_the_same_budget(settings, tuning):
     assert tuned.pop() >= 16
     assert {counts[name, "test"] for name in family.normalizations()} == {5}
     methods = [name for name in family.normalizations() if counts[name, "default"]]
-    assert len(methods) == 13
+    assert len(methods) == 2 * 7
     assert {counts[name, "default"] for name in methods} == {5}
     assert len({tuning.key_of(r) for r in records}) == len(records)
 
@@ -113,10 +112,11 @@ def test_all_methods_share_rates_and_modes(settings, tuning):
     assert len(cells) == 16
     modes = [run.point.mode for run in runs if run.normalization == "row_equilibration"]
     assert collections.Counter(modes) == dict.fromkeys(settings.MODES, 4)
-    for name in ("none", "unit_rows_at_start", "layer"):
+    assert not [run for run in runs if run.normalization.endswith("matched")]
+    for name in ("none", "layer"):
         points = [run.point for run in runs if run.normalization == name]
         assert {(point.scale, point.mode) for point in points} == {(1.0, None)}
-    for name in ("none, scale tuned", "weight_normalization"):
+    for name in ("none, scale tuned", "layer, scale tuned", "weight_normalization"):
         points = [run.point for run in runs if run.normalization == name]
         assert len({point.scale for point in points}) == 16
         assert {point.mode for point in points} == {None}
@@ -129,9 +129,9 @@ def test_a_winner_at_an_edge_grows_the_range_for_all(settings, tuning):
     tuned = [r for r in records if r["phase"] == "tune"]
     for name in family.normalizations():
         rates = [r["rate"] for r in tuned if r["normalization"] == name]
-        assert len(rates) == 16 + 2 * 4
+        assert len(rates) == 16 + 3 * 4
         assert all(high < rate <= high * math.sqrt(10.0) for rate in rates[16:20])
-        assert all(high * math.sqrt(10.0) < rate <= 10.0 * high for rate in rates[20:])
+        assert all(high * math.sqrt(10.0) < rate <= 10.0 * high for rate in rates[20:24])
     assert {r["rate"] for r in records if r["phase"] == "test"} == {max(r["rate"] for r in tuned)}
     records = play(tuning, family, lambda run: -run.point.rate)
     assert min(r["rate"] for r in records) < low / math.sqrt(10.0)
@@ -159,7 +159,7 @@ def test_the_default_gain_is_tried_at_the_rate_of_the_plain_network(settings, tu
 def test_a_comparison_goes_on_where_it_was(settings, tuning):
     family = settings.FAMILIES["deep"]
     whole = play(tuning, family, closeness(0.02, 1.1))
-    for count in (0, 100, 272, 300, len(whole) - 1, len(whole)):
+    for count in (0, 100, 288, 400, len(whole) - 1, len(whole)):
         resumed = play(tuning, family, closeness(0.02, 1.1), whole[:count])
         assert {tuning.key_of(r) for r in resumed} == {tuning.key_of(r) for r in whole}
         assert len(resumed) == len(whole)
@@ -200,8 +200,12 @@ def test_a_run_does_not_depend_on_those_before_it(training_runs, tuning, family,
         run_of(tuning, "row_equilibration", seed, family, scale=scale, mode=mode)
         for seed, scale in ((2, 0.7), (1, 1.3))
     )
+    diverging = dataclasses.replace(
+        other, point=tuning.Point(math.inf, 1.0, "initial_norm" if mode == "fixed" else mode)
+    )
     alone = training_runs.perform(wanted)
     training_runs.cell.cache_clear()
+    assert training_runs.perform(diverging)["status"] == "diverged"
     training_runs.perform(other)
     after = training_runs.perform(wanted)
     assert alone["status"] == "finished"
@@ -227,10 +231,18 @@ def test_gains_and_scales_are_those_of_the_point(training_runs, tuning):
 
 
 def test_the_matched_control_starts_at_the_scale_of_unit_rows(training_runs, tuning):
-    cell = training_runs.cell("deep", "unit_rows_at_start", "sgd")
-    model, _ = cell.new(run_of(tuning, "unit_rows_at_start"))
-    kernel = keras.ops.convert_to_numpy(model.get_layer("hidden_1").kernel)
-    np.testing.assert_allclose(np.linalg.norm(kernel, axis=0), 1.0, rtol=1e-5)
+    for mode, scale in (("fixed", 0.6), ("kernel_norm", 1.7), ("scalar", 0.6)):
+        point = {"mode": mode, "scale": scale}
+        kernels = []
+        for name in ("row_equilibration", "none, scale matched"):
+            training_runs.cell.cache_clear()
+            cell = training_runs.cell("deep", name, "sgd")
+            model, _ = cell.new(run_of(tuning, name, **point))
+            layer = model.get_layer("hidden_1")
+            kernel = getattr(layer, "conditioned_kernel", layer.kernel)
+            kernels.append(keras.ops.convert_to_numpy(kernel))
+        np.testing.assert_allclose(*kernels, rtol=1e-4, atol=1e-6)
+        assert type(layer) is keras.layers.Dense
 
 
 def test_runs_that_diverge_or_fail_are_kept_as_such(training_runs, tuning, monkeypatch):
@@ -247,6 +259,9 @@ def test_runs_that_diverge_or_fail_are_kept_as_such(training_runs, tuning, monke
     monkeypatch.setattr(family.module, "train", fail)
     record = training_runs.perform(dataclasses.replace(diverging, point=tuning.Point(0.1)))
     assert (record["status"], record["error"]) == ("failed", "RuntimeError: out of memory")
+    # It is tried once more, and not for ever.
+    (again,) = (run for run in tuning.pending("deep", "sgd", [record]) if run.key == diverging.key)
+    assert again.key not in {run.key for run in tuning.pending("deep", "sgd", [record, record])}
 
 
 def test_compare_writes_every_run_down(training_runs, settings, tuning, tmp_path, monkeypatch):
@@ -256,7 +271,11 @@ def test_compare_writes_every_run_down(training_runs, settings, tuning, tmp_path
     monkeypatch.setattr(tuning, "GROWTHS", 0)
     monkeypatch.setattr(tuning, "TEST_SEEDS", (1,))
     monkeypatch.setattr(settings.Family, "normalizations", lambda _: ["none", "row_equilibration"])
-    monkeypatch.setattr(compare, "processes", lambda _: concurrent.futures.ThreadPoolExecutor(1))
+    monkeypatch.setattr(
+        compare,
+        "perform_all",
+        lambda batches, _: (training_runs.perform(run) for batch in batches for run in batch),
+    )
     words = ["--families", "deep", "--optimizers", "sgd", "--results", str(tmp_path)]
     options = compare.parse(words)
     compare.compare(options)
@@ -276,9 +295,56 @@ def test_compare_writes_every_run_down(training_runs, settings, tuning, tmp_path
     # Nothing is left to do.
     compare.compare(options)
     assert len((tmp_path / "deep.jsonl").read_text().splitlines()) == len(records)
+    changed = dataclasses.replace(settings.FAMILIES["deep"], scales=(0.1, 10.0))
+    monkeypatch.setitem(settings.FAMILIES, "deep", changed)
+    with pytest.raises(ValueError, match=r"of this setting and backend.*Name another folder"):
+        compare.compare(options)
 
 
-def test_settings_are_those_of_the_examples(settings):
+def echo(run):
+    return {"doubled": 2 * run}
+
+
+def test_records_come_from_other_processes_one_by_one(monkeypatch):
+    import compare
+
+    monkeypatch.setattr(compare, "perform", perform_echo)
+    records = list(compare.perform_all([[1, 2], [3]], [0]))
+    assert sorted(record["doubled"] for record in records) == [2, 4, 6]
+
+
+def perform_echo(runs):
+    import compare
+
+    for run in runs:
+        compare._results.put(echo(run))
+
+
+def test_matched_networks_are_tuned_after_row_equilibration(settings, tuning):
+    family = settings.FAMILIES["deep"]
+    records = play(tuning, family, closeness(0.02, 1.1))
+    for base in ("none", "layer"):
+        rows = tuning.winner(records, tuning.with_base(base, "row_equilibration"))
+        matched = [r for r in records if r["normalization"] == f"{base}, scale matched"]
+        assert {(r["scale"], r["mode"]) for r in matched} == {(rows["scale"], rows["mode"])}
+        assert len({r["rate"] for r in matched if r["phase"] == "tune"}) >= 16
+
+
+def test_step_times_are_measured_in_turn(training_runs, settings, tmp_path, monkeypatch):
+    import step_times
+
+    names = ["none", "none, scale tuned", "weight_normalization", "row_equilibration"]
+    monkeypatch.setattr(settings.Family, "normalizations", lambda _: names)
+    monkeypatch.setattr(training_runs, "start", lambda cores: None)
+    step_times.main(["--families", "deep", "--rounds", "2", "--results", str(tmp_path)])
+    found = json.loads((tmp_path / "step-times.json").read_text())["deep"]
+    assert found["versions"]["keras"] == keras.__version__
+    # Tuning the scale changes nothing about a step.
+    assert set(found["seconds"]) == {*names} - {"none, scale tuned"}
+    assert all(len(own) == 2 and min(own) > 0.0 for own in found["seconds"].values())
+
+
+def test_settings_are_those_of_the_examples(settings, tuning):
     pytest.importorskip("tyro", reason="needs the extra 'examples'")
     assert set(settings.FAMILIES) == {"deep", "cnn", "vit", "nerf", "shape"}
     for family in settings.FAMILIES.values():
@@ -286,4 +352,6 @@ def test_settings_are_those_of_the_examples(settings):
         assert options.optimizer == "adamw"
         normalizations = sys.modules["normalizations"]
         for name in family.normalizations():
-            assert normalizations.parse(name.partition(",")[0])
+            parsed = normalizations.parse(name.partition(",")[0])
+            assert parsed.activations == tuning.base_of(name)
+            assert "+".join(parsed.weights) == tuning.method_of(name)

@@ -76,13 +76,13 @@ def test_comparisons_are_against_controls_and_the_best_rival(family, scores):
     import evidence
 
     found = evidence.summaries(family, "sgd", records_of(family, scores))
-    compared = evidence.comparisons(found)
+    compared = evidence.comparisons({("shape", "sgd"): found})["shape", "sgd"]
     roles = {role: c for (name, role), c in compared.items() if name == "row_equilibration"}
     assert roles["best rival"].second == "spectral_normalization"
     assert roles["best rival"].difference == pytest.approx(0.02, abs=0.003)
     assert {role: c.second for role, c in roles.items()} == {
         "alone": "none",
-        "matched": "unit_rows_at_start",
+        "matched": "none, scale matched",
         "tuned": "none, scale tuned",
         "Frobenius": "frobenius_normalization",
         "best rival": "spectral_normalization",
@@ -118,8 +118,11 @@ def test_bands_edges_and_epochs(family):
         assert (
             evidence.at_edge(dict(zip(("rate", "scale"), point, strict=True)), ranges) == expected
         )
-    tested = [{"scores": [0.1, 0.6, 0.8]}, {"scores": [0.1, 0.2, 0.9]}, {"scores": [0.1, 0.2, 0.3]}]
-    assert evidence.epochs_to(0.6, tested) == pytest.approx(2.5)
+    tested = [
+        {"status": "finished", "scores": scores}
+        for scores in ([0.1, 0.6, 0.8], [0.1, 0.2, 0.9], [0.1, 0.2, 0.3])
+    ]
+    assert evidence.epochs_to(0.6, tested) == 3
     assert evidence.epochs_to(0.85, tested) is None
 
 
@@ -130,6 +133,8 @@ def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsy
     results.mkdir()
     lines = [json.dumps(record) for record in records_of(family, scores)]
     (results / "shape.jsonl").write_text("\n".join(lines) + "\n")
+    seconds = {"none": [0.1, 0.1, 0.5], "row_equilibration": [0.15, 0.15, 0.15]}
+    (results / "step-times.json").write_text(json.dumps({"shape": {"seconds": seconds}}))
     readme = tmp_path / "README.md"
     readme.write_text(
         "# Title\n\n<!-- comparison -->\n\nold\n\n<!-- end of comparison -->\n\nrest\n"
@@ -141,14 +146,20 @@ def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsy
     assert "keras 3.15.1" in page
     assert "2 cores" in page
     assert "to be made" not in page
-    assert "Row equilibration against plain, tuned initial scale: win in shape with sgd." in page
-    assert "`row_equilibration` beats the best of its rivals in 1 of 1 families: shape." in page
+    assert "Row equilibration against that, with tuned initial scale: win in shape, sgd." in page
+    assert (
+        "the best of its rivals, won / tied / lost: shape 1 / 0 / 0. It wins throughout in 1 of 1"
+        in page
+    )
     assert "old" not in readme.read_text()
     assert readme.read_text().endswith("rest\n")
     rows = [line for line in page.splitlines() if line.startswith("| `row_equilibration`")]
     (table_row,) = (row for row in rows if "±" in row)
     assert "| 95.0" in table_row or "| 94.9" in table_row
     assert "**+" in table_row
+    # Three epochs of ten, each of which takes half as long again.
+    assert "| 1.50× " in table_row
+    assert "| 3.0 (0.45×) " in table_row
     assert (tmp_path / "comparison-shape.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -67,26 +67,46 @@ def test_every_method_touches_the_same_layers(family):
     assert not {"head", "first", "patches", "density", "color"} & set(first)
 
 
+def fields_of(model):
+    return [model.coarse, model.fine] if hasattr(model, "coarse") else [model]
+
+
 def conditioned_names(model):
-    fields = [model.coarse, model.fine] if hasattr(model, "coarse") else [model]
-    return [layer.name for field in fields for layer in conditioned_layers(field)]
+    """Of the layers of the graph that are conditioned, or hold what is."""
+    return [
+        layer.name
+        for field in fields_of(model)
+        for layer in field.layers
+        if conditioned_layers(layer)
+    ]
 
 
-def test_initial_scale_reaches_what_is_touched_and_nothing_else():
-    deep = example("deep")
-    kernels = {}
-    for scale in (1.0, 3.0):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_initial_scale_reaches_what_is_touched_and_nothing_else(family):
+    module = example(family)
+    data = module.load_data(small(family))
+    built = []
+    for scale, name in ((1.0, "none"), (3.0, "none"), (1.0, "row_equilibration")):
         keras.utils.set_random_seed(0)
-        options = small("deep", initial_scale=scale)
-        model = deep.build("none", deep.load_data(options), options)
-        kernels[scale] = {
-            layer.name: keras.ops.convert_to_numpy(layer.kernel)
-            for layer in model.layers
-            if hasattr(layer, "kernel")
-        }
-    for name, kernel in kernels[1.0].items():
-        factor = 3.0 if name.startswith("hidden") else 1.0
-        np.testing.assert_allclose(kernels[3.0][name], factor * kernel, rtol=1e-6)
+        keras.utils.clear_session()
+        built.append(module.build(name, data, small(family, initial_scale=scale)))
+    touched = conditioned_names(built[2])
+    one, three = (
+        [
+            (layer.name, [keras.ops.convert_to_numpy(weight) for weight in layer.weights])
+            for field in fields_of(model)
+            for layer in field.layers
+        ]
+        for model in built[:2]
+    )
+    scaled = []
+    for (name, weights), (_, larger) in zip(one, three, strict=True):
+        for weight, other in zip(weights, larger, strict=True):
+            is_kernel = weight.ndim > 1 and np.abs(weight).max() > 0.0
+            factor = 3.0 if name in touched and is_kernel else 1.0
+            np.testing.assert_allclose(other, factor * weight, rtol=1e-5, atol=1e-6)
+            scaled += [name] if factor > 1.0 else []
+    assert set(scaled) == set(touched)
 
 
 def test_unit_rows_at_start_is_a_plain_network_that_starts_as_the_equilibrated_one():
@@ -151,6 +171,64 @@ def test_a_bad_setting_ends_with_a_message(capsys):
     with pytest.raises(SystemExit) as raised:
         example("training").main(example("cnn"), ["digits", "--normalizations", "nonsense"])
     assert "cnn.py: Expected a normalization" in str(raised.value)
+
+
+def test_a_bad_name_is_told_before_anything_is_trained(monkeypatch):
+    deep = example("deep")
+    monkeypatch.setattr(deep, "load_data", None)
+    with pytest.raises(ValueError, match="Expected a normalization"):
+        example("training").run(deep, small("deep", normalizations=("none", "rows")))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX can distribute")
+def test_distribution_needs_jax():
+    with pytest.raises(ValueError, match=r"distribution API, jax.*Received: --distribute"):
+        example("training").run(example("deep"), small("deep", distribute=True))
+
+
+def test_labels_are_smoothed():
+    smoothed = example("classification").SmoothedCrossentropy(4, 0.2)
+    logits = np.array([[2.0, -1.0, 0.5, 0.0], [0.0, 1.0, 3.0, -2.0]], "float32")
+    labels = np.array([0, 2], "int32")
+    logarithms = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    targets = 0.8 * np.eye(4)[labels] + 0.05
+    expected = -(targets * logarithms).sum(axis=-1).mean()
+    for shape in ((2,), (2, 1)):
+        value = smoothed(labels.reshape(shape), keras.ops.convert_to_tensor(logits))
+        assert float(value) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("family", ["vit", "nerf", "shape"])
+def test_custom_layers_work_in_low_precision(family):
+    module = example(family)
+    options = small(family)
+    data = module.load_data(options)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = module.build("row_equilibration", data, options)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    inputs = {
+        "vit": np.ones((2, 8, 8, 1), "float32"),
+        "nerf": np.ones((2, 6), "float32"),
+        "shape": np.ones((2, 3), "float32"),
+    }[family]
+    outputs = model(inputs)
+    outputs = outputs["fine"] if family == "nerf" else outputs
+    assert np.isfinite(keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))).all()
+    for field in fields_of(model):
+        for layer in field.layers:
+            if layer.name == "first":
+                assert layer.compute_dtype == "float32"
+
+
+@pytest.mark.parametrize(("first", "bound"), [(True, 1 / 40), (False, math.sqrt(6 / 40) / 30.0)])
+def test_sines_start_as_published(first, bound):
+    shape = example("shape")
+    options = shape.Options(activation="sine")
+    kernel = example("coordinates").initializer(options, 40, first)((40, 500))
+    largest = float(keras.ops.max(keras.ops.abs(kernel)))
+    assert 0.99 * bound < largest <= bound * (1 + 1e-6)
 
 
 def test_help_tells_recipes_and_options(capsys):

@@ -25,6 +25,12 @@ def trainable_parameters(model):
     return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
 
 
+on_one_backend = pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="the same on every backend, and slow to build"
+)
+
+
+@on_one_backend
 @pytest.mark.parametrize("network", SMALL_IMAGES)
 def test_networks_for_small_images(network):
     cnn = example("cnn")
@@ -33,9 +39,7 @@ def test_networks_for_small_images(network):
     assert trainable_parameters(model) == pytest.approx(expected, rel=doubt, abs=0)
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "torch", reason="the same on every backend, and slow to build"
-)
+@on_one_backend
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
@@ -50,6 +54,7 @@ def test_networks_for_imagenet(settings, expected):
     assert trainable_parameters(model) == expected
 
 
+@on_one_backend
 def test_vision_transformer():
     vit = example("vit")
     options = vit.Options(size="tiny", patch_size=16, pooling="token")

@@ -88,7 +88,9 @@ def test_llff_layout_gives_back_the_scene_up_to_place_and_scale(scenes, traced, 
     read = scenes.load(tmp_path)
     assert read.background is None
     assert read.focal == pytest.approx(traced.focal)
-    assert (read.near, read.far) == pytest.approx((0.9, 2.5))
+    assert (read.near, read.far) == pytest.approx(
+        (0.9, 2.5 * np.hypot(1.0, np.hypot(8, 8) / traced.focal))
+    )
     # Every eighth is held out, twice; what moves and turns all rays keeps their products.
     kept = np.delete(np.arange(16), [0, 8])
     kept = np.delete(kept, [0, 8])

@@ -1,0 +1,100 @@
+"""How long a training step takes under each normalization, beside the plain network's.
+
+All models of a family train in one process on one core, an epoch each in turn, after one epoch
+that compiles; the seconds of a step are a median over the rounds. Writes
+benchmarks/results/comparison/step-times.json, which report.py reads.
+"""
+
+import argparse
+import json
+import pathlib
+import queue
+import statistics
+import time
+
+import environment
+import settings
+import training_runs
+import tuning
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "comparison"
+
+
+def stopwatch():
+    """A callback that notes the seconds of each epoch, its validation left out."""
+    import keras
+
+    class Stopwatch(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.seconds = []
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.began = time.perf_counter()
+
+        def on_test_begin(self, logs=None):
+            self.seconds.append(time.perf_counter() - self.began)
+
+    return Stopwatch()
+
+
+def measure(name, rounds):
+    """Seconds a step, by normalization: a list over the rounds."""
+    family, data = settings.FAMILIES[name], training_runs.data_of(name)
+    # What differs at the start only takes the same time.
+    chosen = [each for each in family.normalizations() if "," not in each]
+    models = {}
+    # A rate at which no model diverges: what is computed does not depend on it.
+    point = tuning.Point(1e-6)
+    for each in chosen:
+        has_own_gain = tuning.method_of(each) == "weight_normalization"
+        mode = None if tuning.is_plain(each) or has_own_gain else "fixed"
+        run = tuning.Run(name, each, "sgd", "time", None, 0, tuning.Point(point.rate, 1.0, mode))
+        models[each], _ = training_runs.Model(name, each, "sgd").new(run)
+    options = family.options(epochs=1, warmup_epochs=0, learning_rate=point.rate)
+    seconds = {each: [] for each in chosen}
+    for number in environment.bar(range(rounds + 1), desc=name, unit="round"):
+        for each, model in models.items():
+            watch = stopwatch()
+            family.module.train(model, data, options, [watch])
+            steps = int(model.optimizer.iterations) / (number + 1)
+            if number:
+                seconds[each].append(watch.seconds[0] / steps)
+    return seconds
+
+
+def parse(words=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--families", nargs="+", choices=settings.FAMILIES, default=list(settings.FAMILIES)
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="epochs of each (%(default)s)")
+    parser.add_argument("--core", type=int, default=0, help="which to run on (%(default)s)")
+    parser.add_argument("--results", type=pathlib.Path, default=RESULTS, help="(%(default)s)")
+    return parser.parse_args(words)
+
+
+def main(words=None):
+    options = parse(words)
+    cores = queue.Queue()
+    cores.put(options.core)
+    training_runs.start(cores)
+    path = options.results / "step-times.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    for name in options.families:
+        seconds = measure(name, options.rounds)
+        found[name] = {
+            "seconds": {each: [float(f"{s:.4g}") for s in own] for each, own in seconds.items()},
+            **environment.environment(),
+        }
+        plain = statistics.median(seconds[settings.PLAIN])
+        for each, own in seconds.items():
+            print(f"{name:6} {each:36} {statistics.median(own) / plain:6.2f} × plain")
+        options.results.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

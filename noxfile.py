@@ -95,6 +95,16 @@ def curvature(session, backend):
 
 @nox.session
 @each_backend
+def comparison(session, backend):
+    """All methods, tuned alike, and the report: nox -s 'comparison(jax)' -- --families deep."""
+    install(session, backend, "examples")
+    session.run("python", "benchmarks/compare.py", *session.posargs)
+    session.run("python", "benchmarks/step_times.py")
+    session.run("python", "benchmarks/report.py")
+
+
+@nox.session
+@each_backend
 def interchange(session, backend):
     """Writes the file by which the tests check that backends read each other's models."""
     install(session, backend, "test")

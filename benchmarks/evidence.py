@@ -43,6 +43,7 @@ class Summary:
             score, or None where most seeds do not reach it.
         loss: Median of the last training losses.
         condition_number: Median over seeds of the median over kernels.
+        curvature: The largest eigenvalue of the Hessian of the loss after training, of one seed.
     """
 
     normalization: str
@@ -56,6 +57,7 @@ class Summary:
     epochs: float | None
     loss: float | None
     condition_number: float | None
+    curvature: float | None
 
     @property
     def mean(self):
@@ -123,6 +125,7 @@ def summaries(family, optimizer, records):
             epochs=epochs_to(level, tested),
             loss=_median(record["losses"][-1] for record in finished),
             condition_number=_median(record["condition_numbers"][1] for record in finished),
+            curvature=_median(record.get("largest_eigenvalue") for record in finished),
         )
     return found
 

@@ -22,6 +22,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "comparison"
 TITLES = {
     "deep": "Deep plain networks: twenty tanh layers, Fashion-MNIST",
+    "deep50": "Deeper still: fifty tanh layers, Fashion-MNIST",
     "cnn": "CNN: a ResNet of eight layers, Fashion-MNIST",
     "vit": "ViT: three blocks, Fashion-MNIST",
     "nerf": "NeRF: the traced scene",
@@ -120,14 +121,16 @@ def family_table(family, found, compared, times):
                 cost(name, times),
                 time_to_level(family, summary, times),
                 f"{summary.band:.1f}×",
-                "-" if summary.loss is None else f"{summary.loss:.3g}",
-                "-" if summary.condition_number is None else f"{summary.condition_number:.3g}",
+                *(
+                    "-" if measure is None else f"{measure:.3g}"
+                    for measure in (summary.loss, summary.condition_number, summary.curvature)
+                ),
             ]
         )
     headers = [
         "normalization", "rate, scale, mode", form[0], "at a gain of 1",
         *(f"less {words}" for words in ROLES.values()),
-        "time of a step", "epochs to plain's last", "band of rates", "train loss", "κ",
+        "time of a step", "epochs to plain's last", "band of rates", "train loss", "κ", "λ_max",
     ]  # fmt: skip
     return tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
@@ -223,8 +226,9 @@ standardization and spectral normalization. *Epochs to plain's last* are those u
 reaches what the plain network ends with, a median, and in brackets the time they take over that of
 its whole training. *Band of rates* is the factor between the extreme rates at which runs of the
 tuning came within 1 % or 0.5 dB of the best; it is that of sampled points, of which a method with a
-scale has as many as one without. κ is the median condition number over the numerical rank; *(edge)*
-marks a choice at an edge of the ranges."""
+scale has as many as one without. κ is the median condition number over the numerical rank, λ_max
+the largest eigenvalue of the Hessian of the loss after training, of one seed; *(edge)* marks a
+choice at an edge of the ranges."""
 
 
 def report(options):

@@ -40,6 +40,9 @@ class Family:
         rates: Lowest and highest learning rate, by optimizer.
         activations: Normalizations of activations it is compared under.
         scales: Lowest and highest initial scale or gain.
+        methods: Normalizations of weights it is compared under.
+        curvature_samples: How many validation samples the curvature of the loss is measured
+            on after training, or 0 where that takes too long.
     """
 
     example: str
@@ -49,6 +52,8 @@ class Family:
     rates: dict[str, tuple[float, float]]
     activations: tuple[str, ...]
     scales: tuple[float, float] = (0.3, 3.0)
+    methods: tuple[str, ...] = METHODS
+    curvature_samples: int = 0
 
     @property
     def module(self):
@@ -68,7 +73,7 @@ class Family:
         for activation in (PLAIN, *self.activations):
             prefix = "" if activation == PLAIN else f"{activation}+"
             controls = f"{activation}, {MATCHED}", f"{activation}, {TUNED}", prefix + FROBENIUS
-            names += [activation, *controls, *(prefix + method for method in METHODS)]
+            names += [activation, *controls, *(prefix + method for method in self.methods)]
         return names
 
     def fingerprint(self, backend):
@@ -87,6 +92,19 @@ FAMILIES = {
         "accuracy",
         {"sgd": (1e-3, 0.3), "adamw": (1e-4, 1e-2)},
         ("layer",),
+        curvature_samples=256,
+    ),
+    "deep50": Family(
+        "deep",
+        {
+            **_FASHION_MNIST, "train_images": 10_000, "downscale": 2, "epochs": 8,
+            "batch_size": 128, "depth": 50,
+        },
+        "val_accuracy",
+        "accuracy",
+        {"sgd": (1e-3, 0.3), "adamw": (1e-4, 1e-2)},
+        (),
+        methods=METHODS[-3:],
     ),
     "cnn": Family(
         "cnn",
@@ -132,5 +150,6 @@ FAMILIES = {
         "IoU",
         {"sgd": (0.1, 10.0), "adamw": (5e-4, 5e-2)},
         (),
+        curvature_samples=2048,
     ),
 }  # fmt: skip

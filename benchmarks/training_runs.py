@@ -133,6 +133,26 @@ def condition_numbers(model):
     return [rounded(number) for number in (found[0], statistics.median(found), found[-1])]
 
 
+def largest_eigenvalue(model, family, data, options):
+    """Of the Hessian of the loss on validation samples, to some per cent."""
+    import keras_wcond
+
+    count = family.curvature_samples
+    if hasattr(data, "classes"):
+        inputs, targets = images_of(data, count, options)
+    else:
+        inputs, targets = (array[:count] for array in data.validation)
+    curvature = keras_wcond.loss_curvature(model, inputs, targets, iterations=30, tolerance=0.02)
+    return rounded(curvature.largest_eigenvalue)
+
+
+def images_of(data, count, options):
+    """So many validation images, normalized, and their labels."""
+    import images
+
+    return images.Batches(data.validation, data, count, options)[0]
+
+
 @functools.lru_cache(maxsize=1)
 def cell(family, normalization, optimizer):
     """The models of a cell, of which a process holds the latest."""
@@ -185,4 +205,7 @@ def _trained(run):
     if run.phase in ("test", "default") and finished:
         record["test"] = rounded(family.module.evaluate(model, data, options)[family.test_score])
         record["condition_numbers"] = condition_numbers(model)
+        # Of one seed, since it takes longer to compile than a run.
+        if run.phase == "test" and run.seed == tuning.TEST_SEEDS[0] and family.curvature_samples:
+            record["largest_eigenvalue"] = largest_eigenvalue(model, family, data, options)
     return record

@@ -292,6 +292,7 @@ def test_compare_writes_every_run_down(training_runs, settings, tuning, tmp_path
         assert record["seconds"] > 0.0
     tested = [r for r in records if r["phase"] == "test"]
     assert all(0.0 <= r["test"] <= 1.0 and len(r["condition_numbers"]) == 3 for r in tested)
+    assert all(r["largest_eigenvalue"] > 0.0 for r in tested)
     # Nothing is left to do.
     compare.compare(options)
     assert len((tmp_path / "deep.jsonl").read_text().splitlines()) == len(records)
@@ -346,7 +347,13 @@ def test_step_times_are_measured_in_turn(training_runs, settings, tmp_path, monk
 
 def test_settings_are_those_of_the_examples(settings, tuning):
     pytest.importorskip("tyro", reason="needs the extra 'examples'")
-    assert set(settings.FAMILIES) == {"deep", "cnn", "vit", "nerf", "shape"}
+    assert {f.example for f in settings.FAMILIES.values()} == {
+        "deep",
+        "cnn",
+        "vit",
+        "nerf",
+        "shape",
+    }
     for family in settings.FAMILIES.values():
         options = family.options(optimizer="adamw")
         assert options.optimizer == "adamw"

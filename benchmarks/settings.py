@@ -37,7 +37,8 @@ class Family:
         changes: What its small setting changes of the example's first recipe.
         score: Name of the score in the history of training, on validation data.
         test_score: Its name on the test data.
-        rates: Lowest and highest learning rate, by optimizer.
+        rates: Lowest and highest learning rate, by optimizer: around what a scan of the plain
+            network and the row-equilibrated one found, to where they diverge.
         activations: Normalizations of activations it is compared under.
         scales: Lowest and highest initial scale or gain.
         methods: Normalizations of weights it is compared under.
@@ -90,7 +91,7 @@ FAMILIES = {
         {**_FASHION_MNIST, "train_images": 10_000, "downscale": 2, "epochs": 8, "batch_size": 128},
         "val_accuracy",
         "accuracy",
-        {"sgd": (1e-3, 0.3), "adamw": (1e-4, 1e-2)},
+        {"sgd": (2e-3, 0.1), "adamw": (1e-4, 6e-3)},
         ("layer",),
         curvature_samples=256,
     ),
@@ -102,7 +103,7 @@ FAMILIES = {
         },
         "val_accuracy",
         "accuracy",
-        {"sgd": (1e-3, 0.3), "adamw": (1e-4, 1e-2)},
+        {"sgd": (5e-4, 0.05), "adamw": (5e-5, 3e-3)},
         (),
         methods=METHODS[-3:],
     ),
@@ -114,7 +115,7 @@ FAMILIES = {
         },
         "val_accuracy",
         "accuracy",
-        {"sgd": (3e-3, 1.0), "adamw": (3e-4, 3e-2)},
+        {"sgd": (5e-3, 1.0), "adamw": (1e-3, 0.1)},
         ("batch",),
     ),
     "vit": Family(
@@ -126,7 +127,7 @@ FAMILIES = {
         },
         "val_accuracy",
         "accuracy",
-        {"sgd": (3e-3, 1.0), "adamw": (1e-4, 1e-2)},
+        {"sgd": (5e-3, 0.3), "adamw": (5e-4, 0.03)},
         ("layer",),
     ),
     "nerf": Family(
@@ -137,7 +138,7 @@ FAMILIES = {
         },
         "val_psnr",
         "PSNR",
-        {"sgd": (3e-2, 3.0), "adamw": (5e-4, 5e-2)},
+        {"sgd": (0.3, 8.0), "adamw": (3e-3, 0.08)},
         (),
     ),
     "shape": Family(
@@ -148,7 +149,7 @@ FAMILIES = {
         },
         "val_iou",
         "IoU",
-        {"sgd": (0.1, 10.0), "adamw": (5e-4, 5e-2)},
+        {"sgd": (2e-3, 0.2), "adamw": (6e-4, 0.03)},
         (),
         curvature_samples=2048,
     ),

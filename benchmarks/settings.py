@@ -1,6 +1,6 @@
 """What is compared: families, normalizations, optimizers, and the ranges that all are tuned in.
 
-Small settings of the example models, which a core trains in some ten seconds.
+Small settings of the example models, which a core trains in some seconds once compiled.
 """
 
 import dataclasses
@@ -26,6 +26,18 @@ METHODS = (
 PLAIN, TUNED, MATCHED = "none", "scale tuned", "scale matched"
 FROBENIUS = "frobenius_normalization"
 MODES = ("fixed", "initial_norm", "kernel_norm", "scalar")
+# Options that each run sets for itself, or that change no number.
+FREE_OPTIONS = (
+    "normalizations",
+    "gain",
+    "trainable_gain",
+    "initial_scale",
+    "optimizer",
+    "learning_rate",
+    "seed",
+    "workers",
+    "output",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +53,6 @@ class Family:
             network and the row-equilibrated one found, to where they diverge.
         activations: Normalizations of activations it is compared under.
         scales: Lowest and highest initial scale or gain.
-        methods: Normalizations of weights it is compared under.
         curvature_samples: How many validation samples the curvature of the loss is measured
             on after training, or 0 where that takes too long.
     """
@@ -53,7 +64,6 @@ class Family:
     rates: dict[str, tuple[float, float]]
     activations: tuple[str, ...]
     scales: tuple[float, float] = (0.3, 3.0)
-    methods: tuple[str, ...] = METHODS
     curvature_samples: int = 0
 
     @property
@@ -74,13 +84,19 @@ class Family:
         for activation in (PLAIN, *self.activations):
             prefix = "" if activation == PLAIN else f"{activation}+"
             controls = f"{activation}, {MATCHED}", f"{activation}, {TUNED}", prefix + FROBENIUS
-            names += [activation, *controls, *(prefix + method for method in self.methods)]
+            names += [activation, *controls, *(prefix + method for method in METHODS)]
         return names
 
     def fingerprint(self, backend):
         """What tells records of this setting from those of another, as eight hex digits."""
-        setting = json.dumps([dataclasses.asdict(self), backend], sort_keys=True, default=str)
-        return hashlib.sha256(setting.encode()).hexdigest()[:8]
+        options = {
+            name: value
+            for name, value in dataclasses.asdict(self.options()).items()
+            if name not in FREE_OPTIONS
+        }
+        setting = [self.example, options, self.rates, self.scales, self.curvature_samples, backend]
+        text = json.dumps(setting, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 _FASHION_MNIST = {"data": "fashion_mnist", "augment": False, "validation_fraction": 1 / 15}
@@ -105,7 +121,6 @@ FAMILIES = {
         "accuracy",
         {"sgd": (5e-4, 0.05), "adamw": (5e-5, 3e-3)},
         (),
-        methods=METHODS[-3:],
     ),
     "cnn": Family(
         "cnn",

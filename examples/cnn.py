@@ -269,7 +269,7 @@ RECIPES = {
             batch_size=64, weight_decay=1e-3,
         ),
     ),
-    "cifar10": ("ResNet-20 on CIFAR-10, about an hour on one GPU.", _CIFAR),
+    "cifar10": ("ResNet-20 on CIFAR-10.", _CIFAR),
     "cifar10_densenet": (
         "DenseNet-BC of 100 layers on CIFAR-10.",
         dataclasses.replace(

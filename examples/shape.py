@@ -166,7 +166,7 @@ RECIPES = {
         ),
     ),
     "scan": (
-        "A large scan at full detail, a few minutes on one GPU: --mesh thai_statue.ply.",
+        "A large scan at full detail: --mesh thai_statue.ply.",
         Options(
             width=256, depth=5, epochs=200, steps_per_epoch=500, batch_size=100_000,
             points=10_000_000, test_points=1_000_000, optimizer="adamw", learning_rate=1e-3,

@@ -146,7 +146,7 @@ RECIPES = {
         ),
     ),
     "cifar10": (
-        "ViT-Ti with patches of 4 pixels on CIFAR-10, about two hours on one GPU.",
+        "ViT-Ti with patches of 4 pixels on CIFAR-10.",
         Options(
             data="cifar10", normalizations=_BOTH, size="tiny", patch_size=4, epochs=200,
             batch_size=256, optimizer="adamw", learning_rate=1e-3, warmup_epochs=10,

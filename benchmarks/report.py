@@ -23,6 +23,9 @@ RESULTS = ROOT / "benchmarks" / "results" / "comparison"
 TITLES = {
     "deep": "Deep plain networks: twenty tanh layers, Fashion-MNIST",
     "deep50": "Deeper still: fifty tanh layers, Fashion-MNIST",
+    "badly_scaled": "Badly scaled: the twenty layers, with rows that differ in norm",
+    "fine_tuned": "Fine-tuned: the twenty layers, trained on negatives before",
+    "pruned": "Pruned: the twenty layers, trained before, nine tenths of their weights removed",
     "cnn": "CNN: a ResNet of eight layers, Fashion-MNIST",
     "vit": "ViT: three blocks, Fashion-MNIST",
     "nerf": "NeRF: the traced scene",

@@ -26,6 +26,13 @@ METHODS = (
 PLAIN, TUNED, MATCHED = "none", "scale tuned", "scale matched"
 FROBENIUS = "frobenius_normalization"
 MODES = ("fixed", "initial_norm", "kernel_norm", "scalar")
+# What was tried where these did not win, tuned in the ranges that the others settled on.
+NEXT = (
+    "row_equilibration+newton_orthogonalization",
+    "row_equilibration+everywhere",
+    "row_equilibration+constraint",
+    "constraint",
+)
 # Options that each run sets for itself, or that change no number.
 FREE_OPTIONS = (
     "normalizations",
@@ -52,6 +59,7 @@ class Family:
         rates: Lowest and highest learning rate, by optimizer: around what a scan of the plain
             network and the row-equilibrated one found, to where they diverge.
         activations: Normalizations of activations it is compared under.
+        next: Names of what else was tried.
         scales: Lowest and highest initial scale or gain.
         curvature_samples: How many validation samples the curvature of the loss is measured
             on after training, or 0 where that takes too long.
@@ -63,6 +71,7 @@ class Family:
     test_score: str
     rates: dict[str, tuple[float, float]]
     activations: tuple[str, ...]
+    next: tuple[str, ...] = NEXT
     scales: tuple[float, float] = (0.3, 3.0)
     curvature_samples: int = 0
 
@@ -85,7 +94,7 @@ class Family:
             prefix = "" if activation == PLAIN else f"{activation}+"
             controls = f"{activation}, {MATCHED}", f"{activation}, {TUNED}", prefix + FROBENIUS
             names += [activation, *controls, *(prefix + method for method in METHODS)]
-        return names
+        return [*names, *self.next]
 
     def fingerprint(self, backend):
         """What tells records of this setting from those of another, as eight hex digits."""
@@ -99,44 +108,45 @@ class Family:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-_FASHION_MNIST = {"data": "fashion_mnist", "augment": False, "validation_fraction": 1 / 15}
+_IMAGES = {"data": "fashion_mnist", "augment": False, "validation_fraction": 1 / 15}
+
+_DEEP = Family(
+    "deep",
+    {**_IMAGES, "train_images": 10_000, "downscale": 2, "epochs": 8, "batch_size": 128},
+    "val_accuracy",
+    "accuracy",
+    {"sgd": (2e-3, 0.1), "adamw": (1e-4, 6e-3)},
+    (),
+)
 
 FAMILIES = {
-    "deep": Family(
-        "deep",
-        {**_FASHION_MNIST, "train_images": 10_000, "downscale": 2, "epochs": 8, "batch_size": 128},
-        "val_accuracy",
-        "accuracy",
-        {"sgd": (2e-3, 0.1), "adamw": (1e-4, 6e-3)},
-        ("layer",),
-        curvature_samples=256,
+    "deep": dataclasses.replace(_DEEP, activations=("layer",), curvature_samples=256),
+    "deep50": dataclasses.replace(
+        _DEEP,
+        changes={**_DEEP.changes, "depth": 50},
+        rates={"sgd": (5e-4, 0.05), "adamw": (5e-5, 3e-3)},
     ),
-    "deep50": Family(
-        "deep",
-        {
-            **_FASHION_MNIST, "train_images": 10_000, "downscale": 2, "epochs": 8,
-            "batch_size": 128, "depth": 50,
-        },
-        "val_accuracy",
-        "accuracy",
-        {"sgd": (5e-4, 0.05), "adamw": (5e-5, 3e-3)},
-        (),
-    ),
+    # Kernels whose rows really differ.
+    **{
+        start: dataclasses.replace(_DEEP, changes={**_DEEP.changes, "start": start})
+        for start in ("badly_scaled", "fine_tuned", "pruned")
+    },
     "cnn": Family(
         "cnn",
         {
-            **_FASHION_MNIST, "train_images": 5000, "downscale": 2, "epochs": 6,
+            **_IMAGES, "train_images": 5000, "downscale": 2, "epochs": 6,
             "batch_size": 64, "width": 8, "weight_decay": 5e-4,
         },
         "val_accuracy",
         "accuracy",
         {"sgd": (5e-3, 1.0), "adamw": (1e-3, 0.1)},
         ("batch",),
+        next=tuple(f"batch+{name}" for name in NEXT),
     ),
     "vit": Family(
         "vit",
         {
-            **_FASHION_MNIST, "train_images": 5000, "validation_fraction": 1 / 30,
+            **_IMAGES, "train_images": 5000, "validation_fraction": 1 / 30,
             "size": "mini", "patch_size": 7, "epochs": 5, "batch_size": 64, "weight_decay": 0.01,
             "warmup_epochs": 1,
         },
@@ -144,6 +154,8 @@ FAMILIES = {
         "accuracy",
         {"sgd": (5e-3, 0.3), "adamw": (5e-4, 0.03)},
         ("layer",),
+        # The kernels of attention have axes that a constraint cannot know.
+        next=tuple(f"layer+{name}" for name in NEXT[:2]),
     ),
     "nerf": Family(
         "nerf",

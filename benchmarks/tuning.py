@@ -6,7 +6,7 @@ next follows from it, so that a comparison that was stopped goes on where it was
 Each method is tuned by the same number of runs, at points of one low-discrepancy sequence
 shared by all, over the logarithms of the learning rate and of the scale and over the modes of
 the gain. Where a method's best point lies at an edge of a range, the range grows for all. What is
-matched in scale to row equilibration is tuned when that has been.
+matched in scale to row equilibration, and what else was tried, is tuned when the others have been.
 """
 
 import collections
@@ -147,13 +147,17 @@ def base_of(name):
 
 def method_of(name):
     """The normalization of weights in a name, "" where there is none."""
-    last = name.rpartition("+")[2]
-    return "" if is_plain(name) else last
+    return "" if is_plain(name) else name.removeprefix(f"{base_of(name)}+")
 
 
 def is_plain(name):
     """Whether no kernel is conditioned in training."""
-    return "," in name or name in (settings.PLAIN, "batch", "layer")
+    return "," in name or name == base_of(name) or is_constraint(name)
+
+
+def is_constraint(name):
+    """Whether only what is stored is conditioned, after each update."""
+    return name.removeprefix(f"{base_of(name)}+") == "constraint"
 
 
 def with_base(base, method):
@@ -164,6 +168,11 @@ def with_base(base, method):
 def is_matched(name):
     """Whether its scale is that of row equilibration."""
     return name.endswith(settings.MATCHED)
+
+
+def is_late(family, name):
+    """Whether it is tuned when the others have been, and has no say in their ranges."""
+    return is_matched(name) or name in family.next
 
 
 def latest(records):
@@ -187,9 +196,8 @@ def growth(family, optimizer, records, growths):
     for normalization in family.normalizations():
         winner = best(r for r in records if r["normalization"] == normalization)
         for name, (low, high) in ranges.items():
-            # A scale of exactly 1 was not tuned, and a matched one was not chosen.
-            is_chosen = winner and not is_matched(normalization)
-            if not is_chosen or (name == "scale" and winner["scale"] == 1.0):
+            # A scale of exactly 1 was not tuned.
+            if not winner or (name == "scale" and winner["scale"] == 1.0):
                 continue
             where = math.log(winner[name] / low) / math.log(high / low)
             if where < EDGE or where > 1.0 - EDGE:
@@ -198,11 +206,8 @@ def growth(family, optimizer, records, growths):
 
 
 def growths_of(family, optimizer, records):
-    """All stretches added so far, found again from the records, and whether tuning is done.
-
-    Networks of matched scale are left out: they are tuned when the others have been.
-    """
-    names = [name for name in family.normalizations() if not is_matched(name)]
+    """All stretches added so far, found again from the records, and whether tuning is done."""
+    names = [name for name in family.normalizations() if not is_late(family, name)]
     tuned = [r for r in records if r["phase"] == "tune" and r["normalization"] in names]
     growths = []
     while True:
@@ -219,8 +224,8 @@ def growths_of(family, optimizer, records):
 def pending(name, optimizer, records, family=None):
     """The runs that can start now for one family and optimizer, given the records of both.
 
-    First all tuning, then its growths, then that of the networks of matched scale, then tests;
-    an empty list when all is done.
+    First all tuning, then its growths, then that of what is tuned late, then tests; an empty list
+    when all is done.
     """
     family = family or settings.FAMILIES[name]
     own = [r for r in records if r["family"] == name and r["optimizer"] == optimizer]
@@ -232,10 +237,11 @@ def pending(name, optimizer, records, family=None):
     places, _ = coordinates(family, optimizer, growths)
     runs = []
     for normalization in family.normalizations():
+        if is_late(family, normalization) and not complete:
+            continue
         matched = None
         if is_matched(normalization):
-            rows = with_base(base_of(normalization), "row_equilibration")
-            matched = winner(own, rows) if complete else None
+            matched = winner(own, with_base(base_of(normalization), "row_equilibration"))
             if matched is None:
                 continue
         for index, place in enumerate(places):

@@ -56,6 +56,7 @@ class Parts:
             padding="same",
             use_bias=self.normalization.activations == "none",
             kernel_initializer=training.initializer(self.options),
+            kernel_constraint=normalizations.kernel_constraint(self.normalization),
         )(x)
 
     def norm(self, x):

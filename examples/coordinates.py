@@ -7,8 +7,6 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-ACTIVATIONS = ("relu", "gaussian", "sine")
-
 
 @keras.saving.register_keras_serializable("keras_wcond_examples")
 class Gaussian(layers.Layer):
@@ -78,7 +76,7 @@ def initializer(options, inputs, first=False):
     return keras.initializers.VarianceScaling(2.0 * scale**2, "fan_in", "truncated_normal")
 
 
-def hidden(x, options, name, first=False):
+def hidden(x, options, name, first=False, constraint=None):
     """A fully connected layer with its activation; the first in full precision.
 
     Coordinates of eight or eleven bits would be steps that the network could see.
@@ -86,6 +84,7 @@ def hidden(x, options, name, first=False):
     x = layers.Dense(
         options.width,
         kernel_initializer=initializer(options, x.shape[-1], first),
+        kernel_constraint=None if first else constraint,
         name=name,
         dtype="float32" if first else None,
     )(x)

@@ -8,11 +8,13 @@ backend is the one KERAS_BACKEND or keras.json names.
 """
 
 import dataclasses
+import functools
 import sys
 from typing import Literal
 
 import keras
 import normalizations
+import numpy as np
 import training
 from classification import ClassificationOptions, draw, evaluate, load_data, train
 from keras import layers
@@ -30,6 +32,11 @@ class Options(ClassificationOptions):
     """Units of each."""
     activation: Literal["linear", "tanh", "relu"] = "tanh"
     """Of each."""
+    start: Literal["fresh", "badly_scaled", "fine_tuned", "pruned"] = "fresh"
+    """What training starts from: fresh weights; those whose rows differ in norm by random
+    factors; a network trained on the negatives of the images; one trained on the images, of
+    whose hidden weights the smaller nine in ten were then set to zero, from where they may grow
+    again (Han et al. 2017)."""
 
 
 def build(normalization, data, options):
@@ -45,17 +52,59 @@ def build(normalization, data, options):
         x = layers.Dense(
             options.width,
             kernel_initializer=training.initializer(plain, factor),
+            kernel_constraint=normalizations.kernel_constraint(chosen) if index else None,
             name="first" if index == 0 else f"hidden_{index}",
         )(x)
         norm = normalizations.activation_normalization(chosen)
         x = x if norm is None else norm(x)
         x = layers.Activation(options.activation)(x)
     model = keras.Model(inputs, layers.Dense(len(data.classes), name="head")(x))
+    set_start(model, data, options)
     return normalizations.with_weight_normalization(
         model, chosen, "hidden_*", options.gain, options.trainable_gain
     )
 
 
+def set_start(model, data, options):
+    """Gives a plain network the weights that its training is to start from."""
+    if options.start == "fresh":
+        return
+    if options.start in ("fine_tuned", "pruned"):
+        # The same for all normalizations, and for all rates that they are trained at.
+        names = ("normalizations", "gain", "trainable_gain", "initial_scale", "output", "optimizer")
+        free = {name: getattr(Options(), name) for name in names}
+        before = dataclasses.replace(options, **free, learning_rate=START_RATE)
+        model.set_weights(weights_before(data, before))
+    rng = np.random.default_rng(options.seed)
+    for layer in model.layers:
+        if not layer.name.startswith("hidden_"):
+            continue
+        kernel = keras.ops.convert_to_numpy(layer.kernel)
+        match options.start:
+            case "badly_scaled":
+                scaled = kernel * np.exp(rng.normal(size=kernel.shape[-1]))
+                kernel = scaled * (np.linalg.norm(kernel) / np.linalg.norm(scaled))
+            case "fine_tuned":
+                kernel = kernel * options.initial_scale
+            case "pruned":
+                least = np.quantile(np.abs(kernel), 0.9)
+                kernel = np.where(np.abs(kernel) > least, kernel, 0.0) * options.initial_scale
+        layer.kernel.assign(kernel)
+
+
+@functools.lru_cache(maxsize=8)
+def weights_before(data, options):
+    """The weights of a plain network that was trained before."""
+    if options.start == "fine_tuned":
+        # By which pixels are divided: bright ones become dark.
+        data = dataclasses.replace(data, deviation=-data.deviation)
+    options = dataclasses.replace(options, start="fresh")
+    model = build("none", data, options)
+    train(model, data, options)
+    return model.get_weights()
+
+
+START_RATE = 0.01
 _THREE = ("none", "row_equilibration", "polynomial_preconditioner")
 _FASHION = Options(
     data="fashion_mnist", normalizations=_THREE, gain="kernel_norm", downscale=2, augment=False,

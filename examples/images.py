@@ -59,7 +59,8 @@ class Source:
         return len(self.indices)
 
 
-@dataclasses.dataclass(frozen=True)
+# Compared by identity, so that what follows from a dataset can be kept beside it.
+@dataclasses.dataclass(frozen=True, eq=False)
 class Images:
     """A dataset in three parts, with what its pixels are normalized by.
 

@@ -62,11 +62,12 @@ def load_data(options: Options) -> scenes.Scene:
 
 def field(options: Options, chosen, name: str) -> keras.Model:
     """Density and color (n, 4), before their activations, of encoded positions and directions."""
+    constraint = normalizations.kernel_constraint(chosen)
     position = keras.Input((3 + 6 * options.position_frequencies,), name="position")
     direction = keras.Input((3 + 6 * options.direction_frequencies,), name="direction")
 
     def hidden(x, layer_name, first=False):
-        x = coordinates.hidden(x, options, layer_name, first)
+        x = coordinates.hidden(x, options, layer_name, first, constraint)
         norm = normalizations.activation_normalization(chosen)
         return x if norm is None else norm(x)
 
@@ -79,7 +80,7 @@ def field(options: Options, chosen, name: str) -> keras.Model:
     density = layers.Dense(1, name="density")(x)
     half = dataclasses.replace(options, width=options.width // 2)
     x = layers.concatenate([x, direction])
-    x = coordinates.hidden(x, half, "hidden_direction")
+    x = coordinates.hidden(x, half, "hidden_direction", constraint=constraint)
     color = layers.Dense(3, name="color")(x)
     outputs = layers.concatenate([density, color])
     return keras.Model([position, direction], outputs, name=name)

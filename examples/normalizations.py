@@ -2,7 +2,9 @@
 
 A name joins with plus signs what is done to activations and what is done to weights:
 "none", "batch", "row_equilibration", "batch+weight_standardization",
-"layer+row_equilibration+newton_orthogonalization".
+"layer+row_equilibration+newton_orthogonalization". At its end may stand "everywhere", which
+reaches first and last layers as well, and "constraint", which equilibrates the stored kernels
+after each update, be they conditioned in the forward pass or not.
 """
 
 import dataclasses
@@ -32,6 +34,7 @@ WEIGHTS = (
     # The plain network that starts as the row-equilibrated one: the same initial scale.
     "unit_rows_at_start",
 )
+MODIFIERS = ("everywhere", "constraint")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,26 +44,38 @@ class Normalization:
     Args:
         activations: `"none"`, `"batch"` or `"layer"`.
         weights: Names of methods, applied one after the other.
+        everywhere: Whether the methods apply to every layer that has a kernel.
+        constraint: Whether the stored kernels are kept row-equilibrated.
     """
 
     activations: str = "none"
     weights: tuple[str, ...] = ()
+    everywhere: bool = False
+    constraint: bool = False
 
 
 def parse(name: str) -> Normalization:
     """The normalization of a name."""
     first, *others = name.split("+")
     weights = others if first in ACTIVATIONS else [first, *others]
+    modifiers = [weight for weight in weights if weight in MODIFIERS]
+    weights = [weight for weight in weights if weight not in MODIFIERS]
     alone = ("weight_normalization", "unit_rows_at_start")
-    unknown = [weight for weight in weights if weight not in WEIGHTS]
-    if unknown or (len(weights) > 1 and set(alone) & set(weights)):
+    is_unknown = any(weight not in WEIGHTS for weight in weights)
+    is_alone = len(weights) > 1 and set(alone) & set(weights)
+    if is_unknown or is_alone or ("everywhere" in modifiers and not weights):
         raise ValueError(
             f"Expected a normalization: one of {', '.join(ACTIVATIONS)}, or of "
             f"{', '.join(WEIGHTS)}, or one of the former and some of the latter joined by '+'; "
-            f"{' and '.join(alone)} stand alone among the latter. "
-            f"Received: normalization={name!r}"
+            f"{' and '.join(alone)} stand alone among the latter. 'constraint' may follow, and "
+            f"'everywhere' after the latter. Received: normalization={name!r}"
         )
-    return Normalization(first if first in ACTIVATIONS else "none", tuple(weights))
+    return Normalization(
+        activations=first if first in ACTIVATIONS else "none",
+        weights=tuple(weights),
+        everywhere="everywhere" in modifiers,
+        constraint="constraint" in modifiers,
+    )
 
 
 def activation_normalization(normalization: Normalization, name: str | None = None):
@@ -72,6 +87,17 @@ def activation_normalization(normalization: Normalization, name: str | None = No
         case "layer":
             return keras.layers.LayerNormalization(epsilon=1e-6, name=name)
     return None
+
+
+def kernel_constraint(normalization: Normalization):
+    """The constraint of a Dense or Conv2D layer, or None.
+
+    Alone it keeps the norm that a kernel has; of a kernel that is conditioned in the forward
+    pass, the stored rows stay of unit norm, so that an update turns them as far late as early.
+    """
+    if not normalization.constraint:
+        return None
+    return keras_wcond.WeightConditioning(gain=1.0 if normalization.weights else "kernel_norm")
 
 
 def with_weight_normalization(
@@ -92,7 +118,11 @@ def with_weight_normalization(
     """
     if not normalization.weights:
         return model
-    arguments = {"gain": gain, "trainable_gain": trainable_gain, "layers": layers}
+    arguments = {
+        "gain": gain,
+        "trainable_gain": trainable_gain,
+        "layers": "*" if normalization.everywhere else layers,
+    }
     match normalization.weights:
         case ("weight_normalization",):
             arguments |= WEIGHT_NORMALIZATION

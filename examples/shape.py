@@ -84,9 +84,11 @@ def load_data(options: Options) -> Solid:
 def build(normalization: str, data: Solid, options: Options) -> keras.Model:
     """A network under a normalization, such as "row_equilibration": (n, 3) to logits (n, 1)."""
     chosen = normalizations.parse(normalization)
+    constraint = normalizations.kernel_constraint(chosen)
     inputs = x = keras.Input((3,))
     for index in range(options.depth):
-        x = coordinates.hidden(x, options, f"hidden_{index}" if index else "first", index == 0)
+        name = f"hidden_{index}" if index else "first"
+        x = coordinates.hidden(x, options, name, index == 0, constraint)
         norm = normalizations.activation_normalization(chosen)
         x = x if norm is None else norm(x)
     model = keras.Model(inputs, layers.Dense(1, name="head")(x))

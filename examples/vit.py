@@ -113,6 +113,12 @@ def build(normalization, data, options):
             f"patch_size={options.patch_size}, for images of {height}×{width} pixels"
         )
     chosen = normalizations.parse(normalization)
+    if chosen.constraint:
+        raise ValueError(
+            "Expected a normalization without a constraint, since a constraint cannot tell the "
+            "rows of the kernels of attention, which differ in their axes. Received: "
+            f"normalization={normalization!r}"
+        )
     channels, blocks, heads = SIZES[options.size]
     inputs = keras.Input(data.shape)
     x = layers.Conv2D(channels, options.patch_size, options.patch_size, name="patches")(inputs)

@@ -93,7 +93,7 @@ def test_every_method_has_the_same_budget(settings, tuning):
     assert tuned.pop() >= 16
     assert {counts[name, "test"] for name in family.normalizations()} == {5}
     methods = [name for name in family.normalizations() if counts[name, "default"]]
-    assert len(methods) == 2 * 7
+    assert len(methods) == 2 * 7 + 3
     assert {counts[name, "default"] for name in methods} == {5}
     assert len({tuning.key_of(r) for r in records}) == len(records)
 
@@ -112,7 +112,8 @@ def test_all_methods_share_rates_and_modes(settings, tuning):
     assert len(cells) == 16
     modes = [run.point.mode for run in runs if run.normalization == "row_equilibration"]
     assert collections.Counter(modes) == dict.fromkeys(settings.MODES, 4)
-    assert not [run for run in runs if run.normalization.endswith("matched")]
+    late = {"none, scale matched", "layer, scale matched", *family.next}
+    assert {run.normalization for run in runs} == set(family.normalizations()) - late
     for name in ("none", "layer"):
         points = [run.point for run in runs if run.normalization == name]
         assert {(point.scale, point.mode) for point in points} == {(1.0, None)}
@@ -331,6 +332,25 @@ def test_matched_networks_are_tuned_after_row_equilibration(settings, tuning):
         assert len({r["rate"] for r in matched if r["phase"] == "tune"}) >= 16
 
 
+def test_what_else_was_tried_has_no_say_in_the_ranges(settings, tuning):
+    family = dataclasses.replace(settings.FAMILIES["deep"], activations=())
+    without = dataclasses.replace(family, next=())
+
+    def score(run):
+        return run.point.rate if run.normalization in family.next else -abs(run.point.rate - 0.02)
+
+    with_more = play(tuning, family, score)
+    points = {r["rate"] for r in play(tuning, without, score)}
+    assert {r["rate"] for r in with_more} == points
+    # As many runs as the others have, at the same rates.
+    for name in family.next:
+        tuned = [r for r in with_more if (r["normalization"], r["phase"]) == (name, "tune")]
+        assert len({r["rate"] for r in tuned}) == len(points)
+    (mode,) = {r["mode"] for r in with_more if r["normalization"] == "constraint"}
+    assert mode is None
+    assert len({r["scale"] for r in with_more if r["normalization"] == "constraint"}) == len(points)
+
+
 def test_step_times_are_measured_in_turn(training_runs, settings, tmp_path, monkeypatch):
     import step_times
 
@@ -361,4 +381,7 @@ def test_settings_are_those_of_the_examples(settings, tuning):
         for name in family.normalizations():
             parsed = normalizations.parse(name.partition(",")[0])
             assert parsed.activations == tuning.base_of(name)
-            assert "+".join(parsed.weights) == tuning.method_of(name)
+            words = [*parsed.weights, *(["everywhere"] if parsed.everywhere else [])]
+            words += ["constraint"] if parsed.constraint else []
+            method = "constraint" if tuning.is_constraint(name) else tuning.method_of(name)
+            assert "+".join(words) == method

@@ -170,6 +170,6 @@ def test_report_tells_what_is_missing(family, scores, tmp_path):
     (tmp_path / "shape.jsonl").write_text("\n".join(map(json.dumps, records)))
     report.report(report.parse(["--results", str(tmp_path), "--output", str(tmp_path)]))
     page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
-    assert "*85 runs or more are still to be made.*" in page
+    assert "*120 runs or more are still to be made.*" in page
     with pytest.raises(SystemExit, match=r"No lines in .*compare.py first"):
         report.report(report.parse(["--results", str(tmp_path / "none"), "--output", "."]))

@@ -11,7 +11,6 @@ import argparse
 import concurrent.futures
 import multiprocessing
 import os
-import pathlib
 import queue as queues
 import sys
 import time
@@ -22,7 +21,6 @@ import settings
 import training_runs
 import tuning
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "comparison"
 # Runs of one cell that a process takes at a time: what it compiled serves all of them.
 BATCH = 16
 
@@ -109,9 +107,7 @@ def parse(words=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--families", nargs="+", choices=settings.FAMILIES, default=list(settings.FAMILIES)
-    )
+    settings.add_families(parser)
     parser.add_argument(
         "--optimizers", nargs="+", choices=settings.OPTIMIZERS, default=list(settings.OPTIMIZERS)
     )
@@ -122,12 +118,7 @@ def parse(words=None):
         default=list(range(os.cpu_count() or 1)),
         help="numbers of the cores to run on, one process each (%(default)s)",
     )
-    parser.add_argument(
-        "--results",
-        type=pathlib.Path,
-        default=RESULTS,
-        help="folder of the records, a file for each family (%(default)s)",
-    )
+    settings.add_results(parser)
     return parser.parse_args(words)
 
 

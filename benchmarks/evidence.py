@@ -73,12 +73,14 @@ class Comparison:
         first: Name of the method.
         second: Name of what it is compared with.
         difference: Mean of the first's scores less the second's.
+        interval: Half the width of the 95 % interval of that mean.
         p: Of a paired t-test, corrected for the number of comparisons.
     """
 
     first: str
     second: str
     difference: float
+    interval: float
     p: float
 
     @property
@@ -98,6 +100,16 @@ def interval(scores):
     return float(stats.t.ppf(0.975, len(values) - 1)) * error
 
 
+def of(records, **fields):
+    """The records of runs that finished, whose fields are as given."""
+    return [
+        record
+        for record in records
+        if record["status"] == "finished"
+        and all(record[name] == value for name, value in fields.items())
+    ]
+
+
 def summaries(family, optimizer, records):
     """A `Summary` of each method that was tuned, by name."""
     records = tuning.latest(records)
@@ -112,7 +124,7 @@ def summaries(family, optimizer, records):
         if point is None:
             continue
         tested = [record for record in own if record["phase"] == "test"]
-        finished = [record for record in tested if record["status"] == "finished"]
+        finished = of(tested)
         found[name] = Summary(
             normalization=name,
             point=point,
@@ -140,13 +152,7 @@ def _median(values):
 
 
 def _last_score(records, name):
-    tested = [
-        record["score"]
-        for record in records
-        if record["normalization"] == name
-        and record["phase"] == "test"
-        and record["status"] == "finished"
-    ]
+    tested = [record["score"] for record in of(records, normalization=name, phase="test")]
     return statistics.mean(tested) if tested else math.inf
 
 
@@ -163,11 +169,7 @@ def at_edge(point, ranges):
 def band(tuned, tolerance):
     """The factor between the extreme rates at which runs come close to the best."""
     top = tuning.best(tuned)["score"]
-    rates = [
-        record["rate"]
-        for record in tuned
-        if record["status"] == "finished" and record["score"] >= top - tolerance
-    ]
+    rates = [record["rate"] for record in of(tuned) if record["score"] >= top - tolerance]
     return max(rates) / min(rates)
 
 
@@ -177,8 +179,7 @@ def epochs_to(level, tested):
         next(
             (i + 1 for i, score in enumerate(record["scores"]) if (score or 0.0) >= level), math.inf
         )
-        for record in tested
-        if record["status"] == "finished"
+        for record in of(tested)
     ]
     median = statistics.median(reached) if reached else math.inf
     return median if math.isfinite(median) else None
@@ -191,7 +192,7 @@ def pairs(found):
     for base in dict.fromkeys(map(tuning.base_of, found)):
         rivals = [base, *(tuning.with_base(base, rival) for rival in RIVALS)]
         rivals = [rival for rival in rivals if rival in scored]
-        for method in OURS:
+        for method in (*OURS, *settings.NEXT):
             name = tuning.with_base(base, method)
             if name not in scored or not rivals:
                 continue
@@ -199,12 +200,14 @@ def pairs(found):
             best_rival = max(rivals, key=lambda rival: found[rival].mean)
             others = {
                 "alone": base,
-                # Matched to row equilibration, so that it says nothing of the others.
-                "matched": f"{base}, {settings.MATCHED}" if method == OURS[0] else None,
-                "tuned": f"{base}, {settings.TUNED}",
-                "Frobenius": tuning.with_base(base, settings.FROBENIUS),
                 "best rival": best_rival,
             }
+            if method in OURS:
+                others["tuned"] = f"{base}, {settings.TUNED}"
+                others["Frobenius"] = tuning.with_base(base, settings.FROBENIUS)
+            if method == OURS[0]:
+                # Matched to row equilibration, so that it says nothing of the others.
+                others["matched"] = f"{base}, {settings.MATCHED}"
             chosen += [(name, other, role) for role, other in others.items() if other in scored]
     return chosen
 
@@ -227,20 +230,25 @@ def comparisons(cells):
     compared = {key: {} for key in cells}
     if not results:
         return compared
-    corrected = stats.false_discovery_control([p for _, p in results])
-    for (key, first, second, role), (difference, _), p in zip(
+    corrected = stats.false_discovery_control([p for _, _, p in results])
+    for (key, first, second, role), (difference, width, _), p in zip(
         chosen, results, corrected, strict=True
     ):
-        compared[key][first, role] = Comparison(first, second, difference, float(p))
+        compared[key][first, role] = Comparison(first, second, difference, width, float(p))
     return compared
 
 
 def paired_test(first, second):
-    """The mean difference of two sets of scores by seed, and the p of a paired t-test."""
+    """Two sets of scores, paired by seed.
+
+    Returns:
+        The mean difference, half the width of its 95 % interval, and p of a paired t-test.
+    """
     seeds = sorted(first.keys() & second.keys())
-    differences = np.array([first[seed] - second[seed] for seed in seeds])
+    differences = [first[seed] - second[seed] for seed in seeds]
+    mean = statistics.mean(differences) if seeds else math.nan
     if len(seeds) < 2:
-        return (float(differences.mean()) if len(seeds) else math.nan), 1.0
+        return mean, math.nan, 1.0
     if np.ptp(differences) == 0.0:
-        return float(differences.mean()), 1.0 if differences[0] == 0.0 else 0.0
-    return float(differences.mean()), float(stats.ttest_1samp(differences, 0.0).pvalue)
+        return mean, 0.0, 1.0 if mean == 0.0 else 0.0
+    return mean, interval(differences), float(stats.ttest_1samp(differences, 0.0).pvalue)

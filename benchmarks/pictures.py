@@ -4,6 +4,8 @@ import evidence
 import numpy as np
 import settings
 import tuning
+import words
+from evidence import OURS
 
 COLORS = {
     "none": "tab:gray",
@@ -47,6 +49,45 @@ def draw(family, cells):
     return figure
 
 
+def draw_overview(compared):
+    """A figure of the differences to the best rival, a row for each place it was measured in.
+
+    Args:
+        compared: What `evidence.comparisons` returns.
+    """
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    cells = {method: words.comparisons_of(compared, method, "best rival") for method in OURS}
+    keys = list(dict.fromkeys(key for cell in cells.values() for key in cell))
+    figure, axes = plt.subplots(figsize=(8, 0.32 * len(keys) + 1.4), layout="constrained")
+    for shift, (method, cell) in enumerate(cells.items()):
+        for key, comparison in cell.items():
+            unit = evidence.TOLERANCE[settings.FAMILIES[key[0]].test_score]
+            y = len(keys) - keys.index(key) - 0.22 * (shift - 1)
+            axes.errorbar(
+                comparison.difference / unit, y, xerr=comparison.interval / unit, fmt="o",
+                color=COLORS[method], markersize=4.5, capsize=2,
+                markerfacecolor="white" if comparison.outcome == "tie" else COLORS[method],
+                label=method if key == keys[0] else None,
+            )  # fmt: skip
+    axes.axvline(0.0, color="black", linewidth=0.8)
+    axes.set_xscale("symlog", linthresh=1.0)
+    axes.xaxis.set_major_formatter("{x:+g}")
+    axes.set_yticks(range(len(keys), 0, -1), map(words.place, keys), fontsize=8)
+    axes.set_xlabel("test score less that of the best rival, in per cent or half decibels")
+    axes.set_title("right: better; filled: significant, after correction", fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if keys:
+        axes.legend(
+            fontsize=8, frameon=False, loc="upper center", ncols=3, bbox_to_anchor=(0.4, -0.12)
+        )
+    return figure
+
+
 def draw_scores(axes, family, found):
     """Means with intervals, filled; at the default gain, hollow."""
     label, unit, _ = evidence.FORMS[family.test_score]
@@ -77,10 +118,7 @@ def draw_tuning(axes, family, records):
     for name, color in COLORS.items():
         runs = [
             (record["rate"], unit * record["score"])
-            for record in records
-            if record["normalization"] == name
-            and record["phase"] == "tune"
-            and record["status"] == "finished"
+            for record in evidence.of(records, normalization=name, phase="tune")
         ]
         if runs:
             axes.plot(*zip(*sorted(runs), strict=True), "o", color=color, label=name, markersize=3)
@@ -95,11 +133,7 @@ def draw_curves(axes, family, records):
     _, unit, _ = evidence.FORMS[family.test_score]
     for name, color in COLORS.items():
         curves = [
-            record["scores"]
-            for record in records
-            if record["normalization"] == name
-            and record["phase"] == "test"
-            and record["status"] == "finished"
+            record["scores"] for record in evidence.of(records, normalization=name, phase="test")
         ]
         if curves:
             mean = unit * np.mean(curves, axis=0)

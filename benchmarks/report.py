@@ -5,8 +5,8 @@ and the summary in the README. Runs on whatever lines there are, and says what i
 """
 
 import argparse
-import collections
 import json
+import os
 import pathlib
 import statistics
 
@@ -17,9 +17,9 @@ import pictures
 import settings
 import tabulate
 import tuning
+import words
 
 ROOT = pathlib.Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "comparison"
 TITLES = {
     "deep": "Deep plain networks: twenty tanh layers, Fashion-MNIST",
     "deep50": "Deeper still: fifty tanh layers, Fashion-MNIST",
@@ -30,13 +30,6 @@ TITLES = {
     "vit": "ViT: three blocks, Fashion-MNIST",
     "nerf": "NeRF: the traced scene",
     "shape": "3D shape: the ball of a gyroid",
-}
-ROLES = {
-    "alone": "the same without it",
-    "matched": "that, with matched initial scale",
-    "tuned": "that, with tuned initial scale",
-    "Frobenius": "Frobenius normalization",
-    "best rival": "the best of its rivals",
 }
 
 
@@ -49,20 +42,11 @@ def read(folder):
     return found
 
 
-def with_interval(scores, form):
-    """Mean ± half of the 95 % interval."""
-    _, unit, text = form
-    values = [unit * score for score in scores.values()]
-    if not values:
-        return "-"
-    return f"{text.format(sum(values) / len(values))} ± {text.format(evidence.interval(values))}"
-
-
 def failed(summary):
     """How many seeds, and runs of the tuning, diverged, if any did."""
-    words = [f"{summary.failed} of {len(summary.scores)} seeds"] if summary.failed else []
-    words += [f"{summary.diverged} runs of tuning"] if summary.diverged else []
-    return f" ({' and '.join(words)} diverged)" if words else ""
+    parts = [f"{summary.failed} of {len(summary.scores)} seeds"] if summary.failed else []
+    parts += [f"{summary.diverged} runs of tuning"] if summary.diverged else []
+    return f" ({' and '.join(parts)} diverged)" if parts else ""
 
 
 def against(comparison, form):
@@ -72,8 +56,8 @@ def against(comparison, form):
     _, unit, _ = form
     # Two digits of p are enough, and a p of 0 is none.
     p = "<0.001" if comparison.p < 0.001 else f"{comparison.p:.2g}"
-    words = f"{unit * comparison.difference:+.2f} (p {p})"
-    return f"**{words}**" if comparison.outcome != "tie" else words
+    text = f"{unit * comparison.difference:+.2f} (p {p})"
+    return f"**{text}**" if comparison.outcome != "tie" else text
 
 
 def step_times(folder, name):
@@ -95,12 +79,12 @@ def time_to_level(family, summary, times):
     """Epochs until the plain network's last quality, and their time over its whole training."""
     if summary.epochs is None:
         return "-"
-    words = f"{summary.epochs:.1f}"
+    text = f"{summary.epochs:.1f}"
     name = summary.normalization.partition(",")[0]
     if name in times:
         ratio = times[name] / times[settings.PLAIN]
-        words += f" ({ratio * summary.epochs / family.options().epochs:.2f}×)"
-    return words
+        text += f" ({ratio * summary.epochs / family.options().epochs:.2f}×)"
+    return text
 
 
 def family_table(family, found, compared, times):
@@ -118,9 +102,9 @@ def family_table(family, found, compared, times):
             [
                 f"`{name}`",
                 chosen + (" (edge)" if summary.at_edge else ""),
-                with_interval(summary.scores, form) + failed(summary),
-                with_interval(summary.default, form),
-                *(against(compared.get((name, role)), form) for role in ROLES),
+                words.with_interval(summary.scores, form) + failed(summary),
+                words.with_interval(summary.default, form),
+                *(against(compared.get((name, role)), form) for role in words.ROLES),
                 cost(name, times),
                 time_to_level(family, summary, times),
                 f"{summary.band:.1f}×",
@@ -132,7 +116,7 @@ def family_table(family, found, compared, times):
         )
     headers = [
         "normalization", "rate, scale, mode", form[0], "at a gain of 1",
-        *(f"less {words}" for words in ROLES.values()),
+        *(f"less {other}" for other in words.ROLES.values()),
         "time of a step", "epochs to plain's last", "band of rates", "train loss", "κ", "λ_max",
     ]  # fmt: skip
     return tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True)
@@ -150,68 +134,6 @@ def conditions_of(everything):
         environment.conditions(record) for records in everything.values() for record in records
     }
     return "\n".join(sorted(kinds))
-
-
-def summary_table(compared):
-    """Wins, ties and losses of each method against rival and controls."""
-    rows = []
-    for method in evidence.OURS:
-        row = [f"`{method}`"]
-        for role in ROLES:
-            outcomes = [
-                comparison.outcome
-                for cell in compared.values()
-                for (name, kind), comparison in cell.items()
-                if kind == role and tuning.method_of(name) == method
-            ]
-            row.append(" / ".join(str(outcomes.count(o)) for o in ("win", "tie", "loss")))
-        rows.append(row)
-    headers = ["won / tied / lost against", *ROLES.values()]
-    return tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True)
-
-
-def sentences(compared):
-    """What the numbers answer, in words that follow from them."""
-    words = []
-    for role in ("matched", "tuned", "Frobenius", "best rival"):
-        cells = {
-            (*where, tuning.base_of(name)): comparison
-            for where, cell in compared.items()
-            for (name, kind), comparison in cell.items()
-            if tuning.method_of(name) == "row_equilibration" and kind == role
-        }
-        parts = [
-            f"{outcome} in {'; '.join(map(place, where))}"
-            for outcome in ("win", "loss", "tie")
-            if (where := [key for key, c in cells.items() if c.outcome == outcome])
-        ]
-        if parts:
-            words.append(f"- Row equilibration against {ROLES[role]}: {'. '.join(parts)}.")
-    families = list(dict.fromkeys(family for family, _ in compared))
-    for method in evidence.OURS:
-        counts = {family: collections.Counter() for family in families}
-        for (family, _), cell in compared.items():
-            for (name, kind), comparison in cell.items():
-                if tuning.method_of(name) == method and kind == "best rival":
-                    counts[family][comparison.outcome] += 1
-        told = [
-            f"{family} {count['win']} / {count['tie']} / {count['loss']}"
-            for family, count in counts.items()
-            if count
-        ]
-        always = [f for f, c in counts.items() if c["win"] and not c["tie"] and not c["loss"]]
-        words.append(
-            f"- `{method}` against the best of its rivals, won / tied / lost: "
-            f"{', '.join(told) or 'not run'}. It wins throughout in {len(always)} of "
-            f"{len(families)} families."
-        )
-    return "\n".join(words)
-
-
-def place(key):
-    """Family, optimizer and normalization of activations, in words."""
-    family, optimizer, base = key
-    return f"{family}, {optimizer}" + ("" if base == settings.PLAIN else f", {base} normalization")
 
 
 EXPLANATION = """\
@@ -245,6 +167,8 @@ def report(options):
         for (name, optimizer), records in everything.items()
     }
     compared = evidence.comparisons(found)
+    times = {name: step_times(options.results, name) for name in settings.FAMILIES}
+    pictures.draw_overview(compared).savefig(options.output / "comparison.png", dpi=130)
     sections = []
     for name, family in settings.FAMILIES.items():
         cells = {key[1]: cell for key, cell in found.items() if key[0] == name}
@@ -255,35 +179,37 @@ def report(options):
         ).savefig(options.output / f"comparison-{name}.png", dpi=130)
         sections.append(f"## {TITLES[name]}\n\n![](comparison-{name}.png)")
         for optimizer, cell in cells.items():
-            times = step_times(options.results, name)
-            table = family_table(family, cell, compared[name, optimizer], times)
+            table = family_table(family, cell, compared[name, optimizer], times[name])
             rest = progress_of(name, optimizer, everything[name, optimizer])
             sections.append(f"### {optimizer}\n\n{table}{rest}")
-    summary = f"{summary_table(compared)}\n\n{sentences(compared)}"
+    told = words.sentences(found, compared, times)
+    picture = "![Differences to the best rival]({}comparison.png)"
+    summary = f"{picture}\n\n{words.summary_table(compared)}\n\n{told}"
     count = sum(map(len, everything.values()))
     page = [
         "# The comparison",
         f"`python benchmarks/compare.py && python benchmarks/report.py`: {count} runs\n\n"
         f"{conditions_of(everything)}",
         EXPLANATION,
-        f"## Summary\n\n{summary}",
+        f"## Summary\n\n{summary.format('')}",
         *sections,
     ]
     path = options.output / "comparison.md"
     path.write_text("\n\n".join(page) + "\n", encoding="utf-8")
     if options.readme:
-        environment.replace_block(options.readme, "comparison", summary)
+        folder = os.path.relpath(options.output, options.readme.parent)
+        environment.replace_block(options.readme, "comparison", summary.format(f"{folder}/"))
     print(f"Saved {path}")
 
 
-def parse(words=None):
+def parse(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--results", type=pathlib.Path, default=RESULTS, help="(%(default)s)")
+    settings.add_results(parser)
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "docs", help="(%(default)s)")
     parser.add_argument("--readme", type=pathlib.Path, help="file whose block is replaced")
-    return parser.parse_args(words)
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+RESULTS = pathlib.Path(__file__).parent / "results" / "comparison"
 OPTIMIZERS = ("sgd", "adamw")
 METHODS = (
     "weight_normalization",
@@ -181,3 +182,18 @@ FAMILIES = {
         curvature_samples=2048,
     ),
 }  # fmt: skip
+
+
+def add_families(parser):
+    """Adds --families to the options of a command."""
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+
+
+def add_results(parser):
+    """Adds --results to the options of a command."""
+    parser.add_argument(
+        "--results",
+        type=pathlib.Path,
+        default=RESULTS,
+        help="folder of the records, a file for each family (%(default)s)",
+    )

@@ -7,7 +7,6 @@ benchmarks/results/comparison/step-times.json, which report.py reads.
 
 import argparse
 import json
-import pathlib
 import queue
 import statistics
 import time
@@ -16,8 +15,6 @@ import environment
 import settings
 import training_runs
 import tuning
-
-RESULTS = pathlib.Path(__file__).parent / "results" / "comparison"
 
 
 def stopwatch():
@@ -67,12 +64,10 @@ def parse(words=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--families", nargs="+", choices=settings.FAMILIES, default=list(settings.FAMILIES)
-    )
+    settings.add_families(parser)
     parser.add_argument("--rounds", type=int, default=5, help="epochs of each (%(default)s)")
     parser.add_argument("--core", type=int, default=0, help="which to run on (%(default)s)")
-    parser.add_argument("--results", type=pathlib.Path, default=RESULTS, help="(%(default)s)")
+    settings.add_results(parser)
     return parser.parse_args(words)
 
 

@@ -1,11 +1,33 @@
 """Networks of coordinates, shared by the radiance field and the shape.
 
-The activations and the initial weights that suit them, and layers of one width.
+Options, activations and the initial weights that suit them, and layers of one width.
 """
+
+import dataclasses
+from typing import Literal
 
 import keras
 import numpy as np
+import training
 from keras import layers, ops
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CoordinateOptions(training.TrainingOptions):
+    """A network of coordinates and its training."""
+
+    depth: int = 4
+    """Hidden layers."""
+    width: int = 128
+    """Units of each."""
+    activation: Literal["relu", "gaussian", "sine"] = "gaussian"
+    """Of the hidden layers."""
+    gaussian_width: float = 0.2
+    """The number a of exp(−x²/2a²)."""
+    sine_frequency: float = 30.0
+    """The number ω of sin(ωx)."""
+    steps_per_epoch: int = 100
+    """Steps after which scores are written down."""
 
 
 @keras.saving.register_keras_serializable("keras_wcond_examples")

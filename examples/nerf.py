@@ -24,7 +24,7 @@ from keras import layers, ops
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(training.TrainingOptions):
+class Options(coordinates.CoordinateOptions):
     """A radiance field, its scene and its training."""
 
     scene: pathlib.Path | None = None
@@ -33,16 +33,10 @@ class Options(training.TrainingOptions):
     """Averages squares of so many pixels into one."""
     traced_size: int = 40
     """Height and width of the traced views."""
-    depth: int = 4
-    """Hidden layers that positions pass."""
     width: int = 64
-    """Units of each."""
     activation: Literal["relu", "gaussian", "sine"] = "relu"
-    """Of the hidden layers."""
     gaussian_width: float = 0.5
-    """The number a of exp(−x²/2a²)."""
     sine_frequency: float = 10.0
-    """The number ω of sin(ωx)."""
     position_frequencies: int = 6
     """Octaves of the positional encoding; 0 suits the Gaussian and the sine."""
     direction_frequencies: int = 2
@@ -51,8 +45,6 @@ class Options(training.TrainingOptions):
     """Points along a ray at which the coarse field is asked."""
     fine_samples: int = 24
     """Points more at which the fine one is asked, where density is."""
-    steps_per_epoch: int = 100
-    """Steps after which scores are written down."""
 
 
 def load_data(options: Options) -> scenes.Scene:

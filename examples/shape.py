@@ -10,7 +10,6 @@ beside the true one. The Keras backend is the one KERAS_BACKEND or keras.json na
 import dataclasses
 import pathlib
 import sys
-from typing import Literal
 
 import coordinates
 import keras
@@ -22,29 +21,17 @@ from keras import layers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(training.TrainingOptions):
+class Options(coordinates.CoordinateOptions):
     """A network of coordinates, its solid and its training."""
 
     mesh: pathlib.Path | None = None
     """A mesh file, such as .obj, .ply, .stl; a ball of a gyroid if none."""
-    depth: int = 4
-    """Hidden layers."""
-    width: int = 128
-    """Units of each."""
-    activation: Literal["gaussian", "sine", "relu"] = "gaussian"
-    """Of the hidden layers."""
-    gaussian_width: float = 0.2
-    """The number a of exp(−x²/2a²)."""
-    sine_frequency: float = 30.0
-    """The number ω of sin(ωx)."""
     points: int = 200_000
     """How many to learn from, half of them near the surface."""
     test_points: int = 100_000
     """How many, uniform in space, the intersection over union is measured on."""
     resolution: int = 96
     """Of the grid that the learned surface is found on."""
-    steps_per_epoch: int = 100
-    """Steps after which scores are written down."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,7 +58,8 @@ class TrainingOptions:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Keras' dtype policy."""
     distribute: bool = False
-    """Splits each batch over all devices, by keras.distribution.DataParallel (JAX only)."""
+    """Splits batches, whose sizes have to be multiples of their number, over all devices, by
+    keras.distribution.DataParallel (JAX only)."""
     workers: int = 1
     """Threads that prepare batches."""
     seed: int = 0

@@ -65,11 +65,13 @@ def test_pairs_are_tested_by_seed():
     import evidence
 
     first, second = {1: 0.3, 2: 0.5, 3: 0.9, 4: 0.1}, {4: 0.05, 3: 0.7, 2: 0.45, 1: 0.1}
-    difference, p = evidence.paired_test(first, second)
+    difference, width, p = evidence.paired_test(first, second)
     expected = stats.ttest_rel([0.3, 0.5, 0.9, 0.1], [0.1, 0.45, 0.7, 0.05])
-    assert (difference, p) == pytest.approx((0.125, expected.pvalue))
-    assert evidence.paired_test(first, first) == (0.0, 1.0)
-    assert evidence.paired_test({1: 0.5}, {1: 0.4}) == pytest.approx((0.1, 1.0))
+    low, high = expected.confidence_interval(0.95)
+    assert (difference, width, p) == pytest.approx((0.125, (high - low) / 2, expected.pvalue))
+    assert evidence.paired_test(first, first) == (0.0, 0.0, 1.0)
+    one = evidence.paired_test({1: 0.5}, {1: 0.4})
+    assert one == pytest.approx((0.1, math.nan, 1.0), nan_ok=True)
 
 
 def test_comparisons_are_against_controls_and_the_best_rival(family, scores):
@@ -93,7 +95,7 @@ def test_comparisons_are_against_controls_and_the_best_rival(family, scores):
     raw = []
     for comparison in compared.values():
         both = found[comparison.first], found[comparison.second]
-        raw.append(evidence.paired_test(*(summary.scores for summary in both))[1])
+        raw.append(evidence.paired_test(*(summary.scores for summary in both))[2])
     # Benjamini and Hochberg by hand: each p times n over its rank, made monotone from the top.
     order = np.argsort(raw)
     stepped = np.array(raw)[order] * len(raw) / np.arange(1, len(raw) + 1)
@@ -136,22 +138,27 @@ def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsy
     seconds = {"none": [0.1, 0.1, 0.5], "row_equilibration": [0.15, 0.15, 0.15]}
     (results / "step-times.json").write_text(json.dumps({"shape": {"seconds": seconds}}))
     readme = tmp_path / "README.md"
+    output = tmp_path / "docs"
     readme.write_text(
         "# Title\n\n<!-- comparison -->\n\nold\n\n<!-- end of comparison -->\n\nrest\n"
     )
-    words = ["--results", str(results), "--output", str(tmp_path), "--readme", str(readme)]
+    words = ["--results", str(results), "--output", str(output), "--readme", str(readme)]
     report.report(report.parse(words))
-    page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    page = (output / "comparison.md").read_text(encoding="utf-8")
     assert f"{len(lines)} runs" in page
     assert "keras 3.15.1" in page
     assert "2 cores" in page
     assert "to be made" not in page
-    assert "Row equilibration against that, with tuned initial scale: win in shape, sgd." in page
-    assert (
-        "the best of its rivals, won / tied / lost: shape 1 / 0 / 0. It wins throughout in 1 of 1"
-        in page
-    )
-    assert "old" not in readme.read_text()
+    against = "against that network with tuned initial scale wins in shape, sgd (+5.0"
+    assert f"- `row_equilibration` {against}" in page
+    assert "against the best of its rivals, by family: shape 1 / 0 / 0." in page
+    assert "Every rival in every family is beaten by `row_equilibration`." in page
+    assert "![Differences to the best rival](comparison.png)" in page
+    assert (output / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    summary = readme.read_text()
+    assert "old" not in summary
+    assert "beaten by `row_equilibration`" in summary
+    assert "](docs/comparison.png)" in summary
     assert readme.read_text().endswith("rest\n")
     rows = [line for line in page.splitlines() if line.startswith("| `row_equilibration`")]
     (table_row,) = (row for row in rows if "±" in row)
@@ -160,7 +167,40 @@ def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsy
     # Three epochs of ten, each of which takes half as long again.
     assert "| 1.50× " in table_row
     assert "| 3.0 (0.45×) " in table_row
-    assert (tmp_path / "comparison-shape.png").read_bytes().startswith(b"\x89PNG")
+    assert (output / "comparison-shape.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_fifty_layers_gain_and_cost(family, scores):
+    import evidence
+    import words
+
+    records = records_of(family, {**scores, "newton_orthogonalization": 0.96})
+    found = {("deep50", "sgd"): evidence.summaries(family, "sgd", records)}
+    times = {"none": 0.004, "newton_orthogonalization": 0.0071}
+    (told,) = words.fifty_layers(found, times)
+    assert "Fifty layers without normalization layers, sgd" in told
+    assert "with `newton_orthogonalization`, the best of the conditioned" in told
+    assert "a step takes 7.1 ms with it and 4.0 ms without" in told
+    assert words.fifty_layers({("deep", "sgd"): found["deep50", "sgd"]}, times) == []
+
+
+def test_nothing_is_said_to_win_that_ties_once(family, scores):
+    import evidence
+    import words
+
+    won = evidence.summaries(family, "sgd", records_of(family, scores))
+    even = dict.fromkeys(family.normalizations(), 0.9)
+    tied = evidence.summaries(family, "adamw", records_of(family, even, "adamw"))
+    compared = evidence.comparisons({("shape", "sgd"): won, ("shape", "adamw"): tied})
+    *_, answer = words.verdict(compared)
+    assert answer == "- Every rival in every family is beaten by no method here."
+    told = words.outcomes_of(compared, "row_equilibration", "best rival")
+    assert "wins in shape, sgd (+" in told
+    assert "ties in shape, adamw (" in told
+    # What was tried next is counted, and only against the network alone and the best rival.
+    table = words.summary_table(compared)
+    (row,) = [line for line in table.splitlines() if "equilibration+everywhere`" in line]
+    assert [cell.strip() for cell in row.split("|")[2:-1]].count("") == 3
 
 
 def test_report_tells_what_is_missing(family, scores, tmp_path):

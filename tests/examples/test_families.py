@@ -317,10 +317,23 @@ def test_custom_layers_work_in_low_precision(family):
     outputs = model(inputs)
     outputs = outputs["fine"] if family == "nerf" else outputs
     assert np.isfinite(keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))).all()
-    for field in fields_of(model):
-        for layer in field.layers:
-            if layer.name == "first":
-                assert layer.compute_dtype == "float32"
+
+
+def test_coordinates_keep_their_precision_in_mixed_precision():
+    shape = example("shape")
+    options = small("shape")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = shape.build("none", shape.load_data(options), options)
+        first = model.get_layer("first")
+        seen = keras.Model(model.inputs, first.output)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    points = np.random.default_rng(0).uniform(-1.0, 1.0, (64, 3)).astype("float32")
+    kernel, bias = map(keras.ops.convert_to_numpy, first.weights)
+    # Eight bits of a coordinate would be wrong by some thousandths.
+    outputs = keras.ops.convert_to_numpy(seen(points))
+    np.testing.assert_allclose(outputs, points @ kernel + bias, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("first", "bound"), [(True, 1 / 40), (False, math.sqrt(6 / 40) / 30.0)])

@@ -1,0 +1,148 @@
+"""What a comparison says, in words and counts that follow from its numbers."""
+
+import collections
+
+import evidence
+import settings
+import tabulate
+import tuning
+
+# What a method is compared with, in words; "it" is the method.
+ROLES = {
+    "alone": "the network without it",
+    "matched": "that network with matched initial scale",
+    "tuned": "that network with tuned initial scale",
+    "Frobenius": "Frobenius normalization",
+    "best rival": "the best of its rivals",
+}
+OUTCOMES = {"win": "wins in", "tie": "ties in", "loss": "loses in"}
+
+
+def with_interval(scores, form):
+    """Mean ± half of the 95 % interval."""
+    _, unit, text = form
+    values = [unit * score for score in scores.values()]
+    if not values:
+        return "-"
+    return f"{text.format(sum(values) / len(values))} ± {text.format(evidence.interval(values))}"
+
+
+def comparisons_of(compared, method, role):
+    """Those of one method in one role: {(family, optimizer, base): evidence.Comparison}."""
+    return {
+        (*where, tuning.base_of(name)): comparison
+        for where, cell in compared.items()
+        for (name, kind), comparison in cell.items()
+        if kind == role and name in (method, tuning.with_base(tuning.base_of(name), method))
+    }
+
+
+def counted(comparisons):
+    """Wins, ties and losses."""
+    outcomes = collections.Counter(comparison.outcome for comparison in comparisons)
+    return " / ".join(str(outcomes[outcome]) for outcome in OUTCOMES)
+
+
+def summary_table(compared):
+    """Wins, ties and losses of each method against rival and controls."""
+    rows = []
+    for method in (*evidence.OURS, *settings.NEXT):
+        cells = [comparisons_of(compared, method, role).values() for role in ROLES]
+        if any(cells):
+            rows.append([f"`{method}`", *(counted(cell) if cell else "" for cell in cells)])
+    headers = ["won / tied / lost against", *ROLES.values()]
+    return tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def place(key):
+    """Family, optimizer and normalization of activations, in words."""
+    family, optimizer, base = key
+    return f"{family}, {optimizer}" + ("" if base == settings.PLAIN else f", {base} norm")
+
+
+def outcomes_of(compared, method, role):
+    """Where a method wins, ties and loses, and by how much; nothing where it was not compared."""
+    cells = comparisons_of(compared, method, role)
+
+    def places(outcome):
+        return [
+            f"{place(key)} ({unit_of(key[0]) * comparison.difference:+.2f})"
+            for key, comparison in cells.items()
+            if comparison.outcome == outcome
+        ]
+
+    parts = [f"{verb} {'; '.join(places(o))}" for o, verb in OUTCOMES.items() if places(o)]
+    return f"- `{method}` against {ROLES[role]} {'. It '.join(parts)}." if parts else ""
+
+
+def unit_of(family):
+    """What a score is multiplied by for the reader."""
+    return evidence.FORMS[settings.FAMILIES[family].test_score][1]
+
+
+def verdict(compared):
+    """Whether any method wins everywhere."""
+    families = dict.fromkeys(family for family, _ in compared)
+    parts, throughout = [], []
+    for method in evidence.OURS:
+        cells = comparisons_of(compared, method, "best rival")
+        if not cells:
+            continue
+        told = []
+        for family in families:
+            own = [comparison for key, comparison in cells.items() if key[0] == family]
+            told += [f"{family} {counted(own)}"] if own else []
+        parts.append(f"- `{method}` against {ROLES['best rival']}, by family: {', '.join(told)}.")
+        if all(comparison.outcome == "win" for comparison in cells.values()):
+            throughout.append(f"`{method}`")
+    answer = " and ".join(throughout) or "no method here"
+    return [*parts, f"- Every rival in every family is beaten by {answer}."]
+
+
+def fifty_layers(found, times):
+    """How deep networks train without normalization layers, with and without conditioning."""
+    told = []
+    for (family, optimizer), cell in found.items():
+        ours = [name for name in evidence.OURS if name in cell and cell[name].scores]
+        if family != "deep50" or not ours or not cell.get(settings.PLAIN, None):
+            continue
+        form = evidence.FORMS[settings.FAMILIES[family].test_score]
+        best = max(ours, key=lambda name: cell[name].mean)
+        tuned = f"{settings.PLAIN}, {settings.TUNED}"
+        scores = {
+            "plain": settings.PLAIN,
+            "plain with tuned initial scale": tuned,
+            f"with `{best}`, the best of the conditioned": best,
+        }
+        numbers = [
+            f"{with_interval(cell[name].scores, form)} {words}"
+            for words, name in scores.items()
+            if name in cell
+        ]
+        cost = ""
+        if {best, settings.PLAIN} <= times.keys():
+            cost = (
+                f"; a step takes {1000 * times[best]:.1f} ms with it and "
+                f"{1000 * times[settings.PLAIN]:.1f} ms without"
+            )
+        told.append(
+            f"- Fifty layers without normalization layers, {optimizer}, {form[0]}: "
+            f"{', '.join(numbers)}{cost}."
+        )
+    return told
+
+
+def sentences(found, compared, times):
+    """What the numbers answer.
+
+    Args:
+        found: {(family, optimizer): {name: evidence.Summary}}.
+        compared: What `evidence.comparisons` returns.
+        times: {family: {name: seconds of a step}}.
+    """
+    rows = evidence.OURS[0]
+    told = [outcomes_of(compared, rows, role) for role in ("matched", "tuned", "Frobenius")]
+    told += [outcomes_of(compared, method, "best rival") for method in evidence.OURS]
+    told += fifty_layers(found, times.get("deep50", {}))
+    told += verdict(compared)
+    return "\n".join(filter(None, told))

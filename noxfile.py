@@ -109,6 +109,14 @@ def comparison(session, backend):
 
 @nox.session
 @each_backend
+def crosscheck(session, backend):
+    """A part of the comparison on another backend: nox -s 'crosscheck(torch)'."""
+    install(session, backend, "examples")
+    session.run("python", "benchmarks/crosscheck.py", *session.posargs)
+
+
+@nox.session
+@each_backend
 def interchange(session, backend):
     """Writes the file by which the tests check that backends read each other's models."""
     install(session, backend, "test")

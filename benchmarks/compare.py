@@ -72,14 +72,19 @@ def perform_all(batches, cores):
                         job.result()
 
 
-def compare(options):
-    """Performs all that is pending, and writes each record down."""
+def compare(options, pending=tuning.pending):
+    """Performs all that is pending, and writes each record down.
+
+    Args:
+        options: What `parse` returns.
+        pending: Of a family, an optimizer and the records that there are, the runs to make.
+    """
     conditions = environment.environment("scikit-learn", "scipy", "tensorflow-datasets", "trimesh")
     for name in options.families:
         path = options.results / f"{name}.jsonl"
         setting = settings.FAMILIES[name].fingerprint(conditions["backend"])
         for optimizer in options.optimizers:
-            while runs := tuning.pending(name, optimizer, known(path, setting)):
+            while runs := pending(name, optimizer, known(path, setting)):
                 with environment.bar(
                     perform_all(batches(runs), options.cores),
                     total=len(runs),
@@ -103,9 +108,10 @@ def known(path, setting):
     return records
 
 
-def parse(words=None):
+def parser(description):
+    """Options of a command that trains families."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     settings.add_families(parser)
     parser.add_argument(
@@ -119,7 +125,11 @@ def parse(words=None):
         help="numbers of the cores to run on, one process each (%(default)s)",
     )
     settings.add_results(parser)
-    return parser.parse_args(words)
+    return parser
+
+
+def parse(words=None):
+    return parser(__doc__).parse_args(words)
 
 
 def main():

@@ -252,3 +252,51 @@ def paired_test(first, second):
     if np.ptp(differences) == 0.0:
         return mean, 0.0, 1.0 if mean == 0.0 else 0.0
     return mean, interval(differences), float(stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """One method on another backend, at the point that was chosen.
+
+    Args:
+        family: Name of the family.
+        optimizer: Name of the optimizer.
+        normalization: Name of the method.
+        backend: The other backend.
+        first: Test scores of the comparison, by seed.
+        second: Those of the other backend.
+        p: Of Welch's t-test, since seeds mean other numbers there, corrected for the number of
+            such tests.
+    """
+
+    family: str
+    optimizer: str
+    normalization: str
+    backend: str
+    first: dict[int, float]
+    second: dict[int, float]
+    p: float
+
+
+def agreements(cells, others):
+    """An `Agreement` of all that was repeated on other backends.
+
+    Args:
+        cells: {(family, optimizer): summaries}.
+        others: {backend: {(family, optimizer): records}}.
+    """
+    found = []
+    for backend, everything in others.items():
+        for (family, optimizer), records in everything.items():
+            records = tuning.latest(records)
+            for name in dict.fromkeys(record["normalization"] for record in records):
+                first = cells[family, optimizer][name].scores
+                second = _scores(r for r in records if r["normalization"] == name)
+                values = [list(scores.values()) for scores in (first, second)]
+                same = np.ptp(np.concatenate(values)) == 0.0
+                p = 1.0 if same else float(stats.ttest_ind(*values, equal_var=False).pvalue)
+                found.append(Agreement(family, optimizer, name, backend, first, second, p))
+    if not found:
+        return []
+    corrected = stats.false_discovery_control([each.p for each in found])
+    return [dataclasses.replace(each, p=float(p)) for each, p in zip(found, corrected, strict=True)]

@@ -122,6 +122,24 @@ def family_table(family, found, compared, times):
     return tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
+def crosscheck_table(agreements):
+    """A row for each method in each family, with the scores on all backends."""
+    rows = {}
+    for each in agreements:
+        form = evidence.FORMS[settings.FAMILIES[each.family].test_score]
+        key = each.family, each.optimizer, f"`{each.normalization}`", form[0]
+        row = rows.setdefault(key, {"": words.with_interval(each.first, form)})
+        p = f"p {each.p:.2g}"
+        row[each.backend] = (
+            f"{words.with_interval(each.second, form)} "
+            f"({p if each.p >= evidence.LEVEL else f'**{p}**'})"
+        )
+    backends = list(dict.fromkeys(each.backend for each in agreements))
+    table = [[*key, *(row.get(name, "-") for name in ("", *backends))] for key, row in rows.items()]
+    headers = ["family", "optimizer", "normalization", "score", "the comparison", *backends]
+    return tabulate.tabulate(table, headers, tablefmt="github", disable_numparse=True)
+
+
 def progress_of(name, optimizer, records):
     """A sentence on what of a cell is still to run, or nothing."""
     missing = tuning.pending(name, optimizer, records)
@@ -156,6 +174,12 @@ the largest eigenvalue of the Hessian of the loss after training, of one seed; *
 choice at an edge of the ranges."""
 
 
+CROSSCHECK = """\
+The plain network and the conditioned ones without normalization of activations, trained on other
+backends at the points that the comparison chose. Seeds mean other random numbers there: means are
+compared by Welch's t-test, corrected after Benjamini and Hochberg for all rows of the table."""
+
+
 def report(options):
     """Writes page, pictures and summary."""
     everything = read(options.results)
@@ -182,7 +206,16 @@ def report(options):
             table = family_table(family, cell, compared[name, optimizer], times[name])
             rest = progress_of(name, optimizer, everything[name, optimizer])
             sections.append(f"### {optimizer}\n\n{table}{rest}")
+    others = {path.name: read(path) for path in sorted(options.crosscheck.glob("*/"))}
+    agreements = evidence.agreements(found, others)
+    if agreements:
+        sections += [
+            "## Other backends",
+            f"{CROSSCHECK}\n\n{crosscheck_table(agreements)}",
+            "\n\n".join(conditions_of(records) for records in others.values()),
+        ]
     told = words.sentences(found, compared, times)
+    told += words.agreement(agreements)
     picture = "![Differences to the best rival]({}comparison.png)"
     summary = f"{picture}\n\n{words.summary_table(compared)}\n\n{told}"
     count = sum(map(len, everything.values()))
@@ -208,6 +241,12 @@ def parse(arguments=None):
     )
     settings.add_results(parser)
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "docs", help="(%(default)s)")
+    parser.add_argument(
+        "--crosscheck",
+        type=pathlib.Path,
+        default=settings.RESULTS.parent / "crosscheck",
+        help="folder with one folder of records for each other backend (%(default)s)",
+    )
     parser.add_argument("--readme", type=pathlib.Path, help="file whose block is replaced")
     return parser.parse_args(arguments)
 

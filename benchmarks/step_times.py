@@ -2,7 +2,8 @@
 
 All models of a family train in one process on one core, an epoch each in turn, after one epoch
 that compiles; the seconds of a step are a median over the rounds. Writes
-benchmarks/results/comparison/step-times.json, which report.py reads.
+benchmarks/results/comparison/step-times.json, which report.py reads. Times the families that there
+are records of, unless told which.
 """
 
 import argparse
@@ -65,6 +66,7 @@ def parse(words=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     settings.add_families(parser)
+    parser.set_defaults(families=None)
     parser.add_argument("--rounds", type=int, default=5, help="epochs of each (%(default)s)")
     parser.add_argument("--core", type=int, default=0, help="which to run on (%(default)s)")
     settings.add_results(parser)
@@ -78,7 +80,8 @@ def main(words=None):
     training_runs.start(cores)
     path = options.results / "step-times.json"
     found = json.loads(path.read_text()) if path.exists() else {}
-    for name in options.families:
+    recorded = [name for name in settings.FAMILIES if (options.results / f"{name}.jsonl").exists()]
+    for name in options.families or recorded:
         seconds = measure(name, options.rounds)
         found[name] = {
             "seconds": {each: [float(f"{s:.4g}") for s in own] for each, own in seconds.items()},

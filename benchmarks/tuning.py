@@ -229,9 +229,7 @@ def pending(name, optimizer, records, family=None):
     """
     family = family or settings.FAMILIES[name]
     own = [r for r in records if r["family"] == name and r["optimizer"] == optimizer]
-    failures = collections.Counter(key_of(r) for r in own if r["status"] == "failed")
-    done = {key_of(r) for r in own if r["status"] != "failed"}
-    done |= {key for key, count in failures.items() if count >= ATTEMPTS}
+    done = keys_done(own)
     own = latest(own)
     growths, complete = growths_of(family, optimizer, own)
     places, _ = coordinates(family, optimizer, growths)
@@ -253,6 +251,13 @@ def pending(name, optimizer, records, family=None):
     for normalization in family.normalizations():
         runs += tests(name, normalization, optimizer, own)
     return [run for run in runs if run.key not in done]
+
+
+def keys_done(records):
+    """The keys of runs that ended, or failed as often as they are tried."""
+    failures = collections.Counter(key_of(r) for r in records if r["status"] == "failed")
+    done = {key_of(r) for r in records if r["status"] != "failed"}
+    return done | {key for key, count in failures.items() if count >= ATTEMPTS}
 
 
 def winner(records, normalization):

@@ -1,6 +1,7 @@
 """What a comparison says, in words and counts that follow from its numbers."""
 
 import collections
+import statistics
 
 import evidence
 import settings
@@ -146,3 +147,30 @@ def sentences(found, compared, times):
     told += fifty_layers(found, times.get("deep50", {}))
     told += verdict(compared)
     return "\n".join(filter(None, told))
+
+
+def agreement(agreements):
+    """Whether other backends score as the comparison's does."""
+    if not agreements:
+        return ""
+    backends = list(dict.fromkeys(each.backend for each in agreements))
+    apart = [each for each in agreements if each.p < evidence.LEVEL]
+    gaps = [abs(mean(each.second) - mean(each.first)) / tolerance(each) for each in agreements]
+    where = "; ".join(
+        f"{each.family}, {each.optimizer}, `{each.normalization}`, {each.backend}" for each in apart
+    )
+    return (
+        f"\n- On {' and '.join(backends)}, {len(agreements) - len(apart)} of {len(agreements)} "
+        f"means agree with the comparison's within noise{f', but not {where}' if where else ''}; "
+        f"the median gap is {statistics.median(gaps):.2f} % or half decibels."
+    )
+
+
+def mean(scores):
+    """Of scores by seed."""
+    return statistics.mean(scores.values())
+
+
+def tolerance(each):
+    """A per cent or half a decibel, as scores are kept."""
+    return evidence.TOLERANCE[settings.FAMILIES[each.family].test_score]

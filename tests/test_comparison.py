@@ -357,7 +357,9 @@ def test_step_times_are_measured_in_turn(training_runs, settings, tmp_path, monk
     names = ["none", "none, scale tuned", "weight_normalization", "row_equilibration"]
     monkeypatch.setattr(settings.Family, "normalizations", lambda _: names)
     monkeypatch.setattr(training_runs, "start", lambda cores: None)
-    step_times.main(["--families", "deep", "--rounds", "2", "--results", str(tmp_path)])
+    (tmp_path / "deep.jsonl").touch()
+    step_times.main(["--rounds", "2", "--results", str(tmp_path)])
+    assert list(json.loads((tmp_path / "step-times.json").read_text())) == ["deep"]
     found = json.loads((tmp_path / "step-times.json").read_text())["deep"]
     assert found["versions"]["keras"] == keras.__version__
     # Tuning the scale changes nothing about a step.

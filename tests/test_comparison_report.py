@@ -143,6 +143,7 @@ def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsy
         "# Title\n\n<!-- comparison -->\n\nold\n\n<!-- end of comparison -->\n\nrest\n"
     )
     words = ["--results", str(results), "--output", str(output), "--readme", str(readme)]
+    words += ["--crosscheck", str(tmp_path / "none")]
     report.report(report.parse(words))
     page = (output / "comparison.md").read_text(encoding="utf-8")
     assert f"{len(lines)} runs" in page
@@ -168,6 +169,52 @@ def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsy
     assert "| 1.50× " in table_row
     assert "| 3.0 (0.45×) " in table_row
     assert (output / "comparison-shape.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_other_backends_are_set_beside(family, scores, tmp_path):
+    import crosscheck
+    import evidence
+    import report
+    import tuning
+
+    first = records_of(family, scores)
+    folder = tmp_path / "comparison"
+    folder.mkdir()
+    (folder / "shape.jsonl").write_text("\n".join(map(json.dumps, first)))
+    pending = crosscheck.pending_at(folder)
+    runs = pending("shape", "sgd", [])
+    assert len(runs) == 4 * 5
+    chosen = tuning.winner(first, "none")
+    assert {run.point.rate for run in runs} == {chosen["rate"]}
+    assert pending("shape", "adamw", []) == []
+    names = {run.normalization for run in runs}
+    records = [
+        {**record, "test": record["test"] + 0.0003 * (-1) ** record["seed"]}
+        for record in first
+        if record["phase"] == "test" and record["normalization"] in names
+    ]
+    assert pending("shape", "sgd", records[:7]) == [
+        run for run in runs if run.key not in {tuning.key_of(r) for r in records[:7]}
+    ]
+    for record in records:
+        if record["normalization"] == "none":
+            record["test"] -= 0.02
+    other = tmp_path / "crosscheck" / "torch"
+    other.mkdir(parents=True)
+    (other / "shape.jsonl").write_text("\n".join(map(json.dumps, records)))
+    words = ["--results", str(folder), "--crosscheck", str(other.parent)]
+    report.report(report.parse([*words, "--output", str(tmp_path)]))
+    page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert "On torch, 3 of 4 means agree with the comparison's within noise, but not shape" in page
+    (row,) = [line for line in page.splitlines() if line.startswith("| shape") and "`none`" in line]
+    assert "(**p " in row
+    found = {("shape", "sgd"): evidence.summaries(family, "sgd", first)}
+    each = evidence.agreements(found, {"torch": {("shape", "sgd"): records}})
+    raw = [
+        stats.ttest_ind(list(e.first.values()), list(e.second.values()), equal_var=False).pvalue
+        for e in each
+    ]
+    np.testing.assert_allclose([e.p for e in each], stats.false_discovery_control(raw))
 
 
 def test_what_fifty_layers_gain_and_cost(family, scores):
@@ -208,7 +255,8 @@ def test_report_tells_what_is_missing(family, scores, tmp_path):
 
     records = [r for r in records_of(family, scores) if r["phase"] == "tune"]
     (tmp_path / "shape.jsonl").write_text("\n".join(map(json.dumps, records)))
-    report.report(report.parse(["--results", str(tmp_path), "--output", str(tmp_path)]))
+    folders = ["--output", str(tmp_path), "--crosscheck", str(tmp_path / "none")]
+    report.report(report.parse(["--results", str(tmp_path), *folders]))
     page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
     assert "*120 runs or more are still to be made.*" in page
     with pytest.raises(SystemExit, match=r"No lines in .*compare.py first"):

@@ -1,0 +1,62 @@
+"""Repeat a part of a comparison on another backend, at the points that were chosen before.
+
+Trains and scores the plain network and the conditioned ones from the same seeds, which draw other
+numbers on another backend, so that scores are to agree within their noise. Appends JSON lines to
+a folder of the backend, which report.py sets beside those of the comparison. Goes on from the
+lines that are there.
+"""
+
+import pathlib
+
+import compare
+import evidence
+import lines
+import settings
+import tuning
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "crosscheck"
+METHODS = (settings.PLAIN, *evidence.OURS)
+
+
+def pending_at(folder):
+    """The tests at the points that the records of a folder chose, as `tuning.pending`."""
+
+    def pending(name, optimizer, records):
+        chosen = [
+            record
+            for record in tuning.latest(lines.read(folder / f"{name}.jsonl"))
+            if record["optimizer"] == optimizer
+        ]
+        runs = [
+            run
+            for method in METHODS
+            for run in tuning.tests(name, method, optimizer, chosen)
+            if run.phase == "test"
+        ]
+        done = tuning.keys_done(records)
+        return [run for run in runs if run.key not in done]
+
+    return pending
+
+
+def parse(words=None):
+    import keras
+
+    parser = compare.parser(__doc__)
+    parser.set_defaults(results=RESULTS / keras.backend.backend())
+    parser.add_argument(
+        "--reference",
+        type=pathlib.Path,
+        default=settings.RESULTS,
+        help="folder of the comparison that chose the points (%(default)s)",
+    )
+    return parser.parse_args(words)
+
+
+def main(words=None):
+    options = parse(words)
+    compare.compare(options, pending_at(options.reference))
+
+
+if __name__ == "__main__":
+    main()

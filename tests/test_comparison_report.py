@@ -103,6 +103,19 @@ def test_comparisons_are_against_controls_and_the_best_rival(family, scores):
     np.testing.assert_allclose([list(compared.values())[i].p for i in order], expected)
 
 
+def test_a_seed_that_diverged_counts_as_nought(family, scores):
+    import evidence
+
+    records = records_of(family, scores)
+    for record in records:
+        if (record["normalization"], record["phase"], record["seed"]) == ("none", "test", 3):
+            record |= {"status": "diverged", "test": None}
+    summary = evidence.summaries(family, "sgd", records)["none"]
+    assert summary.failed == 1
+    assert summary.scores[3] == 0.0
+    assert summary.mean == pytest.approx(0.9 * 4 / 5, abs=0.01)
+
+
 def test_bands_edges_and_epochs(family):
     import evidence
 

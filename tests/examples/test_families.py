@@ -147,7 +147,7 @@ def test_unknown_normalization(name):
         example("normalizations").parse(name)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["vit", "shape"])
 def test_everywhere(family):
     module = example(family)
     options = small(family)
@@ -162,7 +162,7 @@ def test_everywhere(family):
         if hasattr(layer, "kernel") or "attention" in layer.name.split("_")[-1:]
     }
     assert names == everything
-    assert names & {"head", "color"}
+    assert "head" in names
 
 
 @pytest.mark.parametrize("family", ["cnn", "nerf", "shape", "deep"])

@@ -104,7 +104,7 @@ def comparison(session, backend):
     install(session, backend, "examples")
     session.run("python", "benchmarks/compare.py", *session.posargs)
     session.run("python", "benchmarks/step_times.py")
-    session.run("python", "benchmarks/report.py")
+    session.run("python", "benchmarks/report.py", "--readme", "README.md")
 
 
 @nox.session

@@ -1,8 +1,8 @@
 """Compare conditioning with its rivals and with controls, all tuned by the same budget.
 
-Trains every family of example models under every normalization with both optimizers: first 16
-runs each, of which the best on validation data is chosen, then fresh seeds at that point, scored
-on test data. Appends one JSON line a run, and goes on from the lines that are there: stop it
+Trains every family of example models under every normalization with both optimizers: first the
+same number of runs each, of which the best on validation data is chosen, then fresh seeds at that
+point, scored on test data. Appends one JSON line a run, and goes on from the lines that are there: stop it
 whenever you like. report.py makes tables and pictures of them. The Keras backend is the one
 KERAS_BACKEND or keras.json names.
 """
@@ -21,27 +21,12 @@ import settings
 import training_runs
 import tuning
 
-# Runs of one cell that a process takes at a time: what it compiled serves all of them.
-BATCH = 16
 
-
-def batches(runs):
-    """Runs of the same cell together, so many at a time."""
-    cells = {}
-    for run in runs:
-        cells.setdefault((run.normalization, run.phase == "tune"), []).append(run)
-    return [
-        cell[start : start + BATCH]
-        for cell in cells.values()
-        for start in range(0, len(cell), BATCH)
-    ]
-
-
-def start(cores, results):
+def start(core, results):
     """Prepares a process, which sends each record as soon as it has it."""
     global _results
     _results = results
-    training_runs.start(cores)
+    training_runs.start(core)
 
 
 def perform(runs):
@@ -50,20 +35,42 @@ def perform(runs):
         _results.put(training_runs.perform(run))
 
 
-def perform_all(batches, cores):
-    """The records of batches of runs, as they come, from one process for each core."""
-    context = multiprocessing.get_context("spawn")
-    queue, results = context.Queue(), context.Queue()
-    for core in cores:
-        queue.put(core)
-    with concurrent.futures.ProcessPoolExecutor(
-        len(cores), context, start, (queue, results)
-    ) as pool:
-        jobs = [pool.submit(perform, batch) for batch in batches]
-        left = sum(map(len, batches))
+class Processes:
+    """A process for each core, which keeps what it compiled for the methods that are its own.
+
+    Args:
+        cores: Numbers of the cores.
+    """
+
+    def __init__(self, cores):
+        context = multiprocessing.get_context("spawn")
+        self.results = context.Queue()
+        self.pools = [
+            concurrent.futures.ProcessPoolExecutor(1, context, start, (core, self.results))
+            for core in cores
+        ]
+        self.owners = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for pool in self.pools:
+            pool.shutdown()
+
+    def perform(self, runs):
+        """The records of runs, as they come."""
+        methods = {}
+        for run in runs:
+            methods.setdefault(run.normalization, []).append(run)
+        jobs = []
+        for name, own in methods.items():
+            owner = self.owners.setdefault(name, len(self.owners) % len(self.pools))
+            jobs.append(self.pools[owner].submit(perform, own))
+        left = len(runs)
         while left:
             try:
-                yield results.get(timeout=5.0)
+                yield self.results.get(timeout=5.0)
                 left -= 1
             except queues.Empty:
                 # An error, such as a process that was killed for memory, is raised here.
@@ -84,13 +91,14 @@ def compare(options, pending=tuning.pending):
         path = options.results / f"{name}.jsonl"
         setting = settings.FAMILIES[name].fingerprint(conditions["backend"])
         for optimizer in options.optimizers:
-            while runs := pending(name, optimizer, known(path, setting)):
-                with environment.bar(
-                    perform_all(batches(runs), options.cores),
-                    total=len(runs),
-                    unit="run",
-                    desc=f"{name}, {optimizer}",
-                ) as records:
+            with Processes(options.cores) as processes:
+                while runs := pending(name, optimizer, known(path, setting)):
+                    records = environment.bar(
+                        processes.perform(runs),
+                        total=len(runs),
+                        unit="run",
+                        desc=f"{name}, {optimizer}",
+                    )
                     for record in records:
                         lines.append(path, {**record, "setting": setting, **conditions})
 

@@ -31,14 +31,15 @@ class Summary:
 
     Args:
         normalization: Its name.
-        point: The record that won the tuning.
+        point: The record whose point was chosen.
         scores: On the test data, by seed; 0, the worst there is, where training diverged.
         default: The same at a gain of 1 and the plain network's rate.
         failed: How many of the seeds diverged.
         at_edge: Whether the chosen point lies at an edge of the ranges.
         band: Factor between the lowest and the highest rate among the runs of the tuning
             that come within the tolerance of the best.
-        diverged: How many runs of the tuning did not finish.
+        searched: How many runs the point was chosen from.
+        diverged: How many of these did not finish.
         epochs: Median number of epochs until validation reaches the plain network's last
             score, or None where most seeds do not reach it.
         loss: Median of the last training losses.
@@ -53,6 +54,7 @@ class Summary:
     failed: int
     at_edge: bool
     band: float
+    searched: int
     diverged: int
     epochs: float | None
     loss: float | None
@@ -119,21 +121,23 @@ def summaries(family, optimizer, records):
     found = {}
     for name in family.normalizations():
         own = [record for record in records if record["normalization"] == name]
-        tuned = [record for record in own if record["phase"] == "tune"]
-        point = tuning.best(tuned)
+        tuned, refined, tested, default = (
+            tuning.of_phase(own, name, phase) for phase in ("tune", "refine", "test", "default")
+        )
+        point = tuning.winner(own, name)
         if point is None:
             continue
-        tested = [record for record in own if record["phase"] == "test"]
         finished = of(tested)
         found[name] = Summary(
             normalization=name,
             point=point,
             scores=_scores(tested),
-            default=_scores(record for record in own if record["phase"] == "default"),
+            default=_scores(default),
             failed=len(tested) - len(finished),
             at_edge=not tuning.is_matched(name) and at_edge(point, ranges),
             band=band(tuned, TOLERANCE[family.test_score]),
-            diverged=sum(record["status"] != "finished" for record in tuned),
+            searched=len(tuned) + len(refined),
+            diverged=sum(record["status"] != "finished" for record in tuned + refined),
             epochs=epochs_to(level, tested),
             loss=_median(record["losses"][-1] for record in finished),
             condition_number=_median(record["condition_numbers"][1] for record in finished),

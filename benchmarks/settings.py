@@ -60,6 +60,7 @@ class Family:
         rates: Lowest and highest learning rate, by optimizer: around what a scan of the plain
             network and the row-equilibrated one found, to where they diverge.
         activations: Normalizations of activations it is compared under.
+        methods: Names of the normalizations of weights.
         next: Names of what else was tried.
         scales: Lowest and highest initial scale or gain.
         curvature_samples: How many validation samples the curvature of the loss is measured
@@ -72,6 +73,7 @@ class Family:
     test_score: str
     rates: dict[str, tuple[float, float]]
     activations: tuple[str, ...]
+    methods: tuple[str, ...] = METHODS
     next: tuple[str, ...] = NEXT
     scales: tuple[float, float] = (0.3, 3.0)
     curvature_samples: int = 0
@@ -94,7 +96,7 @@ class Family:
         for activation in (PLAIN, *self.activations):
             prefix = "" if activation == PLAIN else f"{activation}+"
             controls = f"{activation}, {MATCHED}", f"{activation}, {TUNED}", prefix + FROBENIUS
-            names += [activation, *controls, *(prefix + method for method in METHODS)]
+            names += [activation, *controls, *(prefix + method for method in self.methods)]
         return [*names, *self.next]
 
     def fingerprint(self, backend):
@@ -126,17 +128,23 @@ FAMILIES = {
         _DEEP,
         changes={**_DEEP.changes, "depth": 50},
         rates={"sgd": (5e-4, 0.05), "adamw": (5e-5, 3e-3)},
+        next=NEXT[:1],
     ),
     # Kernels whose rows really differ.
     **{
-        start: dataclasses.replace(_DEEP, changes={**_DEEP.changes, "start": start})
+        start: dataclasses.replace(
+            _DEEP,
+            changes={**_DEEP.changes, "start": start},
+            methods=("weight_normalization", *METHODS[3:]),
+            next=NEXT[:1],
+        )
         for start in ("badly_scaled", "fine_tuned", "pruned")
     },
     "cnn": Family(
         "cnn",
         {
-            **_IMAGES, "train_images": 5000, "downscale": 2, "epochs": 6,
-            "batch_size": 64, "width": 8, "weight_decay": 5e-4,
+            **_IMAGES, "train_images": 5000, "validation_fraction": 1 / 30, "downscale": 2,
+            "epochs": 5, "batch_size": 64, "width": 8, "weight_decay": 5e-4,
         },
         "val_accuracy",
         "accuracy",
@@ -162,7 +170,7 @@ FAMILIES = {
         "nerf",
         {
             "traced_size": 24, "coarse_samples": 16, "fine_samples": 16, "batch_size": 128,
-            "epochs": 10, "steps_per_epoch": 50,
+            "epochs": 8, "steps_per_epoch": 50,
         },
         "val_psnr",
         "PSNR",

@@ -8,7 +8,6 @@ are records of, unless told which.
 
 import argparse
 import json
-import queue
 import statistics
 import time
 
@@ -75,9 +74,7 @@ def parse(words=None):
 
 def main(words=None):
     options = parse(words)
-    cores = queue.Queue()
-    cores.put(options.core)
-    training_runs.start(cores)
+    training_runs.start(options.core)
     path = options.results / "step-times.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     recorded = [name for name in settings.FAMILIES if (options.results / f"{name}.jsonl").exists()]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import gc
 import math
 import multiprocessing
 import os
@@ -17,12 +16,11 @@ import tuning
 CACHE = pathlib.Path("~/.cache/keras_wcond/compiled").expanduser()
 
 
-def start(cores):
+def start(core):
     """Takes one core for itself, and keeps what JAX compiles for later processes."""
     if parent := multiprocessing.parent_process():
         # A process whose parent was stopped would wait for work for ever.
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-    core = cores.get()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
     os.environ.update(
@@ -153,10 +151,9 @@ def images_of(data, count, options):
     return images.Batches(data.validation, data, count, options)[0]
 
 
-@functools.lru_cache(maxsize=1)
+@functools.cache
 def cell(family, normalization, optimizer):
-    """The models of a cell, of which a process holds the latest."""
-    gc.collect()
+    """The models of a cell, with what was compiled for them."""
     return Model(family, normalization, optimizer)
 
 

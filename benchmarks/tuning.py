@@ -5,8 +5,10 @@ next follows from it, so that a comparison that was stopped goes on where it was
 
 Each method is tuned by the same number of runs, at points of one low-discrepancy sequence
 shared by all, over the logarithms of the learning rate and of the scale and over the modes of
-the gain. Where a method's best point lies at an edge of a range, the range grows for all. What is
-matched in scale to row equilibration, and what else was tried, is tuned when the others have been.
+the gain. Where a method's best point lies at an edge of a range, the range grows for all. Then
+each method's best point and some around it are trained from another seed, so that neither the
+coarseness of the sequence nor one lucky seed decides: the best of these is chosen. What is matched
+in scale to row equilibration, and what else was tried, is tuned when the others have been.
 """
 
 import collections
@@ -26,7 +28,10 @@ EDGE = 1.0 / POINTS
 GROWTHS = 3
 # A run that fails, as by lack of memory, is tried so often.
 ATTEMPTS = 2
-TEST_SEEDS = tuple(range(1, 6))
+# Runs at and around the best point, up to these factors from it in rate and in scale.
+REFINEMENTS = 6
+REACH = (2.0, 1.5)
+TUNE_SEED, REFINE_SEED, TEST_SEEDS = 0, 6, tuple(range(1, 6))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +58,10 @@ class Run:
         family: Name in `settings.FAMILIES`.
         normalization: One of its normalizations.
         optimizer: One of `settings.OPTIMIZERS`.
-        phase: "tune", "test" at the best point, or "default": the method at its own default
-            gain, at the rate that is best for the plain network.
-        index: Of the point in the sequence, counted on through growths; None in tests.
+        phase: "tune", "refine" around the best point of that, "test" at the chosen point, or
+            "default": the method at its own default gain, at the rate that was chosen for the
+            plain network.
+        index: Of the point in its sequence, in tuning counted on through growths; None in tests.
         seed: Of initial weights and order.
         point: Where.
     """
@@ -76,16 +82,34 @@ class Run:
 
 def key_of(record):
     """The `Run.key` of a record."""
-    place = record["index"] if record["phase"] == "tune" else record["seed"]
+    place = record["seed"] if record["index"] is None else record["index"]
     names = ("family", "normalization", "optimizer", "phase")
     return (*(record[name] for name in names), place)
 
 
 @functools.cache
-def sequence(count, seed=0):
-    """The first points of a scrambled Sobol sequence in [0, 1)³, as tuples."""
+def sequence(count, dimensions=3, seed=0):
+    """The first points of a scrambled Sobol sequence in [0, 1)^dimensions, as tuples."""
     size = 2 ** math.ceil(math.log2(count))
-    return [tuple(point) for point in qmc.Sobol(3, seed=seed).random(size)[:count].tolist()]
+    points = qmc.Sobol(dimensions, seed=seed).random(size)[:count]
+    return [tuple(point) for point in points.tolist()]
+
+
+def around(place):
+    """A place in the ranges, and further ones around it.
+
+    Args:
+        place: (rate, scale).
+
+    Returns:
+        A list of `REFINEMENTS` such pairs, the first of which is the place itself; the factors
+        between them are the same for every method.
+    """
+    offsets = [
+        tuple(reach ** (2.0 * x - 1.0) for reach, x in zip(REACH, point, strict=True))
+        for point in sequence(REFINEMENTS - 1, dimensions=2)
+    ]
+    return [(place[0] * rate, place[1] * scale) for rate, scale in [(1.0, 1.0), *offsets]]
 
 
 def coordinates(family, optimizer, growths=()):
@@ -132,11 +156,17 @@ def chosen_point(family, normalization, coordinates, matched=None):
     rate, scale, mode = coordinates
     if matched is not None:
         return Point(rate, matched["scale"], matched["mode"])
-    if normalization in (settings.PLAIN, *family.activations):
+    if not has_scale(family, normalization):
         return Point(rate)
     if is_plain(normalization) or normalization.endswith("weight_normalization"):
         return Point(rate, scale)
     return Point(rate, scale, settings.MODES[int(mode * len(settings.MODES))])
+
+
+def has_scale(family, normalization):
+    """Whether a method's scale is tuned: not that of the networks alone and of matched ones."""
+    alone = (settings.PLAIN, *family.activations)
+    return normalization not in alone and not is_matched(normalization)
 
 
 def base_of(name):
@@ -224,8 +254,8 @@ def growths_of(family, optimizer, records):
 def pending(name, optimizer, records, family=None):
     """The runs that can start now for one family and optimizer, given the records of both.
 
-    First all tuning, then its growths, then that of what is tuned late, then tests; an empty list
-    when all is done.
+    An empty list when all is done. All methods that are not late are tuned together, with their
+    growths, and then each one goes on by itself: it is refined, and then tested.
     """
     family = family or settings.FAMILIES[name]
     own = [r for r in records if r["family"] == name and r["optimizer"] == optimizer]
@@ -233,24 +263,54 @@ def pending(name, optimizer, records, family=None):
     own = latest(own)
     growths, complete = growths_of(family, optimizer, own)
     places, _ = coordinates(family, optimizer, growths)
-    runs = []
-    for normalization in family.normalizations():
+
+    def left(runs):
+        return [run for run in runs if run.key not in done]
+
+    def tuning_of(normalization):
+        """All runs of a method's tuning, or None where they wait for those of others."""
         if is_late(family, normalization) and not complete:
-            continue
+            return None
         matched = None
         if is_matched(normalization):
-            matched = winner(own, with_base(base_of(normalization), "row_equilibration"))
+            rows = with_base(base_of(normalization), "row_equilibration")
+            matched = winner(own, rows) if left_to_choose(rows) == [] else None
             if matched is None:
-                continue
-        for index, place in enumerate(places):
-            where = chosen_point(family, normalization, place, matched)
-            runs.append(Run(name, normalization, optimizer, "tune", index, 0, where))
-    runs = [run for run in runs if run.key not in done]
-    if runs or not complete:
-        return runs
+                return None
+        points = [chosen_point(family, normalization, place, matched) for place in places]
+        return [
+            Run(name, normalization, optimizer, "tune", index, TUNE_SEED, point)
+            for index, point in enumerate(points)
+        ]
+
+    def left_to_choose(normalization):
+        """What is left to run until its point is chosen, or None where that waits for others."""
+        runs = tuning_of(normalization)
+        if runs is None or left(runs):
+            return runs and left(runs)
+        return left(refinements(name, family, normalization, optimizer, own)) if complete else None
+
+    runs = []
     for normalization in family.normalizations():
-        runs += tests(name, normalization, optimizer, own)
-    return [run for run in runs if run.key not in done]
+        search = left_to_choose(normalization)
+        if search == [] and left_to_choose(base_of(normalization)) == []:
+            search = left(tests(name, normalization, optimizer, own))
+        runs += search or []
+    return runs
+
+
+def refinements(name, family, normalization, optimizer, records):
+    """Runs at and around the best point of a method's tuning, from another seed."""
+    start = best(of_phase(records, normalization, "tune"))
+    if start is None:
+        return []
+    return [
+        Run(
+            name, normalization, optimizer, "refine", index, REFINE_SEED,
+            Point(rate, scale if has_scale(family, normalization) else start["scale"], start["mode"]),
+        )
+        for index, (rate, scale) in enumerate(around((start["rate"], start["scale"])))
+    ]  # fmt: skip
 
 
 def keys_done(records):
@@ -260,9 +320,15 @@ def keys_done(records):
     return done | {key for key, count in failures.items() if count >= ATTEMPTS}
 
 
+def of_phase(records, normalization, phase):
+    """The records of one method in one phase."""
+    return [r for r in records if r["normalization"] == normalization and r["phase"] == phase]
+
+
 def winner(records, normalization):
-    """The best record of a method's tuning, or None."""
-    return best(r for r in records if r["phase"] == "tune" and r["normalization"] == normalization)
+    """The record whose point a method is tested at, or None: the best of those that refined it."""
+    phases = (of_phase(records, normalization, phase) for phase in ("refine", "tune"))
+    return next(filter(None, map(best, phases)), None)
 
 
 def tests(name, normalization, optimizer, records):

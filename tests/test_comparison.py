@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 import math
+import os
 import pathlib
 import sys
 
@@ -91,6 +92,7 @@ def test_every_method_has_the_same_budget(settings, tuning):
     tuned = {counts[name, "tune"] for name in family.normalizations()}
     assert len(tuned) == 1
     assert tuned.pop() >= 16
+    assert {counts[name, "refine"] for name in family.normalizations()} == {6}
     assert {counts[name, "test"] for name in family.normalizations()} == {5}
     methods = [name for name in family.normalizations() if counts[name, "default"]]
     assert len(methods) == 2 * 7 + 3
@@ -133,7 +135,8 @@ def test_a_winner_at_an_edge_grows_the_range_for_all(settings, tuning):
         assert len(rates) == 16 + 3 * 4
         assert all(high < rate <= high * math.sqrt(10.0) for rate in rates[16:20])
         assert all(high * math.sqrt(10.0) < rate <= 10.0 * high for rate in rates[20:24])
-    assert {r["rate"] for r in records if r["phase"] == "test"} == {max(r["rate"] for r in tuned)}
+    chosen = max(r["rate"] for r in records if r["phase"] == "refine")
+    assert {r["rate"] for r in records if r["phase"] == "test"} == {chosen}
     records = play(tuning, family, lambda run: -run.point.rate)
     assert min(r["rate"] for r in records) < low / math.sqrt(10.0)
 
@@ -173,6 +176,46 @@ def test_what_diverges_everywhere_is_not_tested(settings, tuning):
     )
     newton = [r for r in records if r["normalization"] == "newton_orthogonalization"]
     assert {r["phase"] for r in newton} == {"tune", "default"}
+
+
+def test_the_best_point_is_refined_from_another_seed(settings, tuning):
+    family = settings.FAMILIES["deep"]
+    lucky = {}
+
+    def score(run):
+        if run.phase == "tune" and run.index == 7:
+            lucky[run.normalization] = run.point
+            return 1.0
+        # What the lucky point owed to its seed is gone; half its rate and scale are better.
+        return -run.point.rate - run.point.scale
+
+    records = play(tuning, family, score)
+    for name in family.normalizations():
+        refined = [r for r in records if (r["normalization"], r["phase"]) == (name, "refine")]
+        start = lucky[name]
+        assert (refined[0]["rate"], refined[0]["scale"]) == (start.rate, start.scale)
+        assert {r["mode"] for r in refined} == {start.mode}
+        assert {r["seed"] for r in refined} == {6}
+        factors = [(r["rate"] / start.rate, r["scale"] / start.scale) for r in refined]
+        assert all(0.5 <= rate <= 2.0 and 2 / 3 <= scale <= 1.5 for rate, scale in factors)
+        assert len({rate for rate, _ in factors}) == 6
+        # The scale of the network alone, and of the one that is matched, is not free.
+        is_free = name not in ("none", "layer") and "matched" not in name
+        assert len({scale for _, scale in factors}) == (6 if is_free else 1)
+        best = max(refined, key=lambda r: r["score"])
+        tested = [r for r in records if (r["normalization"], r["phase"]) == (name, "test")]
+        assert {(r["rate"], r["scale"]) for r in tested} == {(best["rate"], best["scale"])}
+
+
+def test_what_diverges_from_another_seed_keeps_its_best_point(settings, tuning):
+    family = dataclasses.replace(settings.FAMILIES["deep"], activations=())
+    records = play(
+        tuning, family, lambda run: None if run.phase == "refine" else -abs(run.point.rate - 0.02)
+    )
+    for name in family.normalizations():
+        tuned = [r for r in records if (r["normalization"], r["phase"]) == (name, "tune")]
+        best = max(tuned, key=lambda r: r["score"])
+        assert tuning.winner(records, name) == best
 
 
 def test_records_survive_being_cut_off(lines, tmp_path, capsys):
@@ -270,23 +313,18 @@ def test_compare_writes_every_run_down(training_runs, settings, tuning, tmp_path
 
     monkeypatch.setattr(tuning, "POINTS", 2)
     monkeypatch.setattr(tuning, "GROWTHS", 0)
+    monkeypatch.setattr(tuning, "REFINEMENTS", 2)
     monkeypatch.setattr(tuning, "TEST_SEEDS", (1,))
     monkeypatch.setattr(settings.Family, "normalizations", lambda _: ["none", "row_equilibration"])
     monkeypatch.setattr(
-        compare,
-        "perform_all",
-        lambda batches, _: (training_runs.perform(run) for batch in batches for run in batch),
+        compare.Processes, "perform", lambda _, runs: map(training_runs.perform, runs)
     )
     words = ["--families", "deep", "--optimizers", "sgd", "--results", str(tmp_path)]
     options = compare.parse(words)
     compare.compare(options)
     records = [json.loads(line) for line in (tmp_path / "deep.jsonl").read_text().splitlines()]
-    assert [r["phase"] for r in records].count("tune") == 4
-    assert sorted(r["phase"] for r in records if r["phase"] != "tune") == [
-        "default",
-        "test",
-        "test",
-    ]
+    counts = collections.Counter(r["phase"] for r in records)
+    assert counts == {"tune": 4, "refine": 4, "test": 2, "default": 1}
     for record in records:
         assert record["versions"]["keras"] == keras.__version__
         assert "cores" in record["machine"]
@@ -303,23 +341,32 @@ def test_compare_writes_every_run_down(training_runs, settings, tuning, tmp_path
         compare.compare(options)
 
 
-def echo(run):
-    return {"doubled": 2 * run}
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """What stands for a run of a method."""
+
+    normalization: str
+    number: int
 
 
 def test_records_come_from_other_processes_one_by_one(monkeypatch):
     import compare
 
     monkeypatch.setattr(compare, "perform", perform_echo)
-    records = list(compare.perform_all([[1, 2], [3]], [0]))
-    assert sorted(record["doubled"] for record in records) == [2, 4, 6]
+    runs = [Named("first", 1), Named("second", 2), Named("first", 3)]
+    with compare.Processes([0]) as processes:
+        records = list(processes.perform(runs))
+        records += processes.perform(runs[:1])
+    assert [record["doubled"] for record in records] == [2, 6, 4, 2]
+    # All in the one process there is, which is not this one.
+    assert len({record["process"] for record in records} | {os.getpid()}) == 2
 
 
 def perform_echo(runs):
     import compare
 
     for run in runs:
-        compare._results.put(echo(run))
+        compare._results.put({"doubled": 2 * run.number, "process": os.getpid()})
 
 
 def test_matched_networks_are_tuned_after_row_equilibration(settings, tuning):
@@ -356,7 +403,7 @@ def test_step_times_are_measured_in_turn(training_runs, settings, tmp_path, monk
 
     names = ["none", "none, scale tuned", "weight_normalization", "row_equilibration"]
     monkeypatch.setattr(settings.Family, "normalizations", lambda _: names)
-    monkeypatch.setattr(training_runs, "start", lambda cores: None)
+    monkeypatch.setattr(training_runs, "start", lambda core: None)
     (tmp_path / "deep.jsonl").touch()
     step_times.main(["--rounds", "2", "--results", str(tmp_path)])
     assert list(json.loads((tmp_path / "step-times.json").read_text())) == ["deep"]

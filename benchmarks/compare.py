@@ -2,9 +2,9 @@
 
 Trains every family of example models under every normalization with both optimizers: first the
 same number of runs each, of which the best on validation data is chosen, then fresh seeds at that
-point, scored on test data. Appends one JSON line a run, and goes on from the lines that are there: stop it
-whenever you like. report.py makes tables and pictures of them. The Keras backend is the one
-KERAS_BACKEND or keras.json names.
+point, scored on test data. Appends one JSON line a run, and goes on from the lines that are there:
+stop it whenever you like. report.py makes tables and pictures of them. The Keras backend is the
+one KERAS_BACKEND or keras.json names.
 """
 
 import argparse

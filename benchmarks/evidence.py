@@ -189,10 +189,20 @@ def epochs_to(level, tested):
     return median if math.isfinite(median) else None
 
 
+def _unbased(name):
+    return name.removeprefix(f"{tuning.base_of(name)}+")
+
+
 def pairs(found):
     """The comparisons that are made: (method, what it is compared with, in which role)."""
+    scored = [name for name, summary in found.items() if summary.scores]
+    ours = [name for name in scored if _unbased(name) in (*OURS, *settings.NEXT)]
+    others = [name for name in scored if name not in ours]
     chosen = []
-    scored = {name for name, summary in found.items() if summary.scores}
+    if ours and others:
+        # Whatever is done to activations.
+        best = [max(names, key=lambda name: found[name].mean) for names in (ours, others)]
+        chosen.append((*best, "best of all"))
     for base in dict.fromkeys(map(tuning.base_of, found)):
         rivals = [base, *(tuning.with_base(base, rival) for rival in RIVALS)]
         rivals = [rival for rival in rivals if rival in scored]

@@ -40,9 +40,9 @@ def draw(family, cells):
         draw_scores(row[0], family, found)
         row[0].set_title(f"{optimizer}: five seeds at the chosen point", fontsize=10)
         draw_tuning(row[1], family, records)
-        row[1].set_title(f"{optimizer}: all runs of the tuning", fontsize=10)
+        row[1].set_title(f"{optimizer}: the search, failures below", fontsize=10)
         draw_curves(row[2], family, records)
-        row[2].set_title(f"{optimizer}: validation, mean of five seeds", fontsize=10)
+        row[2].set_title(f"{optimizer}: validation, median of five seeds", fontsize=10)
     for ax in axes.flat:
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
@@ -112,19 +112,23 @@ def draw_scores(axes, family, found):
 
 
 def draw_tuning(axes, family, records):
-    """Validation scores over learning rates."""
+    """Validation scores over learning rates; those far below the best as ticks at the border."""
     _, unit, _ = evidence.FORMS[family.test_score]
-    finest = [r["score"] for r in records if r["phase"] == "tune" and r["score"] is not None]
+    searched = [r for r in records if r["phase"] in ("tune", "refine")]
+    values = [unit * r["score"] for r in evidence.of(searched)]
+    if values:
+        top, middle = max(values), float(np.median(values))
+        bottom = top - 1.5 * max(top - middle, 0.02 * top)
+        axes.set_ylim(bottom, top + 0.1 * (top - bottom))
     for name, color in COLORS.items():
-        runs = [
-            (record["rate"], unit * record["score"])
-            for record in evidence.of(records, normalization=name, phase="tune")
-        ]
-        if runs:
-            axes.plot(*zip(*sorted(runs), strict=True), "o", color=color, label=name, markersize=3)
-    if finest:
-        top, middle = unit * max(finest), unit * float(np.quantile(finest, 0.25))
-        axes.set_ylim(middle - 0.2 * (top - middle), top + 0.1 * (top - middle))
+        runs = [(r["rate"], unit * r["score"]) for r in evidence.of(searched, normalization=name)]
+        near = [run for run in runs if run[1] >= bottom]
+        if near:
+            axes.plot(*zip(*near, strict=True), "o", color=color, label=name, markersize=3)
+        far = [(r["rate"], bottom) for r in searched if r["normalization"] == name]
+        far = [(rate, bottom) for rate, _ in far if rate not in {rate for rate, _ in near}]
+        if far:
+            axes.plot(*zip(*far, strict=True), "|", color=color, markersize=9, clip_on=False)
     axes.set(xscale="log", xlabel="learning rate", ylabel="validation score")
 
 
@@ -136,8 +140,8 @@ def draw_curves(axes, family, records):
             record["scores"] for record in evidence.of(records, normalization=name, phase="test")
         ]
         if curves:
-            mean = unit * np.mean(curves, axis=0)
-            axes.plot(np.arange(1, len(mean) + 1), mean, color=color, label=name)
+            middle = unit * np.median(curves, axis=0)
+            axes.plot(np.arange(1, len(middle) + 1), middle, color=color, label=name)
     axes.set(xlabel="epoch", ylabel="validation score")
     axes.xaxis.get_major_locator().set_params(integer=True)
     if axes.lines:

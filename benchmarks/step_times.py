@@ -36,7 +36,7 @@ def stopwatch():
 
 
 def measure(name, rounds):
-    """Seconds a step, by normalization: a list over the rounds."""
+    """Seconds a step, by normalization: a list over the rounds; and the steps of an epoch."""
     family, data = settings.FAMILIES[name], training_runs.data_of(name)
     # What differs at the start only takes the same time.
     chosen = [each for each in family.normalizations() if "," not in each]
@@ -54,10 +54,10 @@ def measure(name, rounds):
         for each, model in models.items():
             watch = stopwatch()
             family.module.train(model, data, options, [watch])
-            steps = int(model.optimizer.iterations) / (number + 1)
+            steps = int(model.optimizer.iterations) // (number + 1)
             if number:
                 seconds[each].append(watch.seconds[0] / steps)
-    return seconds
+    return seconds, steps
 
 
 def parse(words=None):
@@ -79,9 +79,10 @@ def main(words=None):
     found = json.loads(path.read_text()) if path.exists() else {}
     recorded = [name for name in settings.FAMILIES if (options.results / f"{name}.jsonl").exists()]
     for name in options.families or recorded:
-        seconds = measure(name, options.rounds)
+        seconds, steps = measure(name, options.rounds)
         found[name] = {
             "seconds": {each: [float(f"{s:.4g}") for s in own] for each, own in seconds.items()},
+            "steps": steps,
             **environment.environment(),
         }
         plain = statistics.median(seconds[settings.PLAIN])

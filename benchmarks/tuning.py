@@ -304,13 +304,14 @@ def refinements(name, family, normalization, optimizer, records):
     start = best(of_phase(records, normalization, "tune"))
     if start is None:
         return []
+    points = [
+        Point(rate, scale if has_scale(family, normalization) else start["scale"], start["mode"])
+        for rate, scale in around((start["rate"], start["scale"]))
+    ]
     return [
-        Run(
-            name, normalization, optimizer, "refine", index, REFINE_SEED,
-            Point(rate, scale if has_scale(family, normalization) else start["scale"], start["mode"]),
-        )
-        for index, (rate, scale) in enumerate(around((start["rate"], start["scale"])))
-    ]  # fmt: skip
+        Run(name, normalization, optimizer, "refine", index, REFINE_SEED, point)
+        for index, point in enumerate(points)
+    ]
 
 
 def keys_done(records):

@@ -5,7 +5,6 @@ import statistics
 
 import evidence
 import settings
-import tabulate
 import tuning
 
 # What a method is compared with, in words; "it" is the method.
@@ -42,17 +41,6 @@ def counted(comparisons):
     """Wins, ties and losses."""
     outcomes = collections.Counter(comparison.outcome for comparison in comparisons)
     return " / ".join(str(outcomes[outcome]) for outcome in OUTCOMES)
-
-
-def summary_table(compared):
-    """Wins, ties and losses of each method against rival and controls."""
-    rows = []
-    for method in (*evidence.OURS, *settings.NEXT):
-        cells = [comparisons_of(compared, method, role).values() for role in ROLES]
-        if any(cells):
-            rows.append([f"`{method}`", *(counted(cell) if cell else "" for cell in cells)])
-    headers = ["won / tied / lost against", *ROLES.values()]
-    return tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
 def place(key):
@@ -120,11 +108,11 @@ def fifty_layers(found, times):
             for words, name in scores.items()
             if name in cell
         ]
+        with_it, without = times.of_step(best), times.of_step(settings.PLAIN)
         cost = ""
-        if {best, settings.PLAIN} <= times.keys():
+        if with_it and without:
             cost = (
-                f"; a step takes {1000 * times[best]:.1f} ms with it and "
-                f"{1000 * times[settings.PLAIN]:.1f} ms without"
+                f"; a step takes {1000 * with_it:.1f} ms with it, {1000 * without:.1f} ms without"
             )
         told.append(
             f"- Fifty layers without normalization layers, {optimizer}, {form[0]}: "
@@ -139,12 +127,12 @@ def sentences(found, compared, times):
     Args:
         found: {(family, optimizer): {name: evidence.Summary}}.
         compared: What `evidence.comparisons` returns.
-        times: {family: {name: seconds of a step}}.
+        times: {family: `tables.Times`}.
     """
     rows = evidence.OURS[0]
     told = [outcomes_of(compared, rows, role) for role in ("matched", "tuned", "Frobenius")]
     told += [outcomes_of(compared, method, "best rival") for method in evidence.OURS]
-    told += fifty_layers(found, times.get("deep50", {}))
+    told += fifty_layers(found, times["deep50"])
     told += verdict(compared)
     return "\n".join(filter(None, told))
 

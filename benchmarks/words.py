@@ -15,7 +15,7 @@ ROLES = {
     "Frobenius": "Frobenius normalization",
     "best rival": "the best of its rivals",
 }
-OUTCOMES = {"win": "wins in", "tie": "ties in", "loss": "loses in"}
+OUTCOMES = {"win": "wins in", "loss": "loses in"}
 
 
 def with_interval(scores, form):
@@ -40,7 +40,7 @@ def comparisons_of(compared, method, role):
 def counted(comparisons):
     """Wins, ties and losses."""
     outcomes = collections.Counter(comparison.outcome for comparison in comparisons)
-    return " / ".join(str(outcomes[outcome]) for outcome in OUTCOMES)
+    return " / ".join(str(outcomes[outcome]) for outcome in ("win", "tie", "loss"))
 
 
 def place(key):
@@ -50,7 +50,10 @@ def place(key):
 
 
 def outcomes_of(compared, method, role):
-    """Where a method wins, ties and loses, and by how much; nothing where it was not compared."""
+    """Where a method wins and loses, by how much, and in how many of all places it ties.
+
+    Nothing where it was not compared.
+    """
     cells = comparisons_of(compared, method, role)
 
     def places(outcome):
@@ -61,6 +64,9 @@ def outcomes_of(compared, method, role):
         ]
 
     parts = [f"{verb} {'; '.join(places(o))}" for o, verb in OUTCOMES.items() if places(o)]
+    ties = len(cells) - sum(map(len, map(places, OUTCOMES)))
+    if ties:
+        parts.append(f"ties in {ties} of {len(cells)} places")
     return f"- `{method}` against {ROLES[role]} {'. It '.join(parts)}." if parts else ""
 
 

@@ -1,5 +1,7 @@
 """A picture of one family of a comparison: scores, tuning and curves, for each optimizer."""
 
+import itertools
+
 import evidence
 import numpy as np
 import settings
@@ -31,7 +33,7 @@ def draw(family, cells):
     from matplotlib import pyplot as plt
 
     names = max((list(found) for _, found in cells.values()), key=len)
-    height = 0.24 * len(names) + 1.2
+    height = 0.26 * len(names) + 1.2
     figure, axes = plt.subplots(
         len(cells), 3, figsize=(13, height * len(cells)), layout="constrained", squeeze=False,
         width_ratios=(1.3, 1, 1),
@@ -89,60 +91,86 @@ def draw_overview(compared):
 
 
 def draw_scores(axes, family, found):
-    """Means with intervals, filled; at the default gain, hollow."""
+    """Means with intervals, filled, and the seeds; at the default gain, hollow."""
     label, unit, _ = evidence.FORMS[family.test_score]
     names = list(found)[::-1]
-    for place, name in enumerate(names):
-        summary = found[name]
-        color = COLORS.get(name, COLORS.get(tuning.method_of(name), "silver"))
-        for scores, fill in ((summary.default, "white"), (summary.scores, color)):
-            if scores:
-                values = unit * np.array(list(scores.values()))
-                axes.errorbar(
-                    values.mean(), place, xerr=evidence.interval(values), fmt="o", color=color,
-                    markerfacecolor=fill, capsize=2, markersize=5,
-                )  # fmt: skip
-    axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set_xlabel(f"{label}; hollow: at a gain of 1")
-    # A method that fails is told by its place at the border, not by squeezing the others.
+    # A method that fails is told by an arrow at the border, not by squeezing the others.
     means = sorted(unit * summary.mean for summary in found.values() if summary.scores)
+    low, high = 0.0, 1.0
     if means:
         span = max(means[-1] - means[len(means) // 2], 0.02 * abs(means[-1]), 1e-9)
-        axes.set_xlim(max(means[0] - span, means[-1] - 6 * span), means[-1] + span)
+        low, high = max(means[0] - span, means[-1] - 5 * span), means[-1] + span
+    for place, name in enumerate(names):
+        color = color_of(name)
+        for scores, shift, fill in (
+            (found[name].default, 0.2, "white"),
+            (found[name].scores, 0.0, color),
+        ):
+            values = unit * np.array(list(scores.values()))
+            if len(values) and values.mean() < low:
+                axes.plot(low, place - shift, "<", color=color, markerfacecolor=fill, clip_on=False)
+            elif len(values):
+                axes.errorbar(
+                    values.mean(), place - shift, xerr=evidence.interval(values), fmt="o",
+                    color=color, markerfacecolor=fill, capsize=2, markersize=5,
+                )  # fmt: skip
+            if not shift:
+                axes.plot(values, np.full(len(values), place), ".", color="black", markersize=2)
+    for place, (name, above) in enumerate(itertools.pairwise(names)):
+        if tuning.base_of(name) != tuning.base_of(above):
+            axes.axhline(place + 0.5, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_ylim(-0.7, len(names) - 0.3)
+    axes.set_xlim(low, high)
+    axes.set_xlabel(f"{label}\nmean, 95 % interval and seeds; hollow: at a gain of 1")
+
+
+def color_of(name):
+    """Of the method, whatever is done to activations; that of the network without any is gray."""
+    base = tuning.base_of(name)
+    own = name.removeprefix(base) if "," in name else name.removeprefix(f"{base}+")
+    return COLORS.get(f"none{own}" if "," in name else own, "gray" if own == base else "silver")
 
 
 def draw_tuning(axes, family, records):
     """Validation scores over learning rates; those far below the best as ticks at the border."""
     _, unit, _ = evidence.FORMS[family.test_score]
-    searched = [r for r in records if r["phase"] in ("tune", "refine")]
-    values = [unit * r["score"] for r in evidence.of(searched)]
-    if values:
-        top, middle = max(values), float(np.median(values))
-        bottom = top - 1.5 * max(top - middle, 0.02 * top)
-        axes.set_ylim(bottom, top + 0.1 * (top - bottom))
-    for name, color in COLORS.items():
-        runs = [(r["rate"], unit * r["score"]) for r in evidence.of(searched, normalization=name)]
-        near = [run for run in runs if run[1] >= bottom]
-        if near:
-            axes.plot(*zip(*near, strict=True), "o", color=color, label=name, markersize=3)
-        far = [(r["rate"], bottom) for r in searched if r["normalization"] == name]
-        far = [(rate, bottom) for rate, _ in far if rate not in {rate for rate, _ in near}]
-        if far:
-            axes.plot(*zip(*far, strict=True), "|", color=color, markersize=9, clip_on=False)
+    searched = [
+        record
+        for record in records
+        if record["phase"] in ("tune", "refine") and record["normalization"] in COLORS
+    ]
+    values = [unit * record["score"] for record in evidence.of(searched)]
     axes.set(xscale="log", xlabel="learning rate", ylabel="validation score")
+    if not values:
+        return
+    top, middle = max(values), float(np.median(values))
+    bottom = top - 1.5 * max(top - middle, 0.02 * top)
+    axes.set_ylim(bottom, top + 0.1 * (top - bottom))
+    for name, color in COLORS.items():
+        own = [record for record in searched if record["normalization"] == name]
+        near = [r for r in evidence.of(own) if unit * r["score"] >= bottom]
+        far = [r for r in own if r not in near]
+        rates, heights = [r["rate"] for r in near], [unit * r["score"] for r in near]
+        axes.plot(rates, heights, "o", color=color, markersize=3)
+        axes.plot([r["rate"] for r in far], [bottom] * len(far), "|", color=color, markersize=9)
 
 
 def draw_curves(axes, family, records):
     """Validation scores after each epoch."""
     _, unit, _ = evidence.FORMS[family.test_score]
-    for name, color in COLORS.items():
-        curves = [
-            record["scores"] for record in evidence.of(records, normalization=name, phase="test")
-        ]
-        if curves:
-            middle = unit * np.median(curves, axis=0)
-            axes.plot(np.arange(1, len(middle) + 1), middle, color=color, label=name)
+    curves = {}
+    for name in COLORS:
+        tested = evidence.of(records, normalization=name, phase="test")
+        if tested:
+            curves[name] = unit * np.median([record["scores"] for record in tested], axis=0)
+            epochs = np.arange(1, len(curves[name]) + 1)
+            axes.plot(epochs, curves[name], color=COLORS[name], label=name)
     axes.set(xlabel="epoch", ylabel="validation score")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    if axes.lines:
-        axes.legend(fontsize=7, frameon=False)
+    if curves:
+        top = max(curve.max() for curve in curves.values())
+        # What fails leaves the picture at its lower border.
+        bottom = min(curve[0] for curve in curves.values() if curve[-1] > 0.9 * top)
+        axes.set_ylim(bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom))
+        axes.legend(fontsize=7, frameon=False, loc="lower right")

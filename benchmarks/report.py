@@ -54,6 +54,16 @@ def progress_of(name, optimizer, records):
     return f"\n\n*{len(missing)} runs or more are still to be made.*" if missing else ""
 
 
+def unfinished(everything):
+    """Which families are not in the summary, or not with all their runs; or nothing."""
+    names = [
+        name
+        for name in settings.FAMILIES
+        if any(tuning.pending(name, o, everything.get((name, o), [])) for o in settings.OPTIMIZERS)
+    ]
+    return f"\n- Not run yet, or not to the end: {', '.join(names)}." if names else ""
+
+
 def conditions_of(everything):
     """Versions and machine, of which there may be several."""
     kinds = {
@@ -130,6 +140,7 @@ def report(options):
         ]
     told = words.sentences(found, compared, times)
     told += words.agreement(agreements)
+    told += unfinished(everything)
     picture = "![Differences to the best rival]({}comparison.png)"
     summary = "\n\n".join([picture, tables.best(found, compared), tables.counts(compared), told])
     records = [record for own in everything.values() for record in own]

@@ -283,5 +283,6 @@ def test_report_tells_what_is_missing(family, scores, tmp_path):
     page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
     # The refinement of all methods but the matched one, which waits for that of another.
     assert "*78 runs or more are still to be made.*" in page
+    assert "- Not run yet, or not to the end: deep, deep50, badly_scaled" in page
     with pytest.raises(SystemExit, match=r"No lines in .*compare.py first"):
         report.report(report.parse(["--results", str(tmp_path / "none"), "--output", "."]))

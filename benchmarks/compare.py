@@ -1,10 +1,10 @@
 """Compare conditioning with its rivals and with controls, all tuned by the same budget.
 
 Trains every family of example models under every normalization with both optimizers: first the
-same number of runs each, of which the best on validation data is chosen, then fresh seeds at that
-point, scored on test data. Appends one JSON line a run, and goes on from the lines that are there:
-stop it whenever you like. report.py makes tables and pictures of them. The Keras backend is the
-one KERAS_BACKEND or keras.json names.
+same number of runs each, the last ones around the best point on validation data, of which one is
+chosen; then fresh seeds at that point, scored on test data. Appends one JSON line a run, and goes
+on from the lines that are there: stop it whenever you like. report.py makes tables and pictures of
+them. The Keras backend is the one KERAS_BACKEND or keras.json names.
 """
 
 import argparse
@@ -56,7 +56,7 @@ class Processes:
 
     def __exit__(self, *_):
         for pool in self.pools:
-            pool.shutdown()
+            pool.shutdown(cancel_futures=True)
 
     def perform(self, runs):
         """The records of runs, as they come."""

@@ -120,11 +120,10 @@ def summaries(family, optimizer, records):
     level = _last_score(records, settings.PLAIN)
     found = {}
     for name in family.normalizations():
-        own = [record for record in records if record["normalization"] == name]
         tuned, refined, tested, default = (
-            tuning.of_phase(own, name, phase) for phase in ("tune", "refine", "test", "default")
+            tuning.of_phase(records, name, phase) for phase in ("tune", "refine", "test", "default")
         )
-        point = tuning.winner(own, name)
+        point = tuning.winner(records, name)
         if point is None:
             continue
         finished = of(tested)
@@ -189,14 +188,10 @@ def epochs_to(level, tested):
     return median if math.isfinite(median) else None
 
 
-def _unbased(name):
-    return name.removeprefix(f"{tuning.base_of(name)}+")
-
-
 def pairs(found):
     """The comparisons that are made: (method, what it is compared with, in which role)."""
     scored = [name for name, summary in found.items() if summary.scores]
-    ours = [name for name in scored if _unbased(name) in (*OURS, *settings.NEXT)]
+    ours = [name for name in scored if tuning.without_base(name) in (*OURS, *settings.NEXT)]
     others = [name for name in scored if name not in ours]
     chosen = []
     if ours and others:

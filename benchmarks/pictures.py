@@ -128,8 +128,10 @@ def draw_scores(axes, family, found):
 def color_of(name):
     """Of the method, whatever is done to activations; that of the network without any is gray."""
     base = tuning.base_of(name)
-    own = name.removeprefix(base) if "," in name else name.removeprefix(f"{base}+")
-    return COLORS.get(f"none{own}" if "," in name else own, "gray" if own == base else "silver")
+    if name == base:
+        return COLORS[settings.PLAIN]
+    own = name.replace(base, settings.PLAIN, 1) if "," in name else tuning.without_base(name)
+    return COLORS.get(own, "silver")
 
 
 def draw_tuning(axes, family, records):

@@ -177,7 +177,12 @@ def base_of(name):
 
 def method_of(name):
     """The normalization of weights in a name, "" where there is none."""
-    return "" if is_plain(name) else name.removeprefix(f"{base_of(name)}+")
+    return "" if is_plain(name) else without_base(name)
+
+
+def without_base(name):
+    """What a name says beside the normalization of activations, if it joins it to something."""
+    return name.removeprefix(f"{base_of(name)}+")
 
 
 def is_plain(name):
@@ -187,7 +192,7 @@ def is_plain(name):
 
 def is_constraint(name):
     """Whether only what is stored is conditioned, after each update."""
-    return name.removeprefix(f"{base_of(name)}+") == "constraint"
+    return without_base(name) == "constraint"
 
 
 def with_base(base, method):

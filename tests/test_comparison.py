@@ -354,12 +354,16 @@ def test_records_come_from_other_processes_one_by_one(monkeypatch):
 
     monkeypatch.setattr(compare, "perform", perform_echo)
     runs = [Named("first", 1), Named("second", 2), Named("first", 3)]
-    with compare.Processes([0]) as processes:
+    with compare.Processes([0, 0]) as processes:
         records = list(processes.perform(runs))
-        records += processes.perform(runs[:1])
-    assert [record["doubled"] for record in records] == [2, 6, 4, 2]
-    # All in the one process there is, which is not this one.
-    assert len({record["process"] for record in records} | {os.getpid()}) == 2
+        # In the opposite order, to the same processes.
+        records += processes.perform(runs[1::-1])
+    assert sorted(record["doubled"] for record in records) == [2, 2, 4, 4, 6]
+    processes = {record["process"]: set() for record in records}
+    for record in records:
+        processes[record["process"]].add(record["doubled"])
+    assert sorted(map(sorted, processes.values())) == [[2, 6], [4]]
+    assert os.getpid() not in processes
 
 
 def perform_echo(runs):

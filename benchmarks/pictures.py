@@ -144,6 +144,10 @@ def draw_tuning(axes, family, records):
     ]
     values = [unit * record["score"] for record in evidence.of(searched)]
     axes.set(xscale="log", xlabel="learning rate", ylabel="validation score")
+    # A range of less than two decades has too few powers of ten, and too many of their parts.
+    axes.xaxis.get_major_locator().set_params(subs=(1.0, 3.0))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.minorticks_off()
     if not values:
         return
     top, middle = max(values), float(np.median(values))

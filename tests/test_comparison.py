@@ -207,6 +207,26 @@ def test_the_best_point_is_refined_from_another_seed(settings, tuning):
         assert {(r["rate"], r["scale"]) for r in tested} == {(best["rate"], best["scale"])}
 
 
+def test_points_are_chosen_when_all_that_they_rest_on_is_there(settings, tuning):
+    family = dataclasses.replace(settings.FAMILIES["deep"], activations=())
+    whole = play(tuning, family, closeness(0.02, 1.1))
+
+    def phases_without(name, phase):
+        records = [r for r in whole if (r["normalization"], r["phase"]) != (name, phase)]
+        records = [r for r in records if r["phase"] in ("tune", "refine")]
+        runs = tuning.pending("deep", "sgd", records, family)
+        return {run.phase for run in runs if run.normalization == "newton_orthogonalization"}
+
+    assert phases_without("newton_orthogonalization", "refine") == {"refine"}
+    # A range may yet grow for all.
+    records = [r for r in whole if r["phase"] == "tune" and r["normalization"] != "none"]
+    runs = tuning.pending("deep", "sgd", records, family)
+    assert {(run.normalization, run.phase) for run in runs} == {("none", "tune")}
+    # The default gain is tried at the rate that is chosen for the network alone.
+    assert phases_without("none", "refine") == set()
+    assert phases_without("none", "test") == {"test", "default"}
+
+
 def test_what_diverges_from_another_seed_keeps_its_best_point(settings, tuning):
     family = dataclasses.replace(settings.FAMILIES["deep"], activations=())
     records = play(

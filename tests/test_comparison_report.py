@@ -116,6 +116,13 @@ def test_a_seed_that_diverged_counts_as_nought(family, scores):
     assert summary.failed == 1
     assert summary.scores[3] == 0.0
     assert summary.mean == pytest.approx(0.9 * 4 / 5, abs=0.01)
+    # A range grew by four points in this search, before the six around the best.
+    assert (summary.searched, summary.diverged) == (16 + 4 + 6, 0)
+    for record in records:
+        if (record["normalization"], record["phase"]) == ("none", "refine"):
+            record |= {"status": "diverged", "score": None} if record["index"] else {}
+    summary = evidence.summaries(family, "sgd", records)["none"]
+    assert (summary.searched, summary.diverged) == (16 + 4 + 6, 5)
 
 
 def test_bands_edges_and_epochs(family):

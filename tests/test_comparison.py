@@ -436,6 +436,8 @@ def test_step_times_are_measured_in_turn(training_runs, settings, tmp_path, monk
     assert list(json.loads((tmp_path / "step-times.json").read_text())) == ["deep"]
     found = json.loads((tmp_path / "step-times.json").read_text())["deep"]
     assert found["versions"]["keras"] == keras.__version__
+    # 128 images in batches of 64.
+    assert found["steps"] == 2
     # Tuning the scale changes nothing about a step.
     assert set(found["seconds"]) == {*names} - {"none, scale tuned"}
     assert all(len(own) == 2 and min(own) > 0.0 for own in found["seconds"].values())

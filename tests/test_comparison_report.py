@@ -118,6 +118,7 @@ def test_a_seed_that_diverged_counts_as_nought(family, scores):
     assert summary.mean == pytest.approx(0.9 * 4 / 5, abs=0.01)
     # A range grew by four points in this search, before the six around the best.
     assert (summary.searched, summary.diverged) == (16 + 4 + 6, 0)
+    assert summary.point["phase"] == "refine"
     for record in records:
         if (record["normalization"], record["phase"]) == ("none", "refine"):
             record |= {"status": "diverged", "score": None} if record["index"] else {}
@@ -155,7 +156,8 @@ def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsy
 
     results = tmp_path / "results"
     results.mkdir()
-    lines = [json.dumps(record) for record in records_of(family, scores)]
+    records = records_of(family, scores)
+    lines = [json.dumps(record) for record in records]
     (results / "shape.jsonl").write_text("\n".join(lines) + "\n")
     seconds = {"none": [0.1, 0.1, 0.5], "row_equilibration": [0.15, 0.15, 0.15]}
     (results / "step-times.json").write_text(
@@ -170,7 +172,8 @@ def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsy
     words += ["--crosscheck", str(tmp_path / "none")]
     report.report(report.parse(words))
     page = (output / "comparison.md").read_text(encoding="utf-8")
-    assert f"{len(lines)} runs" in page
+    # Of a second each.
+    assert f"{len(lines)} runs, {len(lines) / 3600:.1f} hours of one core" in page
     assert "keras 3.15.1" in page
     assert "2 cores" in page
     assert "to be made" not in page
@@ -189,10 +192,17 @@ def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsy
     _, scores_row, training_row = rows
     assert "| 95.0" in scores_row or "| 94.9" in scores_row
     assert "**+" in scores_row
+    tested = [
+        r for r in records if (r["normalization"], r["phase"]) == ("row_equilibration", "test")
+    ]
+    assert scores_row.split("|")[4].strip() == f"{100 * min(r['test'] for r in tested):.2f}"
     # Three epochs of ten, each of which takes half as long again.
     assert "| 150.0 ms (1.50×) " in training_row
     assert "| 3.0 epochs (240 steps, 36 s, 0.45×) " in training_row
-    best_row = next(line for line in page.splitlines() if line.startswith("| shape "))
+    # What differs at the start only takes the same time.
+    rows = [line for line in page.splitlines() if line.startswith("| `none, scale matched`")]
+    assert "| 100.0 ms (1.00×) " in rows[-1]
+    (best_row,) = (line for line in page.splitlines() if line.startswith("| shape "))
     assert "`spectral_normalization`" in best_row
     assert "`row_equilibration`" in best_row
     assert "**+1.98 (p <0.001)**" in best_row
@@ -278,6 +288,16 @@ def test_nothing_is_said_to_win_that_ties_once(family, scores):
     table = tables.counts(compared)
     (row,) = [line for line in table.splitlines() if "equilibration+everywhere`" in line]
     assert [cell.strip() for cell in row.split("|")[2:-1]].count("") == 3
+
+
+def test_families_that_are_not_run_to_the_end_are_named(family, scores):
+    import report
+
+    both = {("shape", o): records_of(family, scores, o) for o in ("sgd", "adamw")}
+    others = "deep, deep50, badly_scaled, fine_tuned, pruned, cnn, vit, nerf"
+    assert report.unfinished(both).endswith(f": {others}.")
+    both["shape", "adamw"].pop()
+    assert report.unfinished(both).endswith(f": {others}, shape.")
 
 
 def test_report_tells_what_is_missing(family, scores, tmp_path):

@@ -122,9 +122,7 @@ def parser(description):
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     settings.add_families(parser)
-    parser.add_argument(
-        "--optimizers", nargs="+", choices=settings.OPTIMIZERS, default=list(settings.OPTIMIZERS)
-    )
+    settings.add_optimizers(parser)
     parser.add_argument(
         "--cores",
         nargs="+",

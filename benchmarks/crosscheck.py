@@ -6,6 +6,7 @@ a folder of the backend, which report.py sets beside those of the comparison. Go
 lines that are there.
 """
 
+import dataclasses
 import pathlib
 
 import compare
@@ -33,7 +34,17 @@ def pending_at(folder):
             for run in tuning.tests(name, method, optimizer, chosen)
             if run.phase == "test"
         ]
-        done = tuning.keys_done(records)
+        # A comparison that was made again may have chosen others.
+        points = {run.key: dataclasses.asdict(run.point) for run in runs}
+        here = [
+            record
+            for record in records
+            if all(
+                record[field] == value
+                for field, value in points.get(tuning.key_of(record), {}).items()
+            )
+        ]
+        done = tuning.keys_done(here)
         return [run for run in runs if run.key not in done]
 
     return pending

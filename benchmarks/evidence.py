@@ -33,8 +33,10 @@ class Summary:
         normalization: Its name.
         point: The record whose point was chosen.
         scores: On the test data, by seed; 0, the worst there is, where training diverged.
+        validation: Mean of these seeds on the validation data.
         default: The same at a gain of 1 and the plain network's rate.
         failed: How many of the seeds diverged.
+        default_failed: How many of those at a gain of 1.
         at_edge: Whether the chosen point lies at an edge of the ranges.
         band: Factor between the lowest and the highest rate among the runs of the tuning
             that come within the tolerance of the best.
@@ -50,8 +52,10 @@ class Summary:
     normalization: str
     point: dict
     scores: dict[int, float]
+    validation: float
     default: dict[int, float]
     failed: int
+    default_failed: int
     at_edge: bool
     band: float
     searched: int
@@ -64,7 +68,7 @@ class Summary:
     @property
     def mean(self):
         """Of the scores; not a number where there are none."""
-        return statistics.mean(self.scores.values()) if self.scores else math.nan
+        return _mean(self.scores.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +118,8 @@ def of(records, **fields):
 
 def summaries(family, optimizer, records):
     """A `Summary` of each method that was tuned, by name."""
-    records = tuning.latest(records)
     growths, _ = tuning.growths_of(family, optimizer, records)
+    records = tuning.latest(records)
     _, ranges = tuning.coordinates(family, optimizer, growths)
     level = _last_score(records, settings.PLAIN)
     found = {}
@@ -130,9 +134,11 @@ def summaries(family, optimizer, records):
         found[name] = Summary(
             normalization=name,
             point=point,
-            scores=_scores(tested),
-            default=_scores(default),
+            scores=_scores(tested, "test"),
+            validation=_mean(_scores(tested, "score").values()),
+            default=_scores(default, "test"),
             failed=len(tested) - len(finished),
+            default_failed=len(default) - len(of(default)),
             at_edge=not tuning.is_matched(name) and at_edge(point, ranges),
             band=band(tuned, TOLERANCE[family.test_score]),
             searched=len(tuned) + len(refined),
@@ -145,8 +151,12 @@ def summaries(family, optimizer, records):
     return found
 
 
-def _scores(records):
-    return {record["seed"]: record.get("test") or 0.0 for record in records}
+def _scores(records, name):
+    return {record["seed"]: record.get(name) or 0.0 for record in records}
+
+
+def _mean(values):
+    return statistics.mean(values) if values else math.nan
 
 
 def _median(values):
@@ -177,13 +187,17 @@ def band(tuned, tolerance):
 
 
 def epochs_to(level, tested):
-    """The median epoch at which the validation score reaches a level, if most runs do."""
-    reached = [
-        next(
-            (i + 1 for i, score in enumerate(record["scores"]) if (score or 0.0) >= level), math.inf
-        )
-        for record in of(tested)
-    ]
+    """The median epoch at which the validation score reaches a level, if most runs do.
+
+    One that diverges later has not.
+    """
+
+    def first(record):
+        scores = record["scores"] if record["status"] == "finished" else []
+        epochs = (i + 1 for i, score in enumerate(scores) if (score or 0.0) >= level)
+        return next(epochs, math.inf)
+
+    reached = list(map(first, tested))
     median = statistics.median(reached) if reached else math.inf
     return median if math.isfinite(median) else None
 
@@ -191,12 +205,12 @@ def epochs_to(level, tested):
 def pairs(found):
     """The comparisons that are made: (method, what it is compared with, in which role)."""
     scored = [name for name, summary in found.items() if summary.scores]
-    ours = [name for name in scored if tuning.without_base(name) in (*OURS, *settings.NEXT)]
-    others = [name for name in scored if name not in ours]
+    # Whatever is done to activations; but not what was tried afterwards, as no rival was.
+    ours = [name for name in scored if tuning.without_base(name) in OURS]
+    others = [name for name in scored if tuning.without_base(name) not in (*OURS, *settings.NEXT)]
     chosen = []
     if ours and others:
-        # Whatever is done to activations.
-        best = [max(names, key=lambda name: found[name].mean) for names in (ours, others)]
+        best = [max(names, key=lambda name: found[name].validation) for names in (ours, others)]
         chosen.append((*best, "best of all"))
     for base in dict.fromkeys(map(tuning.base_of, found)):
         rivals = [base, *(tuning.with_base(base, rival) for rival in RIVALS)]
@@ -300,7 +314,7 @@ def agreements(cells, others):
             records = tuning.latest(records)
             for name in dict.fromkeys(record["normalization"] for record in records):
                 first = cells[family, optimizer][name].scores
-                second = _scores(r for r in records if r["normalization"] == name)
+                second = _scores([r for r in records if r["normalization"] == name], "test")
                 values = [list(scores.values()) for scores in (first, second)]
                 same = np.ptp(np.concatenate(values)) == 0.0
                 p = 1.0 if same else float(stats.ttest_ind(*values, equal_var=False).pvalue)

@@ -1,12 +1,13 @@
 """How long a training step takes under each normalization, beside the plain network's.
 
-All models of a family train in one process on one core, an epoch each in turn, after one epoch
-that compiles; the seconds of a step are a median over the rounds. Writes
+All models of a family train in one process on one core with one optimizer, an epoch each in turn,
+after one epoch that compiles; the seconds of a step are a median over the rounds. Writes
 benchmarks/results/comparison/step-times.json, which report.py reads. Times the families that there
 are records of, unless told which.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -35,22 +36,23 @@ def stopwatch():
     return Stopwatch()
 
 
-def measure(name, rounds):
+def measure(name, optimizer, rounds):
     """Seconds a step, by normalization: a list over the rounds; and the steps of an epoch."""
     family, data = settings.FAMILIES[name], training_runs.data_of(name)
     # What differs at the start only takes the same time.
     chosen = [each for each in family.normalizations() if "," not in each]
     models = {}
-    # A rate at which no model diverges: what is computed does not depend on it.
-    point = tuning.Point(1e-6)
     for each in chosen:
         has_own_gain = tuning.method_of(each) == "weight_normalization"
         mode = None if tuning.is_plain(each) or has_own_gain else "fixed"
-        run = tuning.Run(name, each, "sgd", "time", None, 0, tuning.Point(point.rate, 1.0, mode))
-        models[each], _ = training_runs.Model(name, each, "sgd").new(run)
-    options = family.options(epochs=1, warmup_epochs=0, learning_rate=point.rate)
+        # A rate at which no model diverges: what is computed does not depend on it.
+        run = tuning.Run(name, each, optimizer, "time", None, 0, tuning.Point(1e-6, 1.0, mode))
+        models[each], _ = training_runs.Model(name, each, optimizer).new(run)
+    options = family.options(
+        optimizer=optimizer, epochs=1, warmup_epochs=0, learning_rate=run.point.rate
+    )
     seconds = {each: [] for each in chosen}
-    for number in environment.bar(range(rounds + 1), desc=name, unit="round"):
+    for number in environment.bar(range(rounds + 1), desc=f"{name}, {optimizer}", unit="round"):
         for each, model in models.items():
             watch = stopwatch()
             family.module.train(model, data, options, [watch])
@@ -65,6 +67,7 @@ def parse(words=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     settings.add_families(parser)
+    settings.add_optimizers(parser)
     parser.set_defaults(families=None)
     parser.add_argument("--rounds", type=int, default=5, help="epochs of each (%(default)s)")
     parser.add_argument("--core", type=int, default=0, help="which to run on (%(default)s)")
@@ -78,16 +81,17 @@ def main(words=None):
     path = options.results / "step-times.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     recorded = [name for name in settings.FAMILIES if (options.results / f"{name}.jsonl").exists()]
-    for name in options.families or recorded:
-        seconds, steps = measure(name, options.rounds)
-        found[name] = {
+    cells = itertools.product(options.families or recorded, options.optimizers)
+    for name, optimizer in cells:
+        seconds, steps = measure(name, optimizer, options.rounds)
+        found.setdefault(name, {})[optimizer] = {
             "seconds": {each: [float(f"{s:.4g}") for s in own] for each, own in seconds.items()},
             "steps": steps,
             **environment.environment(),
         }
         plain = statistics.median(seconds[settings.PLAIN])
         for each, own in seconds.items():
-            print(f"{name:6} {each:36} {statistics.median(own) / plain:6.2f} × plain")
+            print(f"{name:6} {optimizer:6} {each:42} {statistics.median(own) / plain:6.2f} × plain")
         options.results.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(found, indent=1) + "\n")
 

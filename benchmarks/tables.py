@@ -24,7 +24,7 @@ class Times:
 
     @classmethod
     def of(cls, measured):
-        """Of what step_times.py wrote for a family, or None."""
+        """Of what step_times.py wrote for a family and optimizer, or None."""
         measured = measured or {"seconds": {}, "steps": 0}
         seconds = {name: statistics.median(own) for name, own in measured["seconds"].items()}
         return cls(seconds, measured["steps"])
@@ -50,6 +50,11 @@ def chosen(summary):
     return ", ".join(parts) + (" (edge)" if summary.at_edge else "")
 
 
+def diverged(count):
+    """How many runs diverged, where any did."""
+    return f" ({count} diverged)" if count else ""
+
+
 def against(comparison, unit):
     """A difference with its p, bold where it is one at the level of 5 %."""
     if comparison is None:
@@ -67,14 +72,13 @@ def scores(family, found, compared):
     rows = []
     for name, summary in found.items():
         worst = min(summary.scores.values(), default=None)
-        diverged = f" ({summary.failed} diverged)" if summary.failed else ""
         rows.append(
             [
                 f"`{name}`",
                 chosen(summary),
-                words.with_interval(summary.scores, form) + diverged,
+                words.with_interval(summary.scores, form) + diverged(summary.failed),
                 "-" if worst is None else text.format(unit * worst),
-                words.with_interval(summary.default, form),
+                words.with_interval(summary.default, form) + diverged(summary.default_failed),
                 *(against(compared.get((name, role)), unit) for role in words.ROLES),
             ]
         )
@@ -87,7 +91,6 @@ def training(family, found, times):
     rows = []
     for name, summary in found.items():
         step, plain = times.of_step(name), times.of_step(settings.PLAIN)
-        diverged = f" ({summary.diverged} diverged)" if summary.diverged else ""
         measures = summary.loss, summary.condition_number, summary.curvature
         rows.append(
             [
@@ -95,7 +98,7 @@ def training(family, found, times):
                 f"{1000 * step:.1f} ms ({step / plain:.2f}×)" if step and plain else "-",
                 to_level(family, summary, times),
                 f"{summary.band:.1f}×",
-                f"{summary.searched}{diverged}",
+                f"{summary.searched}{diverged(summary.diverged)}",
                 *("-" if measure is None else f"{measure:.3g}" for measure in measures),
             ]
         )

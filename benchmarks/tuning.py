@@ -160,7 +160,16 @@ def chosen_point(family, normalization, coordinates, matched=None):
         return Point(rate)
     if is_plain(normalization) or normalization.endswith("weight_normalization"):
         return Point(rate, scale)
-    return Point(rate, scale, settings.MODES[int(mode * len(settings.MODES))])
+    modes = modes_of(normalization)
+    return Point(rate, scale, modes[int(mode * len(modes))])
+
+
+def modes_of(normalization):
+    """The modes of the gain that differ from each other for one method."""
+    if normalization.endswith("+constraint"):
+        # Its stored rows are of unit norm from the first update on, to keep which is a gain of 1.
+        return tuple(mode for mode in settings.MODES if mode != "kernel_norm")
+    return settings.MODES
 
 
 def has_scale(family, normalization):
@@ -243,7 +252,12 @@ def growth(family, optimizer, records, growths):
 def growths_of(family, optimizer, records):
     """All stretches added so far, found again from the records, and whether tuning is done."""
     names = [name for name in family.normalizations() if not is_late(family, name)]
-    tuned = [r for r in records if r["phase"] == "tune" and r["normalization"] in names]
+    done = keys_done(records)
+    tuned = [
+        r
+        for r in latest(records)
+        if r["phase"] == "tune" and r["normalization"] in names and key_of(r) in done
+    ]
     growths = []
     while True:
         count = POINTS + len(growths) * POINTS_MORE
@@ -265,8 +279,8 @@ def pending(name, optimizer, records, family=None):
     family = family or settings.FAMILIES[name]
     own = [r for r in records if r["family"] == name and r["optimizer"] == optimizer]
     done = keys_done(own)
-    own = latest(own)
     growths, complete = growths_of(family, optimizer, own)
+    own = latest(own)
     places, _ = coordinates(family, optimizer, growths)
 
     def left(runs):

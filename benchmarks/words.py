@@ -114,7 +114,7 @@ def fifty_layers(found, times):
             for words, name in scores.items()
             if name in cell
         ]
-        with_it, without = times.of_step(best), times.of_step(settings.PLAIN)
+        with_it, without = map(times[family, optimizer].of_step, (best, settings.PLAIN))
         cost = ""
         if with_it and without:
             cost = (
@@ -133,12 +133,12 @@ def sentences(found, compared, times):
     Args:
         found: {(family, optimizer): {name: evidence.Summary}}.
         compared: What `evidence.comparisons` returns.
-        times: {family: `tables.Times`}.
+        times: {(family, optimizer): `tables.Times`}.
     """
     rows = evidence.OURS[0]
     told = [outcomes_of(compared, rows, role) for role in ("matched", "tuned", "Frobenius")]
     told += [outcomes_of(compared, method, "best rival") for method in evidence.OURS]
-    told += fifty_layers(found, times["deep50"])
+    told += fifty_layers(found, times)
     told += verdict(compared)
     return "\n".join(filter(None, told))
 

@@ -21,6 +21,10 @@ WEIGHT_NORMALIZATION = {
     "gain": "initial_norm",
     "trainable_gain": "per_unit",
 }
+# Newton's iteration without the centering of rows that belongs to it, which is what weight
+# standardization does: how much of the method is the narrower spectrum?
+UNCENTERED = "uncentered_newton_orthogonalization"
+CONDITIONERS = {UNCENTERED: keras_wcond.conditioners.NewtonOrthogonalization(center=False)}
 WEIGHTS = (
     "weight_normalization",
     "weight_standardization",
@@ -31,6 +35,7 @@ WEIGHTS = (
     "newton_orthogonalization",
     "polynomial_preconditioner",
     "frobenius_normalization",
+    UNCENTERED,
     # The plain network that starts as the row-equilibrated one: the same initial scale.
     "unit_rows_at_start",
 )
@@ -129,6 +134,7 @@ def with_weight_normalization(
         case ("unit_rows_at_start",):
             conditioned = keras_wcond.condition_model(model, "row_equilibration", **arguments)
             return keras_wcond.fold_model(conditioned)
-        case weights:
-            arguments["kernel_conditioner"] = list(weights) if len(weights) > 1 else weights[0]
+        case names:
+            weights = [CONDITIONERS.get(name, name) for name in names]
+            arguments["kernel_conditioner"] = weights if len(weights) > 1 else weights[0]
     return keras_wcond.condition_model(model, **arguments)

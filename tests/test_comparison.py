@@ -95,7 +95,7 @@ def test_every_method_has_the_same_budget(settings, tuning):
     assert {counts[name, "refine"] for name in family.normalizations()} == {6}
     assert {counts[name, "test"] for name in family.normalizations()} == {5}
     methods = [name for name in family.normalizations() if counts[name, "default"]]
-    assert len(methods) == 2 * 7 + 3
+    assert len(methods) == 2 * 7 + 4
     assert {counts[name, "default"] for name in methods} == {5}
     assert len({tuning.key_of(r) for r in records}) == len(records)
 
@@ -205,6 +205,17 @@ def test_the_best_point_is_refined_from_another_seed(settings, tuning):
         best = max(refined, key=lambda r: r["score"])
         tested = [r for r in records if (r["normalization"], r["phase"]) == (name, "test")]
         assert {(r["rate"], r["scale"]) for r in tested} == {(best["rate"], best["scale"])}
+
+
+def test_what_failed_once_is_not_known_yet(settings, tuning):
+    family = dataclasses.replace(settings.FAMILIES["deep"], activations=())
+    whole = play(tuning, family, closeness(0.02, 1.1))
+    records = [r for r in whole if r["phase"] == "tune"]
+    failed = {**records[0], "status": "failed", "score": None}
+    runs = tuning.pending("deep", "sgd", [*records[1:], failed], family)
+    assert [run.key for run in runs] == [tuning.key_of(failed)]
+    runs = tuning.pending("deep", "sgd", [*records[1:], failed, failed], family)
+    assert "refine" in {run.phase for run in runs}
 
 
 def test_points_are_chosen_when_all_that_they_rest_on_is_there(settings, tuning):
@@ -420,8 +431,13 @@ def test_what_else_was_tried_has_no_say_in_the_ranges(settings, tuning):
     for name in family.next:
         tuned = [r for r in with_more if r["normalization"] == name]
         assert len({r["rate"] for r in tuned}) == len(points)
-    (mode,) = {r["mode"] for r in with_more if r["normalization"] == "constraint"}
-    assert mode is None
+    modes = {
+        name: {r["mode"] for r in with_more if r["normalization"] == name} for name in family.next
+    }
+    assert modes["constraint"] == {None}
+    # Stored rows of unit norm, kept, are a gain of 1 whatever the scale.
+    assert modes["row_equilibration+constraint"] == {*settings.MODES} - {"kernel_norm"}
+    assert modes["row_equilibration+everywhere"] == {*settings.MODES}
     assert len({r["scale"] for r in with_more if r["normalization"] == "constraint"}) == len(points)
 
 
@@ -433,14 +449,19 @@ def test_step_times_are_measured_in_turn(training_runs, settings, tmp_path, monk
     monkeypatch.setattr(training_runs, "start", lambda core: None)
     (tmp_path / "deep.jsonl").touch()
     step_times.main(["--rounds", "2", "--results", str(tmp_path)])
-    assert list(json.loads((tmp_path / "step-times.json").read_text())) == ["deep"]
-    found = json.loads((tmp_path / "step-times.json").read_text())["deep"]
-    assert found["versions"]["keras"] == keras.__version__
-    # 128 images in batches of 64.
-    assert found["steps"] == 2
-    # Tuning the scale changes nothing about a step.
-    assert set(found["seconds"]) == {*names} - {"none, scale tuned"}
-    assert all(len(own) == 2 and min(own) > 0.0 for own in found["seconds"].values())
+    families = json.loads((tmp_path / "step-times.json").read_text())
+    assert {name: set(cells) for name, cells in families.items()} == {"deep": {"sgd", "adamw"}}
+    for found in families["deep"].values():
+        assert found["versions"]["keras"] == keras.__version__
+        # 128 images in batches of 64.
+        assert found["steps"] == 2
+        # Tuning the scale changes nothing about a step.
+        assert set(found["seconds"]) == {*names} - {"none, scale tuned"}
+        assert all(len(own) == 2 and min(own) > 0.0 for own in found["seconds"].values())
+    # Those of other families and optimizers stay.
+    step_times.main(["--rounds", "1", "--optimizers", "sgd", "--results", str(tmp_path)])
+    cells = json.loads((tmp_path / "step-times.json").read_text())["deep"]
+    assert [len(cells[optimizer]["seconds"]["none"]) for optimizer in ("sgd", "adamw")] == [1, 2]
 
 
 def test_settings_are_those_of_the_examples(settings, tuning):

@@ -42,6 +42,8 @@ def records_of(family, scores, optimizer="sgd"):
                 base = scores[run.normalization] - (0.1 if run.phase == "default" else 0.0)
                 noise = 0.001 * np.random.default_rng((run.seed, len(run.normalization))).normal()
                 record |= {"test": base + noise, "condition_numbers": [1.0, 30.0, 100.0]}
+            if run.phase == "test":
+                record |= {"score": base, "scores": [0.5, 0.7, base]}
             records.append(record)
     return records
 
@@ -105,6 +107,27 @@ def test_comparisons_are_against_controls_and_the_best_rival(family, scores):
     np.testing.assert_allclose([list(compared.values())[i].p for i in order], expected)
 
 
+def test_the_best_of_each_side_are_chosen_on_validation(family, scores):
+    import evidence
+
+    # What was tried afterwards is better, and no candidate.
+    scores = {**scores, "row_equilibration+everywhere": 0.99, "polynomial_preconditioner": 0.94}
+    records = records_of(family, scores)
+    for record in records:
+        # Better in validation, not in the test.
+        if record["phase"] == "test" and record["normalization"] in (
+            "polynomial_preconditioner",
+            "none, scale tuned",
+        ):
+            record["score"] += 0.05
+    found = evidence.summaries(family, "sgd", records)
+    assert found["polynomial_preconditioner"].validation == pytest.approx(0.99)
+    assert next(pair[:2] for pair in evidence.pairs(found) if pair[2] == "best of all") == (
+        "polynomial_preconditioner",
+        "none, scale tuned",
+    )
+
+
 def test_a_seed_that_diverged_counts_as_nought(family, scores):
     import evidence
 
@@ -116,6 +139,7 @@ def test_a_seed_that_diverged_counts_as_nought(family, scores):
     assert summary.failed == 1
     assert summary.scores[3] == 0.0
     assert summary.mean == pytest.approx(0.9 * 4 / 5, abs=0.01)
+    assert summary.default_failed == 0
     # A range grew by four points in this search, before the six around the best.
     assert (summary.searched, summary.diverged) == (16 + 4 + 6, 0)
     assert summary.point["phase"] == "refine"
@@ -149,6 +173,9 @@ def test_bands_edges_and_epochs(family):
     ]
     assert evidence.epochs_to(0.6, tested) == 3
     assert evidence.epochs_to(0.85, tested) is None
+    # Two of three reach it, of which one diverges in the end.
+    tested[1] |= {"status": "diverged", "scores": [0.1, 0.7, None]}
+    assert evidence.epochs_to(0.6, tested) is None
 
 
 def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsys):
@@ -161,7 +188,7 @@ def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsy
     (results / "shape.jsonl").write_text("\n".join(lines) + "\n")
     seconds = {"none": [0.1, 0.1, 0.5], "row_equilibration": [0.15, 0.15, 0.15]}
     (results / "step-times.json").write_text(
-        json.dumps({"shape": {"seconds": seconds, "steps": 80}})
+        json.dumps({"shape": {"sgd": {"seconds": seconds, "steps": 80}}})
     )
     readme = tmp_path / "README.md"
     output = tmp_path / "docs"
@@ -234,6 +261,9 @@ def test_other_backends_are_set_beside(family, scores, tmp_path):
     assert pending("shape", "sgd", records[:7]) == [
         run for run in runs if run.key not in {tuning.key_of(r) for r in records[:7]}
     ]
+    # Those at a point that is not the chosen one are made again.
+    moved = [{**record, "rate": 2.0 * record["rate"]} for record in records[:7]]
+    assert pending("shape", "sgd", moved) == runs
     for record in records:
         if record["normalization"] == "none":
             record["test"] -= 0.02
@@ -263,11 +293,11 @@ def test_what_fifty_layers_gain_and_cost(family, scores):
     records = records_of(family, {**scores, "newton_orthogonalization": 0.96})
     found = {("deep50", "sgd"): evidence.summaries(family, "sgd", records)}
     times = tables.Times({"none": 0.004, "newton_orthogonalization": 0.0071}, 73)
-    (told,) = words.fifty_layers(found, times)
+    (told,) = words.fifty_layers(found, {("deep50", "sgd"): times})
     assert "Fifty layers without normalization layers, sgd" in told
     assert "with `newton_orthogonalization`, the best of the conditioned" in told
     assert "a step takes 7.1 ms with it, 4.0 ms without" in told
-    assert words.fifty_layers({("deep", "sgd"): found["deep50", "sgd"]}, times) == []
+    assert words.fifty_layers({("deep", "sgd"): found["deep50", "sgd"]}, {}) == []
 
 
 def test_nothing_is_said_to_win_that_ties_once(family, scores):
@@ -309,7 +339,14 @@ def test_report_tells_what_is_missing(family, scores, tmp_path):
     report.report(report.parse(["--results", str(tmp_path), *folders]))
     page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
     # The refinement of all methods but the matched one, which waits for that of another.
-    assert "*78 runs or more are still to be made.*" in page
+    assert "*84 runs or more are still to be made.*" in page
+    # With a rival to be tested yet, the others would be compared with too little.
+    records = records_of(family, scores)[:-1]
+    (tmp_path / "shape.jsonl").write_text("\n".join(map(json.dumps, records)))
+    report.report(report.parse(["--results", str(tmp_path), *folders]))
+    page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert "*1 runs or more are still to be made.*" in page
+    assert "(p " not in page
     assert "- Not run yet, or not to the end: deep, deep50, badly_scaled" in page
     with pytest.raises(SystemExit, match=r"No lines in .*compare.py first"):
         report.report(report.parse(["--results", str(tmp_path / "none"), "--output", "."]))

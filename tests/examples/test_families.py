@@ -255,6 +255,19 @@ def test_methods_one_after_the_other():
     assert parsed.weights == ("row_equilibration", "newton_orthogonalization")
 
 
+def test_newton_without_centering():
+    deep = example("deep")
+    options = small("deep")
+    data = deep.load_data(options)
+    means = []
+    for name in ("newton_orthogonalization", "uncentered_newton_orthogonalization"):
+        model = deep.build(name, data, options)
+        kernel = keras.ops.convert_to_numpy(model.get_layer("hidden_1").conditioned_kernel)
+        means.append(np.abs(kernel.mean(axis=0)).max())
+        assert np.linalg.cond(kernel) > 1.0
+    assert means[0] < 1e-6 < 1e-3 < means[1]
+
+
 def test_command_line_takes_a_recipe_and_changes(tmp_path, monkeypatch):
     training, deep = example("training"), example("deep")
     seen = []

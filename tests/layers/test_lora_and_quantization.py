@@ -1,5 +1,7 @@
 """LoRA conditions the merged kernel; quantizing folds first."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -62,10 +64,16 @@ def test_lora_argument_and_training(case):
         assert np.any(to_numpy(weight) != value) == weight.trainable, weight.name
 
 
-@every_setting
-@pytest.mark.parametrize("mode", ["int8", "int4"])
-@pytest.mark.parametrize("lora", [False, True])
-@pytest.mark.parametrize("name", ["Dense", "EinsumDense"])
+# Each setting with and without LoRA, and each mode in all that it may depend on.
+@pytest.mark.parametrize(
+    ("setting", "mode", "lora", "name"),
+    [
+        *itertools.product(SETTINGS, ["int8"], [False, True], ["Dense"]),
+        *itertools.product(SETTINGS[2:3], ["int4"], [False, True], ["Dense", "EinsumDense"]),
+        *itertools.product(SETTINGS[2:3], ["int8"], [False, True], ["EinsumDense"]),
+    ],
+    ids=str,
+)
 def test_quantized_layer_equals_the_quantized_folded_plain_layer(setting, mode, lora, name):
     case = CASES[name]
     layer = with_lora(case, **setting) if lora else case.layer(**setting)

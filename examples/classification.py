@@ -85,7 +85,7 @@ def draw(runs, data: images.Images, options: ClassificationOptions):
 def _draw_hardest(axes, model, data, options, side=6):
     """The test images, of the first thousand, to whose class the model gives the least odds."""
     pixels, labels = images.Batches(data.test, data, 1000, options)[0]
-    logits = keras.ops.convert_to_tensor(model.predict_on_batch(pixels))
+    logits = keras.ops.convert_to_tensor(training.predict(model, pixels, 1000))
     odds = keras.ops.convert_to_numpy(keras.ops.log_softmax(logits))
     hardest = np.argsort(odds[np.arange(len(labels)), labels])[: side * side]
     predictions = odds.argmax(axis=-1)

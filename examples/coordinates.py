@@ -16,6 +16,8 @@ from keras import layers, ops
 class CoordinateOptions(training.TrainingOptions):
     """A network of coordinates and its training."""
 
+    epochs: int = 10
+    """Each of them is `steps_per_epoch` steps."""
     depth: int = 4
     """Hidden layers."""
     width: int = 128
@@ -98,8 +100,8 @@ def initializer(options, inputs, first=False):
     return keras.initializers.VarianceScaling(2.0 * scale**2, "fan_in", "truncated_normal")
 
 
-def hidden(x, options, name, first=False, constraint=None):
-    """A fully connected layer with its activation; the first in full precision.
+def hidden(x, options, name, first=False, constraint=None, precise=False):
+    """A fully connected layer with its activation; the first, and precise ones, in float32.
 
     Coordinates of eight or eleven bits would be steps that the network could see.
     """
@@ -108,7 +110,7 @@ def hidden(x, options, name, first=False, constraint=None):
         kernel_initializer=initializer(options, x.shape[-1], first),
         kernel_constraint=None if first else constraint,
         name=name,
-        dtype="float32" if first else None,
+        dtype="float32" if first or precise else None,
     )(x)
     return activation(options)(x)
 
@@ -128,11 +130,11 @@ class RandomBatches(keras.utils.PyDataset):
 
     Args:
         arrays: (inputs, targets), arrays of n rows.
-        options: The options, whose `steps_per_epoch`, `batch_size` and `seed` are read.
+        options: The options, whose `steps_per_epoch`, `batch_size`, `seed` and `workers` are read.
     """
 
-    def __init__(self, arrays, options, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, arrays, options):
+        super().__init__(workers=options.workers)
         self.arrays, self.options, self.epoch = arrays, options, 0
 
     def on_epoch_end(self):
@@ -143,5 +145,6 @@ class RandomBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         rng = np.random.default_rng((self.options.seed, self.epoch, index))
-        chosen = rng.integers(0, len(self.arrays[0]), self.options.batch_size)
+        batch_size = training.shared_evenly(self.options.batch_size)
+        chosen = rng.integers(0, len(self.arrays[0]), batch_size)
         return tuple(array[chosen] for array in self.arrays)

@@ -59,13 +59,13 @@ def build(normalization, data, options):
         x = x if norm is None else norm(x)
         x = layers.Activation(options.activation)(x)
     model = keras.Model(inputs, layers.Dense(len(data.classes), name="head")(x))
-    set_start(model, data, options)
+    set_start(model, normalization, data, options)
     return normalizations.with_weight_normalization(
         model, chosen, "hidden_*", options.gain, options.trainable_gain
     )
 
 
-def set_start(model, data, options):
+def set_start(model, normalization, data, options):
     """Gives a plain network the weights that its training is to start from."""
     if options.start == "fresh":
         return
@@ -74,7 +74,8 @@ def set_start(model, data, options):
         names = ("normalizations", "gain", "trainable_gain", "initial_scale", "output", "optimizer")
         free = {name: getattr(Options(), name) for name in names}
         before = dataclasses.replace(options, **free, learning_rate=START_RATE)
-        model.set_weights(weights_before(data, before))
+        activations = normalizations.parse(normalization).activations
+        model.set_weights(weights_before(data, before, activations))
     rng = np.random.default_rng(options.seed)
     for layer in model.layers:
         if not layer.name.startswith("hidden_"):
@@ -93,13 +94,13 @@ def set_start(model, data, options):
 
 
 @functools.lru_cache(maxsize=8)
-def weights_before(data, options):
-    """The weights of a plain network that was trained before."""
+def weights_before(data, options, activations):
+    """The weights of a network with plain kernels that was trained before."""
     if options.start == "fine_tuned":
         # By which pixels are divided: bright ones become dark.
         data = dataclasses.replace(data, deviation=-data.deviation)
     options = dataclasses.replace(options, start="fresh")
-    model = build("none", data, options)
+    model = build(activations, data, options)
     train(model, data, options)
     return model.get_weights()
 

@@ -8,13 +8,18 @@ and cropped as they are needed.
 import dataclasses
 import math
 import pathlib
+import re
 from typing import Any
 
 import keras
 import numpy as np
+import training
 
 # Mirror images of these are other things, or nothing.
-WITHOUT_MIRRORING = ("digits", "mnist", "svhn_cropped")
+WITHOUT_MIRRORING = (
+    "digits", "mnist", "mnist_corrupted", "binarized_mnist", "kmnist", "emnist", "omniglot",
+    "svhn_cropped",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +35,7 @@ class ImageOptions:
     validation_fraction: float = 0.1
     """Part of the training images that is held out to choose settings on."""
     downscale: int = 1
-    """Averages squares of so many pixels into one."""
+    """Averages squares of so many pixels into one, of images of one size."""
     image_size: int = 224
     """Height and width that images of different sizes are cropped to."""
     augment: bool = True
@@ -91,6 +96,12 @@ def load(options: ImageOptions, seed: int = 0) -> Images:
     held_out, test = parts
     order = np.random.default_rng(seed).permutation(len(held_out))
     validation_size = round(options.validation_fraction * len(held_out))
+    if not 0 < validation_size < len(held_out):
+        raise ValueError(
+            "Expected a part of the training images, at least one and not all, to hold out for "
+            f"validation. Received: validation_fraction={options.validation_fraction!r}, of "
+            f"{len(held_out)} images"
+        )
     train_size = min(options.train_images or len(order), len(order) - validation_size)
     train = _subset(held_out, order[validation_size:][:train_size])
     validation = _subset(held_out, order[:validation_size])
@@ -102,8 +113,15 @@ def load(options: ImageOptions, seed: int = 0) -> Images:
     else:
         pixels = parts[0].images.astype("float32")
         shape = pixels.shape[1:]
-        mean, deviation = pixels.mean(axis=(0, 1, 2)), pixels.std(axis=(0, 1, 2)) + 1e-3
+        # A sum of so many pixels has more digits than float32.
+        mean = pixels.mean(axis=(0, 1, 2), dtype="float64").astype("float32")
+        deviation = pixels.std(axis=(0, 1, 2), dtype="float64").astype("float32") + 1e-3
     return Images(*parts, shape=shape, classes=classes, mean=mean, deviation=deviation)
+
+
+def dataset_of(name: str) -> str:
+    """A dataset's name without configuration and version: "emnist" of "emnist/letters:3.1.0"."""
+    return re.split("[/:]", name)[0]
 
 
 def load_digits():
@@ -136,7 +154,7 @@ def load_tfds(name: str, data_dir: pathlib.Path | None = None):
         train = tfds.data_source(name, split="train", **reading)
         splits = set(tfds.builder(name, file_format="array_record", **arguments).info.splits)
         # The labels of ImageNet's own test images are not public.
-        has_test = name != "imagenet2012" and (not splits or "test" in splits)
+        has_test = dataset_of(name) != "imagenet2012" and (not splits or "test" in splits)
         test = tfds.data_source(name, split="test" if has_test else "validation", **reading)
     except Exception as error:
         raise ValueError(
@@ -193,11 +211,11 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(self, part, data, batch_size, options, seed=None, **kwargs):
         super().__init__(**kwargs)
-        self.part, self.data, self.batch_size, self.options = part, data, batch_size, options
+        self.part, self.data, self.options = part, data, options
         self.seed, self.epoch = seed, -1
-        # Devices share a batch evenly; of the last one, what is left over is left out.
-        distribution = keras.distribution.distribution()
-        self.multiple = 1 if distribution is None else distribution.device_mesh.devices.size
+        # Of the last batch, what devices cannot share evenly is left out.
+        self.multiple = training.devices()
+        self.batch_size = training.shared_evenly(batch_size)
         self.on_epoch_end()
 
     def on_epoch_end(self):
@@ -227,7 +245,7 @@ class Batches(keras.utils.PyDataset):
             images, labels = self.part.images[chosen], self.part.labels[chosen]
             if augment:
                 images = shifted(images, rng)
-        if augment and self.options.data not in WITHOUT_MIRRORING:
+        if augment and dataset_of(self.options.data) not in WITHOUT_MIRRORING:
             mirrored = rng.random(len(images)) < 0.5
             images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
         normalized = (images.astype("float32") - self.data.mean) / self.data.deviation

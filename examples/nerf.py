@@ -3,10 +3,12 @@
 A network of coordinates tells density and color at each point, a coarse one where to look and a
 fine one what is seen; colors along a ray add up to a pixel (Mildenhall et al. 2020). Weights are
 normalized in the hidden layers but the first, which sets the bandwidth; the layers that make
-density and color stay plain. Reads folders in the layout of Blender's scenes or of LLFF, or
-traces a small scene of its own. Trains one model for each of --normalizations, prints a table,
-and saves a picture of held-out views and depths. The Keras backend is the one KERAS_BACKEND or
-keras.json names.
+density and color stay plain. Otherwise than there, density is a shifted softplus, no further layer
+lies between the trunk and the color, and scenes without end are sampled evenly in inverse
+distance, without a projection of their own. Reads folders in the layout of Blender's scenes or of
+LLFF, or traces a small scene of its own. Trains one model for each of --normalizations, prints a
+table, and saves a picture of held-out views and depths. The Keras backend is the one KERAS_BACKEND
+or keras.json names.
 """
 
 import dataclasses
@@ -20,6 +22,7 @@ import normalizations
 import numpy as np
 import scenes
 import training
+import tyro
 from keras import layers, ops
 
 
@@ -58,17 +61,18 @@ def field(options: Options, chosen, name: str) -> keras.Model:
     position = keras.Input((3 + 6 * options.position_frequencies,), name="position")
     direction = keras.Input((3 + 6 * options.direction_frequencies,), name="direction")
 
-    def hidden(x, layer_name, first=False):
-        x = coordinates.hidden(x, options, layer_name, first, constraint)
+    def hidden(x, layer_name, first=False, precise=False):
+        x = coordinates.hidden(x, options, layer_name, first, constraint, precise)
         norm = normalizations.activation_normalization(chosen)
         return x if norm is None else norm(x)
 
     x = hidden(position, "first", first=True)
     for index in range(1, options.depth):
         # Positions come in again half-way through deep networks.
-        if options.depth >= 6 and index == options.depth // 2:
-            x = layers.concatenate([x, position])
-        x = hidden(x, f"hidden_{index}")
+        again = options.depth >= 6 and index == options.depth // 2
+        if again:
+            x = layers.Concatenate(dtype="float32")([x, position])
+        x = hidden(x, f"hidden_{index}", precise=again)
     density = layers.Dense(1, name="density")(x)
     half = dataclasses.replace(options, width=options.width // 2)
     x = layers.concatenate([x, direction])
@@ -113,9 +117,9 @@ class RadianceField(keras.Model):
         self.seed_generator = keras.random.SeedGenerator(options.seed)
 
     def call(self, rays, training=False):
-        """Colors of rays (n, 6), of origins and directions: {"coarse", "fine"} of shape (n, 3)."""
+        """Of rays (n, 6), origins and directions: {"coarse", "fine"} (n, 3), and "depth" (n,)."""
         coarse, fine = self.render(rays, training)
-        return {"coarse": coarse["color"], "fine": fine["color"]}
+        return {"coarse": coarse["color"], "fine": fine["color"], "depth": fine["depth"]}
 
     def render(self, rays, training=False):
         """Color (n, 3), depth (n,) and opacity (n,) by the coarse and by the fine field."""
@@ -211,13 +215,14 @@ def train(model, data: scenes.Scene, options: Options, callbacks=()):
     rays, colors = data.rays(data.validation)
     # Random, since neighbouring pixels say much the same.
     chosen = np.random.default_rng(0).permutation(len(rays))[:4096]
+    rays, colors = training.even_part((rays[chosen], colors[chosen]))
     history = training.fit(
         model,
         batches,
         options,
         callbacks,
-        validation_data=(rays[chosen], targets(colors[chosen])),
-        validation_batch_size=1024,
+        validation_data=(rays, targets(colors)),
+        validation_batch_size=training.shared_evenly(1024),
     )
     for prefix in ("", "val_"):
         history[f"{prefix}psnr"] = [-10 * np.log10(e) for e in history[f"{prefix}fine_loss"]]
@@ -239,18 +244,19 @@ def targets(colors):
 
 def render(model, data: scenes.Scene, views: scenes.Views, batch_size=2048):
     """Colors (n, height, width, 3) and depths (n, height, width) of views."""
-    rays, _ = data.rays(views)
-    parts = []
-    for start in range(0, len(rays), batch_size):
-        _, fine = model.render(ops.convert_to_tensor(rays[start : start + batch_size]))
-        parts.append([ops.convert_to_numpy(fine[name]) for name in ("color", "depth")])
-    colors, depths = (np.concatenate(part) for part in zip(*parts, strict=True))
-    shape = views.images.shape
-    return colors.reshape(shape).clip(0.0, 1.0), depths.reshape(shape[:-1])
+    colors, depths = [], []
+    # One after the other: the rays of all views are many times as large as their images.
+    for index in range(len(views.images)):
+        view = scenes.Views(views.images[index : index + 1], views.poses[index : index + 1])
+        seen = training.predict(model, data.rays(view)[0], batch_size)
+        shape = views.images.shape[1:]
+        colors.append(seen["fine"].reshape(shape).clip(0.0, 1.0))
+        depths.append(seen["depth"].reshape(shape[:-1]))
+    return np.stack(colors), np.stack(depths)
 
 
 def evaluate(model, data: scenes.Scene, options: Options, part="test"):
-    """Mean PSNR, in dB, and SSIM of the views of one part."""
+    """Mean PSNR, in dB, and SSIM, in uniform windows of 7×7 pixels, of the views of one part."""
     from skimage import metrics
 
     views = getattr(data, part)
@@ -290,10 +296,10 @@ def draw(runs, data: scenes.Scene, options: Options):
     return figure
 
 
-_BLENDER = Options(
-    depth=8, width=256, position_frequencies=10, direction_frequencies=4, coarse_samples=64,
-    fine_samples=128, batch_size=4096, epochs=200, steps_per_epoch=1000, optimizer="adamw",
-    learning_rate=5e-4, warmup_epochs=1,
+_PHOTOGRAPHS = Options(
+    scene=tyro.MISSING, depth=8, width=256, position_frequencies=10, direction_frequencies=4,
+    coarse_samples=64, fine_samples=128, batch_size=4096, epochs=200, steps_per_epoch=1000,
+    optimizer="adamw", learning_rate=5e-4, warmup_epochs=1,
 )  # fmt: skip
 RECIPES = {
     "traced": (
@@ -303,11 +309,11 @@ RECIPES = {
         ),
     ),
     "blender": (
-        "A synthetic scene at 400×400: --scene nerf_synthetic/lego --downscale 2.", _BLENDER,
+        "A synthetic scene at 400×400: --scene nerf_synthetic/lego --downscale 2.", _PHOTOGRAPHS,
     ),
     "llff": (
         "A forward-facing scene: --scene nerf_llff_data/fern --downscale 8.",
-        dataclasses.replace(_BLENDER),
+        _PHOTOGRAPHS,
     ),
 }  # fmt: skip
 

@@ -10,6 +10,9 @@ import pathlib
 
 import numpy as np
 
+# The windows of SSIM.
+SMALLEST = 7
+
 
 @dataclasses.dataclass(frozen=True)
 class Views:
@@ -49,11 +52,12 @@ class Scene:
     def rays(self, views):
         """Origins, directions and colors of all pixels: (n · height · width, 6) and (…, 3)."""
         height, width = views.images.shape[1:3]
-        directions = camera_directions(height, width, self.focal)
-        directions = np.einsum("hwc,nrc->nhwr", directions, views.poses[:, :, :3])
-        origins = np.broadcast_to(views.poses[:, None, None, :, 3], directions.shape)
+        directions = camera_directions(height, width, self.focal).astype("float32")
+        poses = views.poses.astype("float32")
+        directions = np.einsum("hwc,nrc->nhwr", directions, poses[:, :, :3])
+        origins = np.broadcast_to(poses[:, None, None, :, 3], directions.shape)
         rays = np.concatenate([origins, directions], axis=-1).reshape(-1, 6)
-        return rays.astype("float32"), views.images.reshape(-1, 3).astype("float32")
+        return rays, views.images.reshape(-1, 3).astype("float32")
 
 
 def camera_directions(height, width, focal):
@@ -78,35 +82,50 @@ def looking_at(position, target=(0.0, 0.0, 0.0), up=(0.0, 0.0, 1.0)):
 def load(path, downscale=1, traced_size=40):
     """A scene from a folder in the layout of Blender or of LLFF, or traced where path is None."""
     if path is None:
-        return traced_scene(traced_size)
-    path = pathlib.Path(path).expanduser()
-    if (path / "transforms_train.json").exists():
-        return read_blender(path, downscale)
-    if (path / "poses_bounds.npy").exists():
-        return read_llff(path, downscale)
-    raise ValueError(
-        "Expected a folder with `transforms_train.json` (Blender) or `poses_bounds.npy` (LLFF), "
-        f"which say where images were taken from. Received: scene={str(path)!r}"
-    )
+        scene = traced_scene(traced_size)
+    else:
+        path = pathlib.Path(path).expanduser()
+        if (path / "transforms_train.json").exists():
+            scene = read_blender(path, downscale)
+        elif (path / "poses_bounds.npy").exists():
+            scene = read_llff(path, downscale)
+        else:
+            raise ValueError(
+                "Expected a folder with `transforms_train.json` (Blender) or `poses_bounds.npy` "
+                "(LLFF), which say where images were taken from. "
+                f"Received: scene={str(path)!r}"
+            )
+    height, width = scene.train.images.shape[1:3]
+    if min(height, width) < SMALLEST:
+        raise ValueError(
+            f"Expected views of at least {SMALLEST}×{SMALLEST} pixels, which SSIM compares. "
+            f"Received: views of {height}×{width} pixels"
+        )
+    return scene
 
 
 def read_blender(path, downscale=1):
     """The layout of Mildenhall et al. 2020's synthetic scenes: `transforms_*.json`, white behind.
 
-    Views that it has no `transforms_val.json` or `transforms_test.json` for are taken from
-    training's, every eighth.
+    All views are taken by one camera. Views that it has no `transforms_val.json` or
+    `transforms_test.json` for are taken from training's, every eighth.
     """
-    parts = {}
+    parts, cameras = {}, {}
     for part in ("train", "val", "test"):
         file = path / f"transforms_{part}.json"
         if not file.exists():
             continue
-        content = json.loads(file.read_text(encoding="utf-8"))
-        files = [_image_file(path, frame["file_path"]) for frame in content["frames"]]
-        images = np.stack([_read_image(file, downscale) for file in files])
-        poses = np.array([frame["transform_matrix"] for frame in content["frames"]])
-        parts[part] = Views(images, poses[:, :3, :4].astype("float64"))
-        focal = 0.5 * images.shape[2] / np.tan(0.5 * content["camera_angle_x"])
+        angle, names, poses = _read_transforms(file)
+        images = _read_images([_image_file(path, name) for name in names], downscale)
+        parts[part] = Views(images, poses)
+        cameras[part] = *images.shape[1:3], angle
+    if len(set(cameras.values())) > 1:
+        raise ValueError(
+            "Expected views of one size and one `camera_angle_x`. Received: (height, width, angle) "
+            f"= {cameras} in {str(path)!r}"
+        )
+    _, width, angle = cameras["train"]
+    focal = 0.5 * width / np.tan(0.5 * angle)
     train = parts["train"]
     if "test" not in parts:
         train, parts["test"] = every_eighth(train)
@@ -124,7 +143,8 @@ def read_llff(path, downscale=1):
 
     A row holds a 3×5 matrix, whose columns are down, right and backward axes, position, and
     (height, width, focal length), and the nearest and farthest depth. Scaled so that the
-    nearest depth is 1; every eighth view is for the test, as is usual.
+    nearest depth is 1; every eighth view is for the test, as is usual, and every eighth of the
+    others for validation.
     """
     rows = np.load(path / "poses_bounds.npy")
     files = sorted(
@@ -138,7 +158,12 @@ def read_llff(path, downscale=1):
             f"`images`. Received: an array of shape {rows.shape} and {len(files)} images in "
             f"{str(path)!r}"
         )
-    images = np.stack([_read_image(file, downscale) for file in files])
+    if not (np.isfinite(rows).all() and (rows[:, 15] > 0.0).all()):
+        raise ValueError(
+            "Expected finite numbers and nearest depths above 0 in `poses_bounds.npy`. Received: "
+            f"a nearest depth of {rows[:, 15].min()} in {str(path)!r}"
+        )
+    images = _read_images(files, downscale)
     matrices = rows[:, :15].reshape(-1, 3, 5)
     down, right, backward, position = (matrices[:, :, column] for column in range(4))
     scale = 1.0 / rows[:, 15].min()
@@ -180,9 +205,39 @@ def every_eighth(views):
     )
 
 
+def _read_transforms(file):
+    """The angle of view, the names of images, and poses (n, 3, 4) of one `transforms_*.json`."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        angle, frames = float(content["camera_angle_x"]), content["frames"]
+        names = [frame["file_path"] for frame in frames]
+        poses = np.array([frame["transform_matrix"] for frame in frames], "float64")[:, :3, :4]
+        if poses.shape[1:] != (3, 4):
+            raise ValueError(f"poses of shape {poses.shape[1:]}")
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise ValueError(
+            "Expected a JSON object with `camera_angle_x`, in radians, and `frames`, each with "
+            f"`file_path` and a 4×4 `transform_matrix`. Received: {file}. The reason was: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return angle, names, poses
+
+
 def _image_file(path, name):
     file = path / name
     return file if file.suffix else file.with_suffix(".png")
+
+
+def _read_images(files, downscale):
+    """Images of one size: (n, height, width, 3)."""
+    images = [_read_image(file, downscale) for file in files]
+    for file, image in zip(files, images, strict=True):
+        if image.shape != images[0].shape:
+            raise ValueError(
+                f"Expected images of one size. Received: {files[0]}, whose array is of shape "
+                f"{images[0].shape}, and {file}, of {image.shape}"
+            )
+    return np.stack(images)
 
 
 def _read_image(file, downscale):
@@ -193,7 +248,13 @@ def _read_image(file, downscale):
         picture = Image.open(file)
     except FileNotFoundError as error:
         raise ValueError(f"An image that the scene names is missing: {file}") from error
+    except OSError as error:
+        raise ValueError(f"Expected an image that Pillow reads. Received: {file}") from error
     with picture:
+        try:
+            picture.load()
+        except OSError as error:
+            raise ValueError(f"Expected a whole image. Received: {file}: {error}") from error
         if picture.mode.startswith("I"):
             raise ValueError(
                 f"Expected images of 8 bits a channel. Received: {file}, of 16. Convert it first."

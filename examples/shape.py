@@ -17,6 +17,7 @@ import normalizations
 import numpy as np
 import shapes
 import training
+import tyro
 from keras import layers
 
 
@@ -97,15 +98,15 @@ def train(model, data: Solid, options: Options, callbacks=()):
         batches,
         options,
         callbacks,
-        validation_data=data.validation,
-        validation_batch_size=10_000,
+        validation_data=training.even_part(data.validation),
+        validation_batch_size=training.shared_evenly(10_000),
     )
 
 
 def evaluate(model, data: Solid, options: Options, part="test"):
     """IoU on uniform points, and the Chamfer distance between the surfaces."""
     points, inside = getattr(data, part)
-    learned = model.predict(points, batch_size=10_000, verbose=0) > 0.0
+    learned = training.predict(model, points, 10_000) > 0.0
     union = (learned | (inside > 0.5)).sum()
     scores = {"IoU": float((learned & (inside > 0.5)).sum() / max(union, 1))}
     surface = reconstruct(model, options)
@@ -117,7 +118,7 @@ def reconstruct(model, options: Options):
     """The surface that a model learned, by marching cubes, or None where there is none."""
     axis = np.linspace(-1.0, 1.0, options.resolution)
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
-    logits = model.predict(grid.astype("float32"), batch_size=32_768, verbose=0)
+    logits = training.predict(model, grid.astype("float32"), 32_768)
     logits = logits.astype("float32").reshape((len(axis),) * 3)
     if not logits.min() < 0.0 < logits.max():
         return None
@@ -149,17 +150,18 @@ RECIPES = {
         Options(epochs=15, batch_size=2048, optimizer="adamw", learning_rate=3e-3, warmup_epochs=1),
     ),
     "mesh": (
-        "A scanned mesh, such as the Stanford bunny: --mesh bunny.obj.",
+        "A scanned mesh of some ten thousand faces: --mesh solid.obj.",
         Options(
-            epochs=20, batch_size=4096, optimizer="adamw", learning_rate=3e-3, gaussian_width=0.1
+            mesh=tyro.MISSING, epochs=20, batch_size=4096, optimizer="adamw", learning_rate=3e-3,
+            gaussian_width=0.1,
         ),
     ),
     "scan": (
-        "A large scan at full detail: --mesh thai_statue.ply.",
+        "A large scan at full detail: --mesh statue.ply.",
         Options(
-            width=256, depth=5, epochs=200, steps_per_epoch=500, batch_size=100_000,
-            points=10_000_000, test_points=1_000_000, optimizer="adamw", learning_rate=1e-3,
-            warmup_epochs=2, gaussian_width=0.1, resolution=512,
+            mesh=tyro.MISSING, width=256, depth=5, epochs=200, steps_per_epoch=500,
+            batch_size=100_000, points=10_000_000, test_points=1_000_000, optimizer="adamw",
+            learning_rate=1e-3, warmup_epochs=2, gaussian_width=0.1, resolution=512,
         ),
     ),
 }  # fmt: skip

@@ -3,6 +3,10 @@
 import dataclasses
 import itertools
 import math
+import os
+import pathlib
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -244,6 +248,16 @@ def test_fine_tuned_start_was_trained_on_negatives():
     assert deep.evaluate(model, data, options)["accuracy"] < seen - 0.2
 
 
+@pytest.mark.parametrize("start", ["fine_tuned", "pruned"])
+def test_starts_have_the_normalization_of_activations(start):
+    deep = example("deep")
+    options = small("deep", start=start)
+    model = deep.build("layer+row_equilibration", deep.load_data(options), options)
+    gammas = [keras.ops.convert_to_numpy(w) for w in model.trainable_weights if w.name == "gamma"]
+    assert len(gammas) == 4
+    assert all(np.abs(gamma - 1.0).max() > 1e-3 for gamma in gammas)
+
+
 def test_what_stands_alone():
     with pytest.raises(ValueError, match="weight_normalization and unit_rows_at_start stand alone"):
         example("normalizations").parse("batch+weight_normalization+spectral_normalization")
@@ -285,6 +299,67 @@ def test_a_bad_setting_ends_with_a_message(capsys):
     with pytest.raises(SystemExit) as raised:
         example("training").main(example("cnn"), ["digits", "--normalizations", "nonsense"])
     assert "cnn.py: Expected a normalization" in str(raised.value)
+
+
+def test_no_normalization_at_all():
+    with pytest.raises(ValueError, match=r"at least one of --normalizations. Received: none"):
+        example("training").run(example("deep"), small("deep", normalizations=()))
+
+
+@pytest.mark.parametrize(
+    ("family", "recipe", "option"),
+    [("nerf", "blender", "--scene"), ("nerf", "llff", "--scene"), ("shape", "mesh", "--mesh")],
+)
+def test_recipes_that_read_files_ask_for_them(family, recipe, option, capsys):
+    with pytest.raises(SystemExit):
+        example("training").main(example(family), [recipe, "--epochs", "1"])
+    assert option in "".join(capsys.readouterr())
+
+
+def test_predictions_of_any_number_on_any_number_of_devices(monkeypatch):
+    training = example("training")
+    monkeypatch.setattr(training, "devices", lambda: 3)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    sizes = []
+    monkeypatch.setattr(
+        model, "predict",
+        lambda x, batch_size, verbose: sizes.append((len(x), batch_size)) or {"sum": x.sum(axis=1)},
+    )  # fmt: skip
+    inputs = np.arange(20.0).reshape(10, 2)
+    np.testing.assert_array_equal(training.predict(model, inputs, 4)["sum"], inputs.sum(axis=1))
+    assert sizes == [(12, 6)]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX can distribute")
+def test_batches_are_split_over_devices(tmp_path):
+    """Three devices, which share none of these numbers evenly."""
+    examples = pathlib.Path(__file__).parents[2] / "examples"
+    words = {
+        "deep": ["--depth", "3", "--train-images", "250"],
+        "shape": [
+            "--depth", "2", "--width", "8", "--points", "1000", "--test-points", "1000",
+            "--resolution", "16", "--steps-per-epoch", "20",
+        ],
+    }  # fmt: skip
+    common = ["--distribute", "--batch-size", "64", "--epochs", "1", "--normalizations", "none"]
+    program = "import importlib, sys, training\n" + "\n".join(
+        f"training.main(importlib.import_module({family!r}), {[*own, *common]!r})"
+        for family, own in words.items()
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{examples}{os.pathsep}{examples.parent}",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=3",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "outputs").glob("*.png")} == {"deep.png", "shape.png"}
 
 
 def test_a_bad_name_is_told_before_anything_is_trained(monkeypatch):
@@ -330,6 +405,22 @@ def test_custom_layers_work_in_low_precision(family):
     outputs = model(inputs)
     outputs = outputs["fine"] if family == "nerf" else outputs
     assert np.isfinite(keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))).all()
+
+
+def test_positions_that_come_in_again_keep_their_precision_too():
+    nerf = example("nerf")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        options = small("nerf", depth=6)
+        model = nerf.build("row_equilibration", nerf.load_data(options), options)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    precise = [
+        layer.name
+        for layer in model.fine.layers
+        if isinstance(layer, keras.layers.Dense) and layer.compute_dtype == "float32"
+    ]
+    assert precise == ["first", "hidden_3"]
 
 
 def test_coordinates_keep_their_precision_in_mixed_precision():

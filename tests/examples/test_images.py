@@ -47,6 +47,49 @@ def test_imagenet_is_read_and_cropped_as_needed(images):
     assert -2.2 < first.min() < first.max() < 2.8
 
 
+def test_statistics_of_as_many_pixels_as_cifar_has(images, monkeypatch):
+    count = 45_000
+    pixels = np.broadcast_to(np.array([200, 100, 50], "uint8"), (count, 32, 32, 3))
+    labels = np.broadcast_to(0, count)
+    part = images.Arrays(pixels, labels)
+    monkeypatch.setattr(images, "load_digits", lambda: ((part, part), ["one"]))
+    data = images.load(images.ImageOptions(validation_fraction=0.5))
+    np.testing.assert_allclose(data.mean, [200.0, 100.0, 50.0], rtol=1e-6)
+    np.testing.assert_allclose(data.deviation, 1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_validation_needs_images_and_leaves_some(images, fraction):
+    options = images.ImageOptions(validation_fraction=fraction)
+    with pytest.raises(ValueError, match=r"at least one and not all.*1347 images"):
+        images.load(options)
+
+
+@pytest.mark.parametrize(
+    ("name", "mirrored"),
+    [("cifar10", True), ("emnist/letters:3.1.0", False), ("mnist:3.0.1", False)],
+)
+def test_what_reads_otherwise_in_a_mirror_is_not_mirrored(images, name, mirrored):
+    options = images.ImageOptions(data=name)
+    ramp = np.broadcast_to(np.arange(16, dtype="uint8")[:, None], (64, 16, 16, 1))
+    part = images.Arrays(ramp, np.zeros(64, int))
+    data = images.Images(part, part, part, (16, 16, 1), ["one"], 0.0, 1.0)
+    pixels, _ = images.Batches(part, data, 64, options, seed=0)[0]
+    falling = (np.diff(pixels[:, 8, 4:12, 0], axis=-1) < 0).all(axis=-1)
+    assert falling.any() == mirrored
+
+
+def test_devices_share_batches_evenly(images, monkeypatch):
+    options = images.ImageOptions(data="cifar10")
+    part = images.Arrays(np.zeros((61, 4, 4, 1), "uint8"), np.arange(61))
+    data = images.Images(part, part, part, (4, 4, 1), ["one"], 0.0, 1.0)
+    monkeypatch.setattr(example("training"), "devices", lambda: 3)
+    batches = images.Batches(part, data, 25, options)
+    labels = [batches[index][1] for index in range(len(batches))]
+    assert [len(each) for each in labels] == [27, 27, 6]
+    assert np.concatenate(labels).tolist() == list(range(60))
+
+
 @pytest.mark.skipif(
     not PREPARED.exists(), reason=f"needs Fashion-MNIST prepared by TFDS in {PREPARED.parent}"
 )

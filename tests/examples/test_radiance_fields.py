@@ -69,6 +69,91 @@ def test_blender_layout_without_other_parts_holds_some_out(scenes, traced, tmp_p
         scenes.load(tmp_path)
 
 
+def write_blender(views, folder, part="train", angle=0.8, **changes):
+    save_images(views, folder / part)
+    frames = [
+        {"file_path": f"{part}/r_{index:02}.png", "transform_matrix": pose.tolist()}
+        for index, pose in enumerate(views.poses)
+    ]
+    content = {"camera_angle_x": angle, "frames": frames, **changes}
+    kept = {name: value for name, value in content.items() if value is not None}
+    (folder / f"transforms_{part}.json").write_text(json.dumps(kept))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"camera_angle_x": None}, "KeyError: 'camera_angle_x'"),
+        ({"frames": None}, "KeyError: 'frames'"),
+        ({"frames": []}, "IndexError"),
+        ({"frames": [{"file_path": "r_00.png"}]}, "KeyError: 'transform_matrix'"),
+        ({"frames": [{"file_path": "a", "transform_matrix": [[1.0, 0.0]] * 4}]}, "of shape"),
+    ],
+)
+def test_blender_file_that_lacks_something(scenes, traced, tmp_path, changes, reason):
+    write_blender(traced.train, tmp_path, **changes)
+    with pytest.raises(ValueError, match=rf"a JSON object with .*transforms_train.json.*{reason}"):
+        scenes.load(tmp_path)
+
+
+def test_file_that_is_no_json(scenes, tmp_path):
+    (tmp_path / "transforms_train.json").write_text('{"frames": [')
+    with pytest.raises(ValueError, match=r"a JSON object with .*transforms_train.json"):
+        scenes.load(tmp_path)
+
+
+def test_blender_parts_are_of_one_camera(scenes, traced, tmp_path):
+    write_blender(traced.train, tmp_path)
+    write_blender(traced.test, tmp_path, "test", angle=0.7)
+    with pytest.raises(ValueError, match=r"one `camera_angle_x`.*'train': \(16, 16, 0.8\)"):
+        scenes.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"no image", None], ids=["other", "cut off"])
+def test_image_that_cannot_be_read(scenes, traced, tmp_path, content):
+    write_blender(traced.train, tmp_path)
+    file = tmp_path / "train" / "r_05.png"
+    file.write_bytes(content or file.read_bytes()[:80])
+    with pytest.raises(ValueError, match=r"Expected an? (whole )?image.*r_05.png"):
+        scenes.load(tmp_path)
+
+
+def test_images_of_several_sizes(scenes, traced, tmp_path):
+    from PIL import Image
+
+    write_blender(traced.train, tmp_path)
+    Image.new("RGB", (20, 16)).save(tmp_path / "train" / "r_05.png")
+    with pytest.raises(ValueError, match=r"images of one size.*r_05.png, of \(16, 20, 3\)"):
+        scenes.load(tmp_path)
+
+
+def test_views_too_small_to_compare(scenes):
+    with pytest.raises(ValueError, match=r"at least 7×7 pixels.*of 6×6 pixels"):
+        scenes.load(None, traced_size=6)
+
+
+def test_llff_depths_are_above_zero(scenes, traced, tmp_path):
+    write_llff(traced.train, traced.focal, tmp_path)
+    rows = np.load(tmp_path / "poses_bounds.npy")
+    rows[3, 15] = 0.0
+    np.save(tmp_path / "poses_bounds.npy", rows)
+    with pytest.raises(ValueError, match=r"nearest depths above 0.*depth of 0.0 in"):
+        scenes.load(tmp_path)
+
+
+def test_views_are_rendered_as_their_rays_are(scenes, traced):
+    nerf = example("nerf")
+    options = nerf.Options(depth=2, width=8, coarse_samples=4, fine_samples=4)
+    model = nerf.build("none", traced, options)
+    colors, depths = nerf.render(model, traced, traced.test, batch_size=100)
+    assert (colors.shape, depths.shape) == ((2, 16, 16, 3), (2, 16, 16))
+    rays, _ = traced.rays(traced.test)
+    _, fine = model.render(keras.ops.convert_to_tensor(rays))
+    expected = {name: keras.ops.convert_to_numpy(fine[name]) for name in ("color", "depth")}
+    np.testing.assert_allclose(colors.reshape(-1, 3), expected["color"], atol=1e-4)
+    np.testing.assert_allclose(depths.reshape(-1), expected["depth"], atol=1e-3)
+
+
 def write_llff(views, focal, folder):
     """The layout's own axes: down, right, backward; images and rows in the order of names."""
     save_images(views, folder / "images")

@@ -13,7 +13,7 @@ import tuning
 from scipy import stats
 
 RIVALS = ("weight_normalization", "weight_standardization", "spectral_normalization")
-OURS = ("row_equilibration", "newton_orthogonalization", "polynomial_preconditioner")
+OURS = ("row_equilibration", settings.NEWTON, "polynomial_preconditioner")
 # What counts as the same quality, in units of the score.
 TOLERANCE = {"accuracy": 0.01, "IoU": 0.01, "PSNR": 0.5}
 LEVEL = 0.05
@@ -228,6 +228,8 @@ def pairs(found):
             if method in OURS:
                 others["tuned"] = f"{base}, {settings.TUNED}"
                 others["Frobenius"] = tuning.with_base(base, settings.FROBENIUS)
+            if method == settings.UNCENTERED:
+                others["centered"] = tuning.with_base(base, settings.NEWTON)
             if method == OURS[0]:
                 # Matched to row equilibration, so that it says nothing of the others.
                 others["matched"] = f"{base}, {settings.MATCHED}"

@@ -45,8 +45,10 @@ def step_times(folder):
     """What step_times.py measured, by family and optimizer: empty where it has not."""
     path = folder / "step-times.json"
     measured = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    # Where training starts changes nothing about a step.
+    timed = {name: "deep" if name in settings.STARTS else name for name in settings.FAMILIES}
     return {
-        (name, optimizer): tables.Times.of(measured.get(name, {}).get(optimizer))
+        (name, optimizer): tables.Times.of(measured.get(timed[name], {}).get(optimizer))
         for name in settings.FAMILIES
         for optimizer in settings.OPTIMIZERS
     }

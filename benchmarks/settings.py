@@ -14,12 +14,13 @@ from typing import Any
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 RESULTS = pathlib.Path(__file__).parent / "results" / "comparison"
 OPTIMIZERS = ("sgd", "adamw")
+NEWTON, UNCENTERED = "newton_orthogonalization", "uncentered_newton_orthogonalization"
 METHODS = (
     "weight_normalization",
     "weight_standardization",
     "spectral_normalization",
     "row_equilibration",
-    "newton_orthogonalization",
+    NEWTON,
     "polynomial_preconditioner",
 )
 # The controls: plain networks, as they are, with their initial scale tuned as well, and with
@@ -29,8 +30,8 @@ FROBENIUS = "frobenius_normalization"
 MODES = ("fixed", "initial_norm", "kernel_norm", "scalar")
 # What was tried after a first look at those, tuned in the ranges that they settled on.
 NEXT = (
-    "row_equilibration+newton_orthogonalization",
-    "uncentered_newton_orthogonalization",
+    f"row_equilibration+{NEWTON}",
+    UNCENTERED,
     "row_equilibration+everywhere",
     "row_equilibration+constraint",
     "constraint",
@@ -112,6 +113,8 @@ class Family:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+# Starts of training, of the deep networks, whose kernels have rows that really differ.
+STARTS = ("badly_scaled", "fine_tuned", "pruned")
 _IMAGES = {"data": "fashion_mnist", "augment": False, "validation_fraction": 1 / 15}
 
 _DEEP = Family(
@@ -131,7 +134,6 @@ FAMILIES = {
         rates={"sgd": (5e-4, 0.05), "adamw": (5e-5, 3e-3)},
         next=NEXT[:2],
     ),
-    # Kernels whose rows really differ.
     **{
         start: dataclasses.replace(
             _DEEP,
@@ -139,7 +141,7 @@ FAMILIES = {
             methods=("weight_normalization", *METHODS[3:]),
             next=NEXT[:1],
         )
-        for start in ("badly_scaled", "fine_tuned", "pruned")
+        for start in STARTS
     },
     "cnn": Family(
         "cnn",
@@ -151,7 +153,7 @@ FAMILIES = {
         "accuracy",
         {"sgd": (5e-3, 1.0), "adamw": (1e-3, 0.1)},
         ("batch",),
-        next=(NEXT[1], *(f"batch+{name}" for name in NEXT)),
+        next=(UNCENTERED, *(f"batch+{name}" for name in NEXT)),
     ),
     "vit": Family(
         "vit",
@@ -165,7 +167,7 @@ FAMILIES = {
         {"sgd": (5e-3, 0.3), "adamw": (5e-4, 0.03)},
         ("layer",),
         # The kernels of attention have axes that a constraint cannot know.
-        next=(NEXT[1], *(f"layer+{name}" for name in NEXT[:3])),
+        next=(UNCENTERED, *(f"layer+{name}" for name in NEXT[:3])),
     ),
     "nerf": Family(
         "nerf",

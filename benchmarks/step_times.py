@@ -80,7 +80,12 @@ def main(words=None):
     training_runs.start(options.core)
     path = options.results / "step-times.json"
     found = json.loads(path.read_text()) if path.exists() else {}
-    recorded = [name for name in settings.FAMILIES if (options.results / f"{name}.jsonl").exists()]
+    recorded = [
+        name
+        for name in settings.FAMILIES
+        # Where training starts changes nothing about a step.
+        if name not in settings.STARTS and (options.results / f"{name}.jsonl").exists()
+    ]
     cells = itertools.product(options.families or recorded, options.optimizers)
     for name, optimizer in cells:
         seconds, steps = measure(name, optimizer, options.rounds)

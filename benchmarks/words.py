@@ -15,6 +15,8 @@ ROLES = {
     "Frobenius": "Frobenius normalization",
     "best rival": "the best of its rivals",
 }
+# Further comparisons, which have no column in the tables.
+PHRASES = {**ROLES, "centered": "the same with centered rows"}
 OUTCOMES = {"win": "wins in", "loss": "loses in"}
 
 
@@ -67,7 +69,7 @@ def outcomes_of(compared, method, role):
     ties = len(cells) - sum(map(len, map(places, OUTCOMES)))
     if ties:
         parts.append(f"ties in {ties} of {len(cells)} places")
-    return f"- `{method}` against {ROLES[role]} {'. It '.join(parts)}." if parts else ""
+    return f"- `{method}` against {PHRASES[role]} {'. It '.join(parts)}." if parts else ""
 
 
 def unit_of(family):
@@ -138,6 +140,7 @@ def sentences(found, compared, times):
     rows = evidence.OURS[0]
     told = [outcomes_of(compared, rows, role) for role in ("matched", "tuned", "Frobenius")]
     told += [outcomes_of(compared, method, "best rival") for method in evidence.OURS]
+    told.append(outcomes_of(compared, settings.UNCENTERED, "centered"))
     told += fifty_layers(found, times)
     told += verdict(compared)
     return "\n".join(filter(None, told))

@@ -128,6 +128,20 @@ def test_the_best_of_each_side_are_chosen_on_validation(family, scores):
     )
 
 
+def test_what_centering_adds_is_told(family, scores):
+    import evidence
+    import words
+
+    scores = {**scores, "newton_orthogonalization": 0.95}
+    found = evidence.summaries(family, "sgd", records_of(family, scores))
+    compared = evidence.comparisons({("shape", "sgd"): found})
+    told = words.sentences({("shape", "sgd"): found}, compared, {})
+    assert (
+        "- `uncentered_newton_orthogonalization` against the same with centered rows loses in "
+        "shape, sgd (-5."
+    ) in told
+
+
 def test_a_seed_that_diverged_counts_as_nought(family, scores):
     import evidence
 
@@ -234,6 +248,17 @@ def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsy
     assert "`row_equilibration`" in best_row
     assert "**+1.98 (p <0.001)**" in best_row
     assert (output / "comparison-shape.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_networks_that_start_otherwise_take_the_same_time(tmp_path):
+    import report
+
+    cell = {"sgd": {"seconds": {"none": [0.3, 0.1, 0.2]}, "steps": 7}}
+    (tmp_path / "step-times.json").write_text(json.dumps({"deep": cell}))
+    times = report.step_times(tmp_path)
+    for name, expected in (("deep", 0.2), ("pruned", 0.2), ("deep50", None), ("cnn", None)):
+        assert times[name, "sgd"].of_step("none") == expected
+    assert times["deep", "adamw"].of_step("none") is None
 
 
 def test_other_backends_are_set_beside(family, scores, tmp_path):

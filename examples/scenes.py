@@ -158,10 +158,11 @@ def read_llff(path, downscale=1):
             f"`images`. Received: an array of shape {rows.shape} and {len(files)} images in "
             f"{str(path)!r}"
         )
-    if not (np.isfinite(rows).all() and (rows[:, 15] > 0.0).all()):
+    wrong = ~np.isfinite(rows).all(axis=1) | ~(rows[:, 15] > 0.0)
+    if wrong.any():
         raise ValueError(
             "Expected finite numbers and nearest depths above 0 in `poses_bounds.npy`. Received: "
-            f"a nearest depth of {rows[:, 15].min()} in {str(path)!r}"
+            f"others in the rows {np.flatnonzero(wrong).tolist()}, in {str(path)!r}"
         )
     images = _read_images(files, downscale)
     matrices = rows[:, :15].reshape(-1, 3, 5)

@@ -135,9 +135,9 @@ def test_views_too_small_to_compare(scenes):
 def test_llff_depths_are_above_zero(scenes, traced, tmp_path):
     write_llff(traced.train, traced.focal, tmp_path)
     rows = np.load(tmp_path / "poses_bounds.npy")
-    rows[3, 15] = 0.0
+    rows[3, 15], rows[5, 2] = 0.0, np.nan
     np.save(tmp_path / "poses_bounds.npy", rows)
-    with pytest.raises(ValueError, match=r"nearest depths above 0.*depth of 0.0 in"):
+    with pytest.raises(ValueError, match=r"nearest depths above 0.*rows \[3, 5\]"):
         scenes.load(tmp_path)
 
 

@@ -447,6 +447,7 @@ def test_step_times_are_measured_in_turn(training_runs, settings, tmp_path, monk
     names = ["none", "none, scale tuned", "weight_normalization", "row_equilibration"]
     monkeypatch.setattr(settings.Family, "normalizations", lambda _: names)
     monkeypatch.setattr(training_runs, "start", lambda core: None)
+    monkeypatch.setitem(settings.FAMILIES, "pruned", settings.FAMILIES["deep"])
     for name in ("deep", "pruned"):
         (tmp_path / f"{name}.jsonl").touch()
     step_times.main(["--rounds", "2", "--results", str(tmp_path)])

@@ -310,9 +310,11 @@ def test_no_normalization_at_all():
     ("family", "recipe", "option"),
     [("nerf", "blender", "--scene"), ("nerf", "llff", "--scene"), ("shape", "mesh", "--mesh")],
 )
-def test_recipes_that_read_files_ask_for_them(family, recipe, option, capsys):
+def test_recipes_that_read_files_ask_for_them(family, recipe, option, capsys, monkeypatch):
+    training = example("training")
+    monkeypatch.setattr(training, "run", lambda family, options: None)
     with pytest.raises(SystemExit):
-        example("training").main(example(family), [recipe, "--epochs", "1"])
+        training.main(example(family), [recipe])
     assert option in "".join(capsys.readouterr())
 
 

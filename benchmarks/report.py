@@ -78,6 +78,22 @@ def conditions_of(everything):
     return "\n".join(sorted(kinds))
 
 
+def cost_of(everything):
+    """How many runs and hours, and how many of these what was tried afterwards took."""
+    records = [record for own in everything.values() for record in own]
+    afterwards = [
+        record
+        for record in records
+        if record["family"] in settings.NEXT_FAMILIES
+        or tuning.without_base(record["normalization"]) in settings.NEXT
+    ]
+    hours, later = (sum(r["seconds"] for r in some) / 3600 for some in (records, afterwards))
+    return (
+        f"{len(records)} runs, {hours:.1f} hours of one core, of which {len(afterwards)} runs and "
+        f"{later:.1f} hours for what was tried afterwards"
+    )
+
+
 EXPLANATION = """\
 **The search.** Each method got the same number of runs, at points of one low-discrepancy sequence
 over the logarithm of the learning rate and, but for the networks without a method, over the
@@ -117,6 +133,7 @@ published method. How much of its effect is that of the spectrum is told by
 *uncentered_newton_orthogonalization*. This and what stands below it in the tables was tried after
 a first look at the others: methods one after the other; *everywhere*, on first and last layers as
 well, which no rival touches; *constraint*, which equilibrates the stored kernels after each update.
+Fifty layers and the other starts of training came then, too.
 
 **The measures.** *To plain's last* is what training takes until validation reaches what the plain
 network ends with: the median of epochs, and in brackets steps, seconds on one core, and their part
@@ -178,13 +195,10 @@ def report(options):
     told += unfinished(everything)
     picture = "![Differences to the best rival]({}comparison.png)"
     summary = "\n\n".join([picture, tables.best(found, compared), tables.counts(compared), told])
-    records = [record for own in everything.values() for record in own]
-    hours = sum(record["seconds"] for record in records) / 3600
     page = [
         "# The comparison",
-        f"`python benchmarks/compare.py && python benchmarks/report.py`: {len(records)} runs, "
-        f"{hours:.1f} hours of one core\n\n"
-        f"{conditions_of(everything)}",
+        "`python benchmarks/compare.py && python benchmarks/report.py`: "
+        f"{cost_of(everything)}\n\n{conditions_of(everything)}",
         EXPLANATION,
         f"## Summary\n\n{summary.format('')}",
         *sections,

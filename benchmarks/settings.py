@@ -115,6 +115,8 @@ class Family:
 
 # Starts of training, of the deep networks, whose kernels have rows that really differ.
 STARTS = ("badly_scaled", "fine_tuned", "pruned")
+# Families that, as NEXT, were tried after a first look at the others.
+NEXT_FAMILIES = ("deep50", *STARTS)
 _IMAGES = {"data": "fashion_mnist", "augment": False, "validation_fraction": 1 / 15}
 
 _DEEP = Family(

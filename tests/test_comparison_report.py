@@ -203,6 +203,24 @@ def test_bands_edges_and_epochs(family):
     assert evidence.epochs_to(0.6, tested) is None
 
 
+def test_hours_tell_what_was_tried_afterwards():
+    import report
+
+    def record(family, normalization, hours):
+        return {"family": family, "normalization": normalization, "seconds": 3600 * hours}
+
+    everything = {
+        ("cnn", "sgd"): [
+            record("cnn", "batch+newton_orthogonalization", 1.0),
+            record("cnn", "batch+uncentered_newton_orthogonalization", 0.2),
+        ],
+        ("deep50", "adamw"): [record("deep50", "none", 0.5)],
+    }
+    assert report.cost_of(everything) == (
+        "3 runs, 1.7 hours of one core, of which 2 runs and 0.7 hours for what was tried afterwards"
+    )
+
+
 def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsys):
     import report
 

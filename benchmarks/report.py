@@ -57,7 +57,7 @@ def step_times(folder):
 def progress_of(name, optimizer, records):
     """A sentence on what of a cell is still to run, or nothing."""
     missing = tuning.pending(name, optimizer, records)
-    return f"\n\n*{len(missing)} runs or more are still to be made.*" if missing else ""
+    return f"*{len(missing)} runs or more are still to be made.*" if missing else ""
 
 
 def unfinished(everything):
@@ -173,15 +173,22 @@ def report(options):
         cells = {key[1]: cell for key, cell in found.items() if key[0] == name}
         if not cells:
             continue
-        pictures.draw(
-            family, {o: (everything[name, o], cell) for o, cell in cells.items()}
-        ).savefig(options.output / f"comparison-{name}.png", dpi=130)
-        sections.append(f"## {TITLES[name]}\n\n![](comparison-{name}.png)")
+        sections.append(f"## {TITLES[name]}")
+        # One that is tuned but not tested yet would be an empty picture.
+        tested = {o: cell for o, cell in cells.items() if any(s.scores for s in cell.values())}
+        if tested:
+            pictures.draw(
+                family, {o: (everything[name, o], cell) for o, cell in tested.items()}
+            ).savefig(options.output / f"comparison-{name}.png", dpi=130)
+            sections.append(f"![](comparison-{name}.png)")
         for optimizer, cell in cells.items():
-            scores = tables.scores(family, cell, compared.get((name, optimizer), {}))
-            training = tables.training(family, cell, times[name, optimizer])
+            sections.append(f"### {optimizer}")
+            if optimizer in tested:
+                sections.append(tables.scores(family, cell, compared.get((name, optimizer), {})))
+                sections.append(tables.training(family, cell, times[name, optimizer]))
             rest = progress_of(name, optimizer, everything[name, optimizer])
-            sections.append(f"### {optimizer}\n\n{scores}\n\n{training}{rest}")
+            if rest:
+                sections.append(rest)
     others = {path.name: read(path) for path in sorted(options.crosscheck.glob("*/"))}
     agreements = evidence.agreements(found, others)
     if agreements:

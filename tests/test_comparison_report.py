@@ -394,12 +394,17 @@ def test_report_tells_what_is_missing(family, scores, tmp_path):
     page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
     # The refinement of all methods but the matched one, which waits for that of another.
     assert "*84 runs or more are still to be made.*" in page
+    # Nothing is tested, and nothing to be drawn.
+    assert "| `none` " not in page
+    assert not (tmp_path / "comparison-shape.png").exists()
     # With a rival to be tested yet, the others would be compared with too little.
     records = records_of(family, scores)[:-1]
     (tmp_path / "shape.jsonl").write_text("\n".join(map(json.dumps, records)))
     report.report(report.parse(["--results", str(tmp_path), *folders]))
     page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
     assert "*1 runs or more are still to be made.*" in page
+    assert "| `none` " in page
+    assert (tmp_path / "comparison-shape.png").exists()
     assert "(p " not in page
     assert "- Not run yet, or not to the end: deep, deep50, badly_scaled" in page
     with pytest.raises(SystemExit, match=r"No lines in .*compare.py first"):

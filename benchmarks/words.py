@@ -92,8 +92,8 @@ def verdict(compared):
         parts.append(f"- `{method}` against {ROLES['best rival']}, by family: {', '.join(told)}.")
         if all(comparison.outcome == "win" for comparison in cells.values()):
             throughout.append(f"`{method}`")
-    answer = " and ".join(throughout) or "no method here"
-    return [*parts, f"- Every rival in every family is beaten by {answer}."]
+    answer = ", ".join(throughout) or "none"
+    return [*parts, f"- Methods that win against every rival in every family: {answer}."]
 
 
 def fifty_layers(found, times):
@@ -105,10 +105,10 @@ def fifty_layers(found, times):
             continue
         form = evidence.FORMS[settings.FAMILIES[family].test_score]
         best = max(ours, key=lambda name: cell[name].mean)
-        tuned = f"{settings.PLAIN}, {settings.TUNED}"
         scores = {
             "plain": settings.PLAIN,
-            "plain with tuned initial scale": tuned,
+            "plain with matched initial scale": f"{settings.PLAIN}, {settings.MATCHED}",
+            "plain with tuned initial scale": f"{settings.PLAIN}, {settings.TUNED}",
             f"with `{best}`, the best of the conditioned": best,
         }
         numbers = [

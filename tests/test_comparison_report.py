@@ -250,12 +250,12 @@ def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsy
     against = "against that network with tuned initial scale wins in shape, sgd (+5.0"
     assert f"- `row_equilibration` {against}" in page
     assert "against the best of its rivals, by family: shape 1 / 0 / 0." in page
-    assert "Every rival in every family is beaten by `row_equilibration`." in page
+    assert "- Methods that win against every rival in every family: `row_equilibration`." in page
     assert "![Differences to the best rival](comparison.png)" in page
     assert (output / "comparison.png").read_bytes().startswith(b"\x89PNG")
     summary = readme.read_text()
     assert "old" not in summary
-    assert "beaten by `row_equilibration`" in summary
+    assert "in every family: `row_equilibration`" in summary
     assert "](docs/comparison.png)" in summary
     assert readme.read_text().endswith("rest\n")
     rows = [line for line in page.splitlines() if line.startswith("| `row_equilibration`")]
@@ -349,6 +349,8 @@ def test_what_fifty_layers_gain_and_cost(family, scores):
     times = tables.Times({"none": 0.004, "newton_orthogonalization": 0.0071}, 73)
     (told,) = words.fifty_layers(found, {("deep50", "sgd"): times})
     assert "Fifty layers without normalization layers, sgd" in told
+    assert "plain with matched initial scale, " in told
+    assert "with tuned initial scale, " in told
     assert "with `newton_orthogonalization`, the best of the conditioned" in told
     assert "a step takes 7.1 ms with it, 4.0 ms without" in told
     assert words.fifty_layers({("deep", "sgd"): found["deep50", "sgd"]}, {}) == []
@@ -364,7 +366,7 @@ def test_nothing_is_said_to_win_that_ties_once(family, scores):
     tied = evidence.summaries(family, "adamw", records_of(family, even, "adamw"))
     compared = evidence.comparisons({("shape", "sgd"): won, ("shape", "adamw"): tied})
     *_, answer = words.verdict(compared)
-    assert answer == "- Every rival in every family is beaten by no method here."
+    assert answer == "- Methods that win against every rival in every family: none."
     told = words.outcomes_of(compared, "row_equilibration", "best rival")
     assert "best of its rivals wins in shape, sgd (+" in told
     assert told.endswith(". It ties in 1 of 2 places.")

@@ -140,7 +140,6 @@ FAMILIES = {
         start: dataclasses.replace(
             _DEEP,
             changes={**_DEEP.changes, "start": start},
-            methods=("weight_normalization", *METHODS[3:]),
             next=NEXT[:1],
         )
         for start in STARTS

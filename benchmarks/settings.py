@@ -140,7 +140,8 @@ FAMILIES = {
         start: dataclasses.replace(
             _DEEP,
             changes={**_DEEP.changes, "start": start},
-            next=NEXT[:1],
+            methods=("weight_normalization", *METHODS[3:]),
+            next=(*NEXT[:1], *METHODS[1:3]),
         )
         for start in STARTS
     },

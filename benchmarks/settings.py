@@ -141,6 +141,7 @@ FAMILIES = {
             _DEEP,
             changes={**_DEEP.changes, "start": start},
             methods=("weight_normalization", *METHODS[3:]),
+            # Two of the rivals joined when the ranges had settled.
             next=(*NEXT[:1], *METHODS[1:3]),
         )
         for start in STARTS

@@ -179,4 +179,4 @@ def draw_curves(axes, family, records):
         # What fails leaves the picture at its lower border.
         bottom = min(curve[0] for curve in curves.values() if curve[-1] > 0.9 * top)
         axes.set_ylim(bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom))
-        axes.legend(fontsize=7, frameon=False, loc="lower right")
+        axes.legend(fontsize=7, framealpha=0.85, edgecolor="none", loc="lower right")

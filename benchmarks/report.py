@@ -133,7 +133,9 @@ published method. How much of its effect is that of the spectrum is told by
 *uncentered_newton_orthogonalization*. This and what stands below it in the tables was tried after
 a first look at the others: methods one after the other; *everywhere*, on first and last layers as
 well, which no rival touches; *constraint*, which equilibrates the stored kernels after each update.
-Fifty layers and the other starts of training came then, too.
+Fifty layers and the other starts of training came then, too; in these starts weight
+standardization and spectral normalization came last, tuned in the ranges that the others had
+settled on.
 
 **The measures.** *To plain's last* is what training takes until validation reaches what the plain
 network ends with: the median of epochs, and in brackets steps, seconds on one core, and their part

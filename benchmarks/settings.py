@@ -115,6 +115,8 @@ class Family:
 
 # Starts of training, of the deep networks, whose kernels have rows that really differ.
 STARTS = ("badly_scaled", "fine_tuned", "pruned")
+# Rivals that met them last, in the ranges that the others had settled on.
+LAST_RIVALS = ("weight_standardization", "spectral_normalization")
 # Families that, as NEXT, were tried after a first look at the others.
 NEXT_FAMILIES = ("deep50", *STARTS)
 _IMAGES = {"data": "fashion_mnist", "augment": False, "validation_fraction": 1 / 15}
@@ -140,9 +142,8 @@ FAMILIES = {
         start: dataclasses.replace(
             _DEEP,
             changes={**_DEEP.changes, "start": start},
-            methods=("weight_normalization", *METHODS[3:]),
-            # Two of the rivals joined when the ranges had settled.
-            next=(*NEXT[:1], *METHODS[1:3]),
+            methods=tuple(name for name in METHODS if name not in LAST_RIVALS),
+            next=(*NEXT[:1], *LAST_RIVALS),
         )
         for start in STARTS
     },

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -344,13 +345,21 @@ def test_what_fifty_layers_gain_and_cost(family, scores):
     import tables
     import words
 
-    records = records_of(family, {**scores, "newton_orthogonalization": 0.96})
+    controls = {"none, scale matched": 0.92, "none, scale tuned": 0.91}
+    records = records_of(family, {**scores, **controls, "newton_orthogonalization": 0.96})
     found = {("deep50", "sgd"): evidence.summaries(family, "sgd", records)}
     times = tables.Times({"none": 0.004, "newton_orthogonalization": 0.0071}, 73)
     (told,) = words.fifty_layers(found, {("deep50", "sgd"): times})
     assert "Fifty layers without normalization layers, sgd" in told
-    assert "plain with matched initial scale, " in told
-    assert "with tuned initial scale, " in told
+    numbers = [
+        (round(float(number)), each)
+        for number, each in re.findall(r"(\d+\.\d+) ± \S+ (plain[^,]*),", told)
+    ]
+    assert numbers == [
+        (90, "plain"),
+        (92, "plain with matched initial scale"),
+        (91, "plain with tuned initial scale"),
+    ]
     assert "with `newton_orthogonalization`, the best of the conditioned" in told
     assert "a step takes 7.1 ms with it, 4.0 ms without" in told
     assert words.fifty_layers({("deep", "sgd"): found["deep50", "sgd"]}, {}) == []

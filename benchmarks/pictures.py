@@ -84,9 +84,8 @@ def draw_overview(compared):
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if keys:
-        axes.legend(
-            fontsize=8, frameon=False, loc="upper center", ncols=3, bbox_to_anchor=(0.4, -0.12)
-        )
+        axes.set_ylim(0.4, len(keys) + 0.6)
+        figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=len(OURS))
     return figure
 
 

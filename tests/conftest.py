@@ -1,9 +1,18 @@
+import gc
 import os
 
 import hypothesis
+import pytest
 
 hypothesis.settings.register_profile("local", deadline=None, max_examples=200)
 hypothesis.settings.register_profile(
     "ci", parent=hypothesis.settings.get_profile("local"), derandomize=True
 )
 hypothesis.settings.load_profile("ci" if "CI" in os.environ else "local")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _little_to_search():
+    """Keras collects garbage whenever it quantizes, among all that other tests have left, too."""
+    gc.collect()
+    gc.freeze()

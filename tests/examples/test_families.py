@@ -62,7 +62,7 @@ def test_every_method_touches_the_same_layers(family):
     touched = []
     for method in ("none", "row_equilibration", "spectral_normalization"):
         # Automatic names start anew.
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         touched.append(conditioned_names(module.build(method, data, options)))
     none, first, second = touched
     assert none == []
@@ -92,7 +92,7 @@ def test_initial_scale_reaches_what_is_touched_and_nothing_else(family):
     built = []
     for scale, name in ((1.0, "none"), (3.0, "none"), (1.0, "row_equilibration")):
         keras.utils.set_random_seed(0)
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         built.append(module.build(name, data, small(family, initial_scale=scale)))
     touched = conditioned_names(built[2])
     one, three = (
@@ -156,7 +156,7 @@ def test_everywhere(family):
     module = example(family)
     options = small(family)
     data = module.load_data(options)
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     model = module.build("row_equilibration+everywhere", data, options)
     names = set(conditioned_names(model))
     everything = {

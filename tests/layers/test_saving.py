@@ -151,7 +151,7 @@ def test_files_of_whole_models_are_shared_with_plain_ones(tmp_path, suffix):
 
 
 def test_layers_are_told_apart_by_name_and_registered_by_their_own():
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     layers = [keras_wcond.ConditionedConv2D(4, 3), keras_wcond.ConditionedConv2D(4, 3)]
     assert [layer.name for layer in layers] == ["conditioned_conv2d", "conditioned_conv2d_1"]
     config = keras.layers.serialize(layers[0])

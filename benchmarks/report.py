@@ -203,13 +203,24 @@ def report(options):
     told += words.agreement(agreements)
     told += unfinished(everything)
     picture = "![Differences to the best rival]({}comparison.png)"
-    summary = "\n\n".join([picture, tables.best(found, compared), tables.counts(compared), told])
+    summary = "\n\n".join(
+        filter(
+            None,
+            [
+                words.in_short(compared, times),
+                picture,
+                tables.best(found, compared),
+                tables.counts(compared),
+                told,
+            ],
+        )
+    )
     page = [
         "# The comparison",
         "`python benchmarks/compare.py && python benchmarks/report.py`: "
         f"{cost_of(everything)}\n\n{conditions_of(everything)}",
         EXPLANATION,
-        f"## Summary\n\n{summary.format('')}",
+        f"## Summary\n\n{summary.format('')}\n{words.by_family(compared)}".rstrip(),
         *sections,
     ]
     path = options.output / "comparison.md"

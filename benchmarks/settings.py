@@ -177,7 +177,7 @@ FAMILIES = {
         "nerf",
         {
             "traced_size": 24, "coarse_samples": 16, "fine_samples": 16, "batch_size": 128,
-            "epochs": 8, "steps_per_epoch": 50,
+            "position_frequencies": 6, "epochs": 8, "steps_per_epoch": 50,
         },
         "val_psnr",
         "PSNR",

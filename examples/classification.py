@@ -78,7 +78,9 @@ def draw(runs, data: images.Images, options: ClassificationOptions):
     training.draw_curves(accuracies, runs, "val_accuracy", "validation accuracy")
     name, run = list(runs.items())[-1]
     _draw_hardest(samples, run.model, data, options)
-    samples.set_title(f"hardest test images for\n{name}, and its mistakes", fontsize=9)
+    title = f"hardest test images for\n{name}, and its mistakes"
+    # Above what is written on the first row.
+    samples.set_title(title, fontsize=9, pad=14)
     return figure
 
 

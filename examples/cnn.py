@@ -266,7 +266,7 @@ RECIPES = {
     "digits": (
         "A ResNet of 8 layers on scikit-learn's digits; nothing to download.",
         Options(
-            normalizations=_BOTH, depth=8, epochs=40, batch_size=32, learning_rate=0.05,
+            normalizations=_BOTH, depth=8, epochs=30, batch_size=32, learning_rate=0.05,
             weight_decay=5e-4,
         ),
     ),

@@ -305,7 +305,8 @@ RECIPES = {
     "traced": (
         "A small scene that is traced on the spot.",
         Options(
-            epochs=12, batch_size=256, optimizer="adamw", learning_rate=5e-3, warmup_epochs=1
+            position_frequencies=5, epochs=8, batch_size=256, optimizer="adamw",
+            learning_rate=8e-3, warmup_epochs=1,
         ),
     ),
     "blender": (

@@ -18,7 +18,7 @@ import numpy as np
 import shapes
 import training
 import tyro
-from keras import layers
+from keras import layers, ops
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,10 +88,9 @@ def build(normalization: str, data: Solid, options: Options) -> keras.Model:
 def train(model, data: Solid, options: Options, callbacks=()):
     """Trains by cross-entropy on random points; returns losses and IoU of each epoch."""
     if not model.compiled:
-        # A logit above 0 is a probability above a half.
-        union = keras.metrics.BinaryIoU(target_class_ids=[1], threshold=0.0, name="iou")
         loss = keras.losses.BinaryCrossentropy(from_logits=True)
-        model.compile(training.optimizer(options), loss, metrics=[union])
+        metrics = [IntersectionOverUnion(name="iou")]
+        model.compile(training.optimizer(options), loss, metrics=metrics)
     batches = coordinates.RandomBatches(data.train, options)
     return training.fit(
         model,
@@ -101,6 +100,31 @@ def train(model, data: Solid, options: Options, callbacks=()):
         validation_data=training.even_part(data.validation),
         validation_batch_size=training.shared_evenly(10_000),
     )
+
+
+@keras.saving.register_keras_serializable("keras_wcond_examples")
+class IntersectionOverUnion(keras.metrics.Metric):
+    """Of the points that logits (n, 1) above 0 call inside with those that are.
+
+    What `keras.metrics.BinaryIoU` computes for the class 1, whose confusion matrix is a loop over
+    all points on PyTorch.
+    """
+
+    def __init__(self, name="iou", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self.intersection = self.add_variable((), "zeros", name="intersection")
+        self.union = self.add_variable((), "zeros", name="union")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        inside, learned = ops.cast(y_true, "bool"), y_pred > 0.0
+        for variable, points in (
+            (self.intersection, ops.logical_and(inside, learned)),
+            (self.union, ops.logical_or(inside, learned)),
+        ):
+            variable.assign_add(ops.sum(ops.cast(points, variable.dtype)))
+
+    def result(self):
+        return self.intersection / ops.maximum(self.union, 1.0)
 
 
 def evaluate(model, data: Solid, options: Options, part="test"):

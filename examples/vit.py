@@ -147,7 +147,7 @@ RECIPES = {
     "digits": (
         "A small transformer on scikit-learn's digits; nothing to download.",
         Options(
-            normalizations=_BOTH, epochs=40, batch_size=64, optimizer="adamw",
+            normalizations=_BOTH, epochs=25, batch_size=64, optimizer="adamw",
             learning_rate=4e-3, warmup_epochs=4, weight_decay=0.05, augment=False,
         ),
     ),

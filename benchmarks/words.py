@@ -39,10 +39,15 @@ def comparisons_of(compared, method, role):
     }
 
 
+def outcomes(comparisons):
+    """How many wins, ties and losses."""
+    counts = collections.Counter(comparison.outcome for comparison in comparisons)
+    return [counts[outcome] for outcome in ("win", "tie", "loss")]
+
+
 def counted(comparisons):
-    """Wins, ties and losses."""
-    outcomes = collections.Counter(comparison.outcome for comparison in comparisons)
-    return " / ".join(str(outcomes[outcome]) for outcome in ("win", "tie", "loss"))
+    """Wins, ties and losses, for a cell of a table."""
+    return " / ".join(map(str, outcomes(comparisons)))
 
 
 def place(key):
@@ -85,16 +90,17 @@ def in_short(compared, times):
         if not cells:
             continue
         count = max(count, len(cells))
-        wins, ties, losses = counted(cells.values()).split(" / ")
+        wins, ties, losses = outcomes(cells.values())
         told.append(
             f"- `{method}` wins in {wins}, ties in {ties}, loses in {losses}"
             f"{cost_of_steps(method, cells, times)}."
         )
-        if int(wins) == len(cells):
+        if wins == len(cells):
             throughout.append(f"`{method}`")
     if not told:
         return ""
-    rivals = "weight normalization, weight standardization and spectral normalization"
+    *rivals, last = (name.replace("_", " ") for name in evidence.RIVALS)
+    rivals = f"{', '.join(rivals)} and {last}"
     places = "place" if count == 1 else "places"
     return "\n".join(
         [

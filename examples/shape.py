@@ -89,7 +89,7 @@ def train(model, data: Solid, options: Options, callbacks=()):
     """Trains by cross-entropy on random points; returns losses and IoU of each epoch."""
     if not model.compiled:
         loss = keras.losses.BinaryCrossentropy(from_logits=True)
-        metrics = [IntersectionOverUnion(name="iou")]
+        metrics = [IntersectionOverUnion()]
         model.compile(training.optimizer(options), loss, metrics=metrics)
     batches = coordinates.RandomBatches(data.train, options)
     return training.fit(
@@ -104,7 +104,7 @@ def train(model, data: Solid, options: Options, callbacks=()):
 
 @keras.saving.register_keras_serializable("keras_wcond_examples")
 class IntersectionOverUnion(keras.metrics.Metric):
-    """Of the points that logits (n, 1) above 0 call inside with those that are.
+    """Of the points that logits (n, 1) above 0 call inside with those that are; all count alike.
 
     What `keras.metrics.BinaryIoU` computes for the class 1, whose confusion matrix is a loop over
     all points on PyTorch.

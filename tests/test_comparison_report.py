@@ -394,6 +394,10 @@ def test_nothing_is_said_to_win_that_ties_once(family, scores):
     assert told.endswith("\n- Methods that win in every place: none.")
     assert "takes" not in words.in_short(compared, {})
     assert words.in_short({}, {}) == ""
+    # Beside the network with the same normalization of activations, not the one without.
+    seconds = {"none": 0.1, "row_equilibration": 0.2, "batch": 0.4, "batch+row_equilibration": 0.5}
+    cells, times = {("cnn", "sgd", "batch"): None}, {("cnn", "sgd"): tables.Times(seconds, 80)}
+    assert "takes 1.2 times" in words.cost_of_steps("row_equilibration", cells, times)
     told = words.outcomes_of(compared, "row_equilibration", "best rival")
     assert "best of its rivals wins in shape, sgd (+" in told
     assert told.endswith(". It ties in 1 of 2 places.")

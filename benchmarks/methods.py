@@ -121,7 +121,7 @@ def measure_costs(repeats):
     from keras import ops
 
     import keras_wcond
-    from keras_wcond.differentiation import gradient
+    from keras_wcond.backends import gradient
 
     random = np.random.default_rng(0)
 

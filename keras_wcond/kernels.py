@@ -89,6 +89,11 @@ class KernelLayout:
         unit_axes = self._unit_axes_within(shape)
         return tuple(size if axis in unit_axes else 1 for axis, size in enumerate(shape))
 
+    def column_axes(self, shape: Sequence[int]) -> Shape:
+        """The axes of a kernel of this shape along which a row runs: all but the unit axes."""
+        unit_axes = self._unit_axes_within(shape)
+        return tuple(axis for axis in range(len(shape)) if axis not in unit_axes)
+
     def _unit_axes_within(self, shape: Sequence[int]) -> list[int]:
         rank = len(shape)
         if any(not -rank <= axis < rank for axis in self.unit_axes):

@@ -11,6 +11,9 @@ from keras_wcond.arrays import namespace
 SMALLEST_NORMAL = float(np.finfo("float32").tiny)
 # Compilers turn division into multiplication by the reciprocal, which has to be normal too.
 LARGEST_DIVISOR = 2.0**125
+# Between these, a sum of squares in float32 is exact to rounding: what overflowed would be
+# above, and what each square lost by underflow is nothing beside the sum.
+SQUARES_WITHIN_RANGE = (1e-24, 1e36)
 
 
 def widened(x: Any) -> Any:
@@ -36,6 +39,18 @@ def normalized(x: Any, axis: Any, norm: float = 1.0) -> Any:
     # Both branches of `where` are differentiated, so the one not taken must be finite.
     reciprocal = norm * ops.rsqrt(ops.where(is_zero, 1.0, squares))
     return scaled * ops.where(is_zero, 0.0, reciprocal)
+
+
+def inverse_norms(x: Any, axis: Any) -> Any:
+    """`1 / ‖x‖₂` along `axis`, which is left out; zero, with a zero gradient, where `x` is zero.
+
+    As far as a float32 holds it, from norms of 1e-38 to 1e38, squares being kept in range as
+    in `normalized`.
+    """
+    scaled, divisor, is_zero = divided_by_maximum(x, axis)
+    squares = ops.sum(ops.square(scaled), axis=axis, keepdims=True)
+    reciprocal = ops.rsqrt(ops.where(is_zero, 1.0, squares)) / divisor
+    return ops.squeeze(ops.where(is_zero, 0.0, reciprocal), axis)
 
 
 def frobenius_norm(x: Any) -> Any:

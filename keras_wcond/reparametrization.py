@@ -64,3 +64,20 @@ class Reparametrization:
             if self.trainable_gain == "per_unit":
                 gain = ops.reshape(gain, layout.broadcastable_units(kernel.shape))
             return conditioned * ops.cast(gain, conditioned.dtype)
+
+    def product(self, inputs: Any, kernel: Any, gain_weight: Any = None) -> Any:
+        """`inputs · gain · C(W)` without forming C(W), or None where that is not to be had.
+
+        Args:
+            inputs: Tensor of shape `(rows, inputs)`, float32 or float64.
+            kernel: Tensor or variable of shape `(inputs, units)`, of the same dtype.
+            gain_weight: The gain's weight, where `has_gain_weight`.
+        """
+        if is_kernel_norm(self.gain):
+            return None
+        gain = self.gain if gain_weight is None else gain_weight
+        return self.conditioner.product(
+            ops.convert_to_tensor(inputs),
+            ops.convert_to_tensor(kernel),
+            ops.convert_to_tensor(gain, dtype=inputs.dtype),
+        )

@@ -48,15 +48,44 @@ class Conditioner:
         Returns:
             Tensor of the kernel's shape and dtype, computed in float32 or wider.
         """
-        layout = KernelLayout.of(unit_axes)
-        matrices = layout.to_matrices(widened(kernel))
+        conditioned = self.condition_kernel(widened(kernel), KernelLayout.of(unit_axes))
+        return keras.ops.cast(conditioned, kernel.dtype)
+
+    def condition_kernel(self, kernel: Any, layout: KernelLayout) -> Any:
+        """The conditioned kernel: by default, `condition()` of the matrices it is made of.
+
+        A method that needs nothing but norms of rows takes them where they lie, which saves
+        turning the kernel into matrices and back.
+
+        Args:
+            kernel: Tensor in float32 or wider.
+            layout: Which axes of the kernel are output units.
+
+        Returns:
+            Tensor of the same shape and dtype.
+        """
+        matrices = layout.to_matrices(kernel)
         conditioned = self.condition(matrices)
         if tuple(conditioned.shape) != tuple(matrices.shape):
             raise ValueError(
                 f"Expected `{type(self).__name__}.condition()` to return matrices of the shape "
                 f"it is given, {tuple(matrices.shape)}. Received: {tuple(conditioned.shape)}"
             )
-        return keras.ops.cast(layout.from_matrices(conditioned, kernel.shape), kernel.dtype)
+        return layout.from_matrices(conditioned, kernel.shape)
+
+    def product(self, inputs: Any, kernel: Any, gain: Any) -> Any:
+        """`inputs · gain · C(kernel)`, computed without forming `C(kernel)`.
+
+        Args:
+            inputs: Tensor of shape `(rows, inputs)`.
+            kernel: Tensor of shape `(inputs, units)`, in the dtype of the inputs, float32 or
+                float64.
+            gain: Tensor of shape `()` or `(units,)`, of the same dtype.
+
+        Returns:
+            Tensor of shape `(rows, units)`, or None from a method that knows no such way.
+        """
+        return None
 
     def condition(self, matrices: Any) -> Any:
         """The conditioned matrices.

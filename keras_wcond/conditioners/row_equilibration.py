@@ -2,7 +2,9 @@ from typing import Any
 
 import keras
 
+from keras_wcond import backends
 from keras_wcond.conditioners.conditioner import Conditioner
+from keras_wcond.kernels import KernelLayout
 from keras_wcond.norms import normalized
 
 
@@ -39,3 +41,11 @@ class RowEquilibration(Conditioner):
 
     def condition(self, matrices: Any) -> Any:
         return normalized(matrices, axis=-1)
+
+    def condition_kernel(self, kernel: Any, layout: KernelLayout) -> Any:
+        return normalized(kernel, axis=layout.column_axes(kernel.shape))
+
+    def product(self, inputs: Any, kernel: Any, gain: Any) -> Any:
+        if not backends.has_equilibrated_product():
+            return None
+        return backends.equilibrated_product(inputs, kernel, gain)

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 
 from keras_wcond.arguments import positive_integer
+from keras_wcond.backends import gauss_newton_product, hessian_product
 from keras_wcond.diagnostics.lanczos import lanczos
 from keras_wcond.diagnostics.loss_functions import LossOnData
-from keras_wcond.differentiation import gauss_newton_product, hessian_product
 from keras_wcond.progress import tracked
 
 

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 
 from keras_wcond.arguments import positive_integer
+from keras_wcond.backends import gradient
 from keras_wcond.diagnostics.loss_functions import LossOnData
 from keras_wcond.diagnostics.plots import draw_loss_lines
-from keras_wcond.differentiation import gradient
 from keras_wcond.progress import tracked
 
 

@@ -1,9 +1,12 @@
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_wcond.layers.conditioned_layer import register
 from keras_wcond.layers.kernel_conditioning import KernelConditioning
+from keras_wcond.layers.lora import merged
+from keras_wcond.products import is_smaller_than_kernel
 
 
 @register
@@ -49,5 +52,35 @@ class ConditionedDense(KernelConditioning, keras.layers.Dense):
     """
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        with self.conditioned_scope():
-            return super().call(inputs, training=training)
+        outputs = self._scaled_product(inputs)
+        if outputs is None:
+            with self.conditioned_scope():
+                return super().call(inputs, training=training)
+        if self.bias is not None:
+            outputs = ops.add(outputs, self.bias)
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def _scaled_product(self, inputs):
+        """The product with the conditioned kernel, if it costs less without forming that."""
+        if self.kernel_conditioner is None or not _is_full_precision(inputs, self.variable_dtype):
+            return None
+        if not is_smaller_than_kernel(inputs.shape, self.kernel.shape):
+            return None
+        rows = inputs
+        if len(inputs.shape) != 2:
+            rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
+        outputs = self._reparametrization("kernel").product(
+            rows, merged(self, self.raw_kernels["kernel"]), self._gain_weight("kernel")
+        )
+        if outputs is None or len(inputs.shape) == 2:
+            return outputs
+        return ops.reshape(outputs, (*ops.shape(inputs)[:-1], self.units))
+
+
+def _is_full_precision(inputs, variable_dtype):
+    """Whether a product with the raw kernel holds what one with the conditioned kernel does.
+
+    Half precision would round once more, or have too small a range.
+    """
+    dtype = keras.backend.standardize_dtype(inputs.dtype)
+    return dtype == variable_dtype and dtype in ("float32", "float64")

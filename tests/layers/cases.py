@@ -38,6 +38,11 @@ class Case:
         """A list of the arrays the layer is called on."""
         return [normal(batch, *shape, seed=7 + i) for i, shape in enumerate(self.input_shapes)]
 
+    def scales_product(self, layer):
+        """Whether the layer is to scale its product in place of its kernel."""
+        is_wide = self.input_shapes[0][-1] == 256 and layer.kernel_conditioner is not None
+        return is_wide and layer.gain != "kernel_norm" and layer.compute_dtype == "float32"
+
     def model(self, layer):
         tensors = [keras.Input(shape) for shape in self.input_shapes]
         return keras.Model(tensors, keras.layers.Flatten()(layer(*tensors)))
@@ -58,6 +63,9 @@ _PROJECTIONS = {
 
 CASES = {
     "Dense": _case("Dense", {"units": 4, "activation": "tanh"}, (3,), kernel="iu->u"),
+    # Large enough for its product to be scaled in place of its kernel.
+    "Dense, wide": _case("Dense", {"units": 130, "activation": "relu"}, (256,), kernel="iu->u"),
+    "Dense, wide, in sequences": _case("Dense", {"units": 130}, (3, 256), kernel="iu->u"),
     "Conv1D": _case(
         "Conv1D", {"filters": 4, "kernel_size": 3, "padding": "causal"}, (8, 2), kernel="kiu->u"
     ),

@@ -1,0 +1,67 @@
+"""What Keras has no common way for: one module for each backend, and nothing else in them.
+
+The one place that asks which backend is in force, and the only one that imports one. Keras
+offers no gradient outside of `fit()`, let alone one of a gradient. And its
+`ops.custom_gradient` is not differentiable in turn on PyTorch, nor in forward mode on JAX.
+
+Derivatives take functions of lists of tensors, and return functions of lists of tensors that
+may be called again and again; on JAX and TensorFlow these are compiled once.
+"""
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+Tensors = Sequence[Any]
+
+
+def gradient(loss: Callable[..., Any]) -> Callable[..., list[Any]]:
+    """The gradient of `loss(values, *data)`, a scalar, in `values`: `g(values, *data)`."""
+    return _module().gradient(loss)
+
+
+def hessian_product(loss: Callable[..., Any]) -> Callable[..., list[Any]]:
+    """The product `∇²loss · vectors`, as a function of `(values, vectors, *data)`."""
+    return _module().hessian_product(loss)
+
+
+def gauss_newton_product(
+    outputs: Callable[..., Any], loss: Callable[..., Any]
+) -> Callable[..., list[Any]]:
+    """The product `Jᵀ (∇²loss) J · vectors`, as a function of `(values, vectors, *data)`.
+
+    Args:
+        outputs: Function of `(values, *data)` with the Jacobian J.
+        loss: Function of `(outputs, *data)`.
+    """
+    return _module().gauss_newton_product(outputs, loss)
+
+
+def equilibrated_product(inputs: Any, kernel: Any, gain: Any) -> Any:
+    """`inputs · kernel · diag(gain / ‖kernelⱼ‖₂)`, the scaled kernel never being formed.
+
+    The product of the inputs and the raw kernel is scaled in its place, so that it has to be
+    within range, as in a plain layer. The norms neither overflow nor underflow; a column of
+    the kernel that is zero gives zeros, and has a zero gradient.
+
+    Args:
+        inputs: Tensor of shape `(rows, inputs)`.
+        kernel: Tensor of shape `(inputs, units)`, in the dtype of the inputs, float32 or
+            float64.
+        gain: Tensor of shape `()` or `(units,)`, of the same dtype.
+
+    Returns:
+        Tensor of shape `(rows, units)`, differentiable in all three, any number of times.
+    """
+    return _module().equilibrated_product(inputs, kernel, gain)
+
+
+def has_equilibrated_product() -> bool:
+    """Whether the backend in force is one that has it: those of Keras that can train."""
+    return keras.backend.backend() in ("jax", "tensorflow", "torch")
+
+
+def _module():
+    return importlib.import_module(f"{__name__}.{keras.backend.backend()}")

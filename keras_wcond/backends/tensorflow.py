@@ -1,0 +1,107 @@
+import tensorflow as tf
+from keras import ops
+
+from keras_wcond.norms import SQUARES_WITHIN_RANGE, inverse_norms
+
+
+def gradient(loss):
+    @tf.function
+    def gradient(values, *data):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            value = loss(values, *data)
+        return tape.gradient(value, values, unconnected_gradients="zero")
+
+    return gradient
+
+
+def hessian_product(loss):
+    @tf.function
+    def product(values, vectors, *data):
+        with tf.GradientTape() as outer:
+            outer.watch(values)
+            with tf.GradientTape() as inner:
+                inner.watch(values)
+                value = loss(values, *data)
+            first = inner.gradient(value, values, unconnected_gradients="zero")
+        return outer.gradient(first, values, output_gradients=vectors, unconnected_gradients="zero")
+
+    return product
+
+
+def gauss_newton_product(outputs, loss):
+    @tf.function
+    def product(values, vectors, *data):
+        with tf.GradientTape() as backward:
+            backward.watch(values)
+            with tf.GradientTape() as outer:
+                with tf.GradientTape() as inner:
+                    inner.watch(values)
+                    z = outputs(values, *data)
+                # Jᵀu is linear in u: the derivative in u, along the vectors, is J · vectors.
+                u = tf.zeros_like(z)
+                outer.watch(u)
+                pulled = inner.gradient(z, values, output_gradients=u, unconnected_gradients="zero")
+            along = outer.gradient(pulled, u, output_gradients=vectors)
+        with tf.GradientTape() as outer:
+            outer.watch(z)
+            with tf.GradientTape() as inner:
+                inner.watch(z)
+                value = loss(z, *data)
+            first = inner.gradient(value, z)
+        curved = outer.gradient(first, z, output_gradients=along, unconnected_gradients="zero")
+        return backward.gradient(z, values, output_gradients=curved, unconnected_gradients="zero")
+
+    return product
+
+
+def equilibrated_product(inputs, kernel, gain):
+    if isinstance(inputs, tf.SparseTensor):  # Which functions with own gradients do not take.
+        return ops.matmul(inputs, kernel) * (inverse_norms(kernel, axis=0) * gain)
+    # Not variables, which functions with own gradients take for other than arguments.
+    return _equilibrated_product(*map(tf.convert_to_tensor, (inputs, kernel, gain)))
+
+
+@tf.custom_gradient
+def _equilibrated_product(inputs, kernel, gain):
+    inverse = _inverse_column_norms(kernel)
+    product = tf.matmul(inputs, kernel)
+
+    def gradient(upstream):
+        scaled = upstream * (inverse * gain)
+        along = _sum_of_rows(upstream * product) * inverse
+        # Factors of about 1 each, since the cube of an inverse norm is soon out of range.
+        correction = (kernel * inverse) * (along * gain * inverse)
+        return (
+            tf.matmul(scaled, kernel, transpose_b=True),
+            tf.matmul(inputs, scaled, transpose_a=True) - correction,
+            along if gain.shape.rank else tf.reduce_sum(along),
+        )
+
+    return product * (inverse * gain), gradient
+
+
+def _inverse_column_norms(kernel):
+    if tf.config.list_logical_devices("GPU"):
+        # An accelerator reads once more sooner than it asks the host where to go on.
+        return inverse_norms(kernel, axis=0)
+    squares = _sum_of_rows(tf.square(kernel))
+    low, high = SQUARES_WITHIN_RANGE
+    return tf.cond(
+        tf.reduce_all((squares > low) & (squares < high)),
+        lambda: tf.math.rsqrt(squares),
+        lambda: inverse_norms(kernel, axis=0),
+    )
+
+
+def _sum_of_rows(matrix):
+    """The sum over axis 0, halved on the way.
+
+    XLA on CPUs takes the sum of more than 32 rows in two steps, and then writes what is to be
+    added to memory first, which costs more than adding it.
+    """
+    rows = matrix.shape[0]
+    while rows is not None and rows > 32 and rows % 2 == 0:
+        rows //= 2
+        matrix = matrix[:rows] + matrix[rows:]
+    return tf.reduce_sum(matrix, axis=0)

@@ -1,0 +1,293 @@
+"""Products that are scaled in place of the kernel: the same numbers as with the kernel formed."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keras_wcond import ConditionedDense, backends, products
+from keras_wcond.conditioners import RowEquilibration
+from keras_wcond.layers import dense
+from keras_wcond.norms import SQUARES_WITHIN_RANGE
+from tests.backends import gradient, kernel_gradient, normal, to_numpy
+from tests.reference import equilibrated, equilibrated_gradient
+
+ROWS, INPUTS, UNITS = 8, 256, 130
+IS_JAX = keras.backend.backend() == "jax"
+
+
+@pytest.fixture
+def formed(monkeypatch):
+    """A function that has a layer form its conditioned kernel, whatever its size."""
+
+    def formed(function):
+        with monkeypatch.context() as patch:
+            patch.setattr(dense, "is_smaller_than_kernel", lambda *shapes: False)
+            return function()
+
+    return formed
+
+
+@pytest.fixture(autouse=True)
+def _count_products(monkeypatch, request):
+    """Every test here is to go through the scaled product."""
+    calls = []
+    product = RowEquilibration.product
+    monkeypatch.setattr(
+        RowEquilibration, "product", lambda *args: calls.append(args) or product(*args)
+    )
+    yield
+    if "formed" in request.fixturenames:
+        assert calls
+
+
+def relative(result, expected):
+    """The largest difference, relative to the largest value: sums may cancel to near zero."""
+    result, expected = (to_numpy(x).astype("float64") for x in (result, expected))
+    assert result.shape == expected.shape
+    return np.max(np.abs(result - expected)) / np.max(np.abs(expected))
+
+
+@pytest.mark.parametrize("shape", [(INPUTS,), (3, INPUTS), (2, 2, INPUTS)], ids=str)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"gain": 2.5, "activation": "leaky_relu"},
+        {"gain": "auto", "activation": "relu"},
+        {"gain": "initial_norm", "use_bias": False},
+        {"trainable_gain": "scalar"},
+        {"trainable_gain": "per_unit", "gain": 0.5},
+    ],
+    ids=str,
+)
+def test_both_forms_agree_with_their_gradients(formed, arguments, shape):
+    layer = ConditionedDense(UNITS, bias_initializer="normal", **arguments)
+    layer.build((None, *shape))
+    for gain in layer.gain_weights:
+        gain.assign(gain + 0.1 * normal(*gain.shape, seed=3))
+    inputs, upstream = normal(2, *shape), normal(2, *shape[:-1], UNITS, seed=1)
+    assert relative(layer(inputs), formed(lambda: layer(inputs))) <= 1e-6
+
+    def loss(x):
+        return keras.ops.sum(keras.ops.multiply(layer(x), upstream))
+
+    assert relative(gradient(loss, inputs), formed(lambda: gradient(loss, inputs))) <= 1e-5
+    assert len(layer.trainable_variables) >= 1
+    for weight in layer.trainable_variables:
+        found = kernel_gradient(layer, inputs, upstream, weight)
+        expected = formed(lambda w=weight: kernel_gradient(layer, inputs, upstream, w))
+        assert relative(found, expected) <= 1e-5, weight.name
+
+
+def test_both_forms_agree_with_low_rank_adapters(formed):
+    layer = ConditionedDense(UNITS)
+    layer.build((None, INPUTS))
+    layer.enable_lora(4)
+    layer.lora_kernel_b.assign(normal(4, UNITS))
+    inputs, upstream = normal(ROWS, INPUTS), normal(ROWS, UNITS, seed=1)
+    assert relative(layer(inputs), formed(lambda: layer(inputs))) <= 1e-6
+    for weight in (layer.lora_kernel_a, layer.lora_kernel_b):
+        found = kernel_gradient(layer, inputs, upstream, weight)
+        expected = formed(lambda w=weight: kernel_gradient(layer, inputs, upstream, w))
+        assert relative(found, expected) <= 1e-5
+
+
+def product(kernel, inputs=None, gain=1.0):
+    inputs = normal(ROWS, kernel.shape[0]) if inputs is None else inputs
+    tensors = (keras.ops.convert_to_tensor(x) for x in (inputs, kernel, np.float32(gain)))
+    return backends.equilibrated_product(*tensors)
+
+
+def product_gradient(kernel, upstream, inputs):
+    def loss(w):
+        return keras.ops.sum(keras.ops.multiply(product(w, inputs), upstream))
+
+    return gradient(loss, kernel)
+
+
+SHAPES = [(1, 1), (1, 5), (5, 1), (64, 3), (65, 3), (3, 64), (96, 96)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_agrees_with_numpy(shape):
+    kernel, inputs = normal(*shape), normal(ROWS, shape[0], seed=1)
+    upstream = normal(ROWS, shape[1], seed=2)
+    assert relative(product(kernel, inputs, 2.0), 2.0 * inputs @ equilibrated(kernel)) <= 1e-5
+    found = product_gradient(kernel, upstream, inputs).astype("float64")
+    expected = equilibrated_gradient(kernel, inputs.T.astype("float64") @ upstream)
+    # What is left of a row of one entry is the rounding of its gradient before projection.
+    scale = np.max(np.abs(inputs.T @ upstream) / np.linalg.norm(kernel, axis=0))
+    assert np.max(np.abs(found - expected)) <= 1e-5 * scale
+
+
+@given(exponents=st.lists(st.floats(-30.0, 30.0), min_size=3, max_size=3))
+def test_scale_of_a_unit_does_not_matter(exponents):
+    """Whether squares of the kernel are within range or not."""
+    kernel, scales = (
+        np.random.default_rng(0).uniform(0.5, 1.0, size=(8, 3)),
+        10.0 ** np.array(exponents),
+    )
+    inputs, upstream = normal(ROWS, 8, seed=1), normal(ROWS, 3, seed=2)
+    scaled = (kernel * scales).astype("float32")
+    assert relative(product(scaled, inputs), inputs @ equilibrated(kernel)) <= 1e-5
+    found = product_gradient(scaled, upstream, inputs).astype("float64") * scales
+    expected = equilibrated_gradient(kernel, inputs.T.astype("float64") @ upstream)
+    assert relative(found, expected) <= 1e-4
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-20])
+def test_zero_columns_give_zeros_and_have_zero_gradients(size):
+    kernel = (size * normal(64, 3)).astype("float32")
+    kernel[:, 1] = 0.0
+    inputs, upstream = normal(ROWS, 64, seed=1), normal(ROWS, 3, seed=2)
+    outputs = to_numpy(product(kernel, inputs))
+    assert np.all(outputs[:, 1] == 0.0)
+    assert relative(outputs[:, [0, 2]], inputs @ equilibrated(kernel[:, [0, 2]])) <= 1e-5
+    found = product_gradient(kernel, upstream, inputs)
+    assert np.all(np.isfinite(found))
+    assert np.all(found[:, 1] == 0.0)
+    assert np.all(found[:, [0, 2]] != 0.0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_non_finite_weights_stay_visible_where_they_are(value):
+    kernel = normal(64, 3)
+    kernel[2, 1] = value
+    outputs = to_numpy(product(kernel))
+    assert np.all(np.isnan(outputs[:, 1]))
+    assert np.all(np.isfinite(outputs[:, [0, 2]]))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-20])
+def test_second_derivatives_agree_with_those_of_the_formed_kernel(scale):
+    """In the kernel and the gain together; forward over reverse on JAX."""
+    start = [(scale * normal(16, 3)).astype("float32"), np.float32(1.5)]
+    vectors = [(scale * normal(16, 3, seed=1)).astype("float32"), np.float32(0.5)]
+    inputs, upstream = normal(ROWS, 16, seed=2), normal(ROWS, 3, seed=3)
+
+    def loss(outputs):
+        return keras.ops.sum(keras.ops.multiply(keras.ops.tanh(outputs), upstream))
+
+    def scaled(values):
+        x = keras.ops.convert_to_tensor(inputs)
+        return loss(backends.equilibrated_product(x, values[0], values[1]))
+
+    def formed(values):
+        return loss(keras.ops.matmul(inputs, RowEquilibration()(values[0])) * values[1])
+
+    start, vectors = ([keras.ops.convert_to_tensor(x) for x in each] for each in (start, vectors))
+    found = backends.hessian_product(scaled)(start, vectors)
+    expected = backends.hessian_product(formed)(start, vectors)
+    for one, other in zip(found, expected, strict=True):
+        assert relative(one, other) <= 1e-4
+
+
+def test_gauss_newton_products_agree_with_those_of_the_formed_kernel():
+    """On JAX by a derivative in forward mode."""
+    start, vectors = ([normal(16, 3, seed=seed)] for seed in (0, 1))
+    inputs, target = normal(ROWS, 16, seed=2), normal(ROWS, 3, seed=3)
+
+    def scaled(values):
+        tensors = (keras.ops.convert_to_tensor(x) for x in (inputs, np.float32(1.5)))
+        x, gain = tensors
+        return backends.equilibrated_product(x, values[0], gain)
+
+    def formed(values):
+        return keras.ops.matmul(inputs, RowEquilibration()(values[0])) * 1.5
+
+    def loss(outputs):
+        return keras.ops.sum(keras.ops.square(keras.ops.subtract(outputs, target)))
+
+    tensors = [[keras.ops.convert_to_tensor(x) for x in each] for each in (start, vectors)]
+    (found,) = backends.gauss_newton_product(scaled, loss)(*tensors)
+    (expected,) = backends.gauss_newton_product(formed, loss)(*tensors)
+    assert relative(found, expected) <= 1e-4
+
+
+@pytest.mark.skipif(IS_JAX, reason="JAX has no float64 unless jax_enable_x64 is set")
+def test_float64_is_computed_in_float64():
+    layer = ConditionedDense(UNITS, gain=2.0, dtype="float64")
+    inputs = normal(ROWS, INPUTS, dtype="float64")
+    outputs = layer(inputs)
+    assert relative(outputs, inputs @ (2.0 * equilibrated(to_numpy(layer.kernel)))) <= 1e-14
+
+
+@pytest.mark.skipif(not IS_JAX, reason="vectorizes by JAX")
+def test_stacks_of_kernels_are_vectorized_by_jax():
+    import jax
+
+    kernels, x = normal(3, 64, 5), keras.ops.convert_to_tensor(normal(ROWS, 64))
+    kernels[1] *= 1e-25  # Only some of them are within range.
+    together = jax.vmap(lambda k: backends.equilibrated_product(x, k, np.float32(1.0)))(kernels)
+    for one, kernel in zip(together, kernels, strict=True):
+        assert relative(one, to_numpy(x) @ equilibrated(kernel)) <= 1e-5
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="transforms by PyTorch")
+@pytest.mark.parametrize("transform", ["vmap", "grad", "jvp", "dual numbers"])
+def test_is_transformed_by_pytorch(transform):
+    import torch
+    from torch.autograd import forward_ad
+
+    x, one = torch.from_numpy(normal(ROWS, 64)), torch.tensor(1.0)
+    kernel, tangent = (torch.from_numpy(normal(64, 5, seed=seed)) for seed in (1, 2))
+
+    def scaled(k):
+        return backends.equilibrated_product(x, k, one)
+
+    def formed(k):
+        return x @ RowEquilibration()(k)
+
+    def apply(function):
+        if transform == "vmap":
+            return torch.func.vmap(function)(torch.stack([kernel, tangent]))
+        if transform == "grad":
+            return torch.func.grad(lambda k: function(k).square().sum())(kernel)
+        if transform == "jvp":
+            return torch.func.jvp(function, (kernel,), (tangent,))[1]
+        with forward_ad.dual_level():
+            return forward_ad.unpack_dual(function(forward_ad.make_dual(kernel, tangent))).tangent
+
+    assert relative(apply(scaled), apply(formed)) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("inputs", "kernel", "is_smaller"),
+    [
+        ((128, 1024), (1024, 1024), True),
+        ((1024, 1024), (1024, 1024), False),
+        ((None, 1024), (1024, 10), False),  # Too small to gain by it.
+        ((None, 1024), (1024, 1024), True),
+        ((None, 197, 384), (384, 1536), False),
+        ((2, 100, 384), (384, 1536), True),
+    ],
+)
+def test_static_shapes_decide(inputs, kernel, is_smaller):
+    assert products.is_smaller_than_kernel(inputs, kernel) is is_smaller
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"dtype": "mixed_bfloat16"},
+        {"dtype": "float16"},
+        {"gain": "kernel_norm"},
+        {"kernel_conditioner": "newton_orthogonalization"},
+        {"kernel_conditioner": None},
+    ],
+    ids=str,
+)
+def test_elsewhere_the_kernel_is_formed(arguments, monkeypatch):
+    monkeypatch.setattr(backends, "equilibrated_product", None)
+    layer = ConditionedDense(UNITS, **arguments)
+    assert layer(normal(ROWS, INPUTS)).shape == (ROWS, UNITS)
+
+
+def test_range_within_which_squares_are_summed_as_they_are():
+    """The smallest sum has lost nothing by underflow that a float32 would show."""
+    low, high = SQUARES_WITHIN_RANGE
+    info, entries = np.finfo("float32"), 10**6
+    assert entries * info.tiny <= info.eps * low * 0.5
+    assert high < info.max

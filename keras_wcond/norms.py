@@ -14,15 +14,16 @@ LARGEST_DIVISOR = 2.0**125
 # Between these, a sum of squares in float32 is exact to rounding: what overflowed would be
 # above, and what each square lost by underflow is nothing beside the sum.
 SQUARES_WITHIN_RANGE = (1e-24, 1e36)
+NORMS_WITHIN_RANGE = (1e-12, 1e18)
 
 
 def widened(x: Any) -> Any:
     """The tensor or variable in float32, or in float64 if that is its own dtype."""
     # Not the variable's own `dtype`, which is `floatx` where autocasting is switched off.
     x = x.value if isinstance(x, keras.Variable) else ops.convert_to_tensor(x)
+    dtype = keras.backend.standardize_dtype(x.dtype)
     # Keras' `result_type` makes float32 of the two, unless its `floatx` is float64.
-    is_double = keras.backend.standardize_dtype(x.dtype) == "float64"
-    return ops.cast(x, "float64" if is_double else "float32")
+    return x if dtype in ("float32", "float64") else ops.cast(x, "float32")
 
 
 def normalized(x: Any, axis: Any, norm: float = 1.0) -> Any:
@@ -41,16 +42,16 @@ def normalized(x: Any, axis: Any, norm: float = 1.0) -> Any:
     return scaled * ops.where(is_zero, 0.0, reciprocal)
 
 
-def inverse_norms(x: Any, axis: Any) -> Any:
-    """`1 / ‖x‖₂` along `axis`, which is left out; zero, with a zero gradient, where `x` is zero.
+def inverse_norms(x: Any, axis: Any) -> tuple[Any, Any]:
+    """Two factors of `1 / ‖x‖₂` along `axis`, which is left out; zero where `x` is zero.
 
-    As far as a float32 holds it, from norms of 1e-38 to 1e38, squares being kept in range as
-    in `normalized`.
+    Their product may be out of range where neither is, and `x` times the one and then the other
+    never is. Their gradient where `x` is zero is zero.
     """
     scaled, divisor, is_zero = divided_by_maximum(x, axis)
     squares = ops.sum(ops.square(scaled), axis=axis, keepdims=True)
-    reciprocal = ops.rsqrt(ops.where(is_zero, 1.0, squares)) / divisor
-    return ops.squeeze(ops.where(is_zero, 0.0, reciprocal), axis)
+    reciprocal = ops.where(is_zero, 0.0, ops.rsqrt(ops.where(is_zero, 1.0, squares)))
+    return ops.squeeze(reciprocal, axis), ops.squeeze(1.0 / divisor, axis)
 
 
 def frobenius_norm(x: Any) -> Any:

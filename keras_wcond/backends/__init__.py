@@ -39,6 +39,22 @@ def gauss_newton_product(
     return _module().gauss_newton_product(outputs, loss)
 
 
+def equilibrated(kernel: Any, units: int) -> Any:
+    """`kernel · diag(1 / ‖kernelⱼ‖₂)`: every column of unit norm.
+
+    The norms neither overflow nor underflow; a column that is zero stays zero, and has a zero
+    gradient.
+
+    Args:
+        kernel: Tensor in float32 or wider, seen as a matrix of shape `(columns, units)`.
+        units: Integer.
+
+    Returns:
+        Tensor of the same shape as the kernel, differentiable any number of times.
+    """
+    return _module().equilibrated(kernel, units)
+
+
 def equilibrated_product(inputs: Any, kernel: Any, gain: Any) -> Any:
     """`inputs · kernel · diag(gain / ‖kernelⱼ‖₂)`, the scaled kernel never being formed.
 
@@ -58,8 +74,8 @@ def equilibrated_product(inputs: Any, kernel: Any, gain: Any) -> Any:
     return _module().equilibrated_product(inputs, kernel, gain)
 
 
-def has_equilibrated_product() -> bool:
-    """Whether the backend in force is one that has it: those of Keras that can train."""
+def has_equilibrated() -> bool:
+    """Whether the backend in force has these two, as all have that can train."""
     return keras.backend.backend() in ("jax", "tensorflow", "torch")
 
 

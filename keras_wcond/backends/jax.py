@@ -24,29 +24,45 @@ def gauss_newton_product(outputs, loss):
     return jax.jit(product)
 
 
+def equilibrated(kernel, units):
+    matrix = jnp.reshape(kernel, (-1, units))
+    reciprocal, scale = _inverse_column_norms(matrix)
+    return jnp.reshape(matrix * scale * reciprocal, kernel.shape)
+
+
 def equilibrated_product(inputs, kernel, gain):
+    reciprocal, scale = _inverse_column_norms(kernel)
     # The compiler writes no scaled product: it scales where the bias is added.
-    return (inputs @ kernel) * (_inverse_column_norms(kernel) * gain)
+    return (inputs @ kernel) * (reciprocal * scale * gain)
 
 
 # Not `jax.custom_gradient`, whose functions have no derivative in forward mode.
 @jax.custom_jvp
 def _inverse_column_norms(kernel):
+    """Two factors of the inverse norms, as `inverse_norms` has them."""
     if jax.default_backend() != "cpu":
         # An accelerator reads once more sooner than it asks the host where to go on.
         return inverse_norms(kernel, axis=0)
     squares = jnp.sum(jnp.square(kernel), axis=0)
     low, high = SQUARES_WITHIN_RANGE
-    return jax.lax.cond(
-        jnp.all((squares > low) & (squares < high)),
-        lambda: jax.lax.rsqrt(squares),
-        lambda: inverse_norms(kernel, axis=0),
-    )
+    is_within_range = jnp.all((squares > low) & (squares < high))
+    return jax.lax.cond(is_within_range, _by_squares, _by_largest_entries, squares, kernel)
+
+
+# By name, so that outside of a compiled function each is compiled but once.
+def _by_squares(squares, kernel):
+    return jax.lax.rsqrt(squares), jnp.ones_like(squares)
+
+
+def _by_largest_entries(squares, kernel):
+    return inverse_norms(kernel, axis=0)
 
 
 @_inverse_column_norms.defjvp
 def _derivative(primals, tangents):
     (kernel,), (tangent,) = primals, tangents
-    inverse = _inverse_column_norms(kernel)
+    reciprocal, scale = _inverse_column_norms(kernel)
     # Factors of about 1 each, since the cube of an inverse norm is soon out of range.
-    return inverse, -inverse * jnp.sum((kernel * inverse) * (tangent * inverse), axis=0)
+    unit, relative = kernel * scale * reciprocal, tangent * scale * reciprocal
+    along = -reciprocal * jnp.sum(unit * relative, axis=0)
+    return (reciprocal, scale), (along, jnp.zeros_like(scale))

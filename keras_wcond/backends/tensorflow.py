@@ -55,16 +55,33 @@ def gauss_newton_product(outputs, loss):
     return product
 
 
+def equilibrated(kernel, units):
+    return tf.reshape(_equilibrated(tf.reshape(kernel, (-1, units))), kernel.shape)
+
+
+@tf.custom_gradient
+def _equilibrated(kernel):
+    reciprocal, scale = _inverse_column_norms(kernel)
+    conditioned = kernel * scale * reciprocal
+
+    def gradient(upstream):
+        along = _sum_of_rows(upstream * conditioned)
+        return (upstream - conditioned * along) * scale * reciprocal
+
+    return conditioned, gradient
+
+
 def equilibrated_product(inputs, kernel, gain):
     if isinstance(inputs, tf.SparseTensor):  # Which functions with own gradients do not take.
-        return ops.matmul(inputs, kernel) * (inverse_norms(kernel, axis=0) * gain)
+        reciprocal, scale = inverse_norms(kernel, axis=0)
+        return ops.matmul(inputs, kernel) * (reciprocal * scale * gain)
     # Not variables, which functions with own gradients take for other than arguments.
     return _equilibrated_product(*map(tf.convert_to_tensor, (inputs, kernel, gain)))
 
 
 @tf.custom_gradient
 def _equilibrated_product(inputs, kernel, gain):
-    inverse = _inverse_column_norms(kernel)
+    inverse = tf.multiply(*_inverse_column_norms(kernel))
     product = tf.matmul(inputs, kernel)
 
     def gradient(upstream):
@@ -82,6 +99,7 @@ def _equilibrated_product(inputs, kernel, gain):
 
 
 def _inverse_column_norms(kernel):
+    """Two factors of the inverse norms, as `inverse_norms` has them."""
     if tf.config.list_logical_devices("GPU"):
         # An accelerator reads once more sooner than it asks the host where to go on.
         return inverse_norms(kernel, axis=0)
@@ -89,7 +107,7 @@ def _inverse_column_norms(kernel):
     low, high = SQUARES_WITHIN_RANGE
     return tf.cond(
         tf.reduce_all((squares > low) & (squares < high)),
-        lambda: tf.math.rsqrt(squares),
+        lambda: (tf.math.rsqrt(squares), tf.ones_like(squares)),
         lambda: inverse_norms(kernel, axis=0),
     )
 

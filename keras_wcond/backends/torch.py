@@ -1,7 +1,12 @@
 import torch
 from torch.autograd import forward_ad
 
-from keras_wcond.norms import SQUARES_WITHIN_RANGE, inverse_norms
+from keras_wcond.norms import (
+    NORMS_WITHIN_RANGE,
+    SQUARES_WITHIN_RANGE,
+    inverse_norms,
+    normalized,
+)
 
 
 def gradient(loss):
@@ -65,14 +70,20 @@ def _grad(outputs, inputs, vectors=None, create_graph=False):
     ]
 
 
+def equilibrated(kernel, units):
+    matrix = kernel.reshape(-1, units)
+    if matrix.device.type != "cpu" or _is_transformed(matrix):
+        return _differentiable(matrix).reshape(kernel.shape)
+    return _Equilibrated.apply(matrix.contiguous()).reshape(kernel.shape)
+
+
 def equilibrated_product(inputs, kernel, gain):
-    arguments = (inputs, kernel, gain)
-    if _is_transformed(arguments):
-        return _differentiable_product(*arguments)
-    return _EquilibratedProduct.apply(*arguments)
+    if _is_transformed(inputs, kernel, gain):
+        return _differentiable_product(inputs, kernel, gain)
+    return _EquilibratedProduct.apply(inputs, kernel, gain)
 
 
-def _is_transformed(tensors):
+def _is_transformed(*tensors):
     """Whether tensors stand for others: in exports, compilation, `torch.func`, forward mode."""
     return (
         torch.compiler.is_compiling()
@@ -82,8 +93,38 @@ def _is_transformed(tensors):
     )
 
 
+def _differentiable(kernel):
+    return normalized(kernel, axis=0)
+
+
 def _differentiable_product(inputs, kernel, gain):
-    return torch.mm(inputs, kernel) * (inverse_norms(kernel, axis=0) * gain)
+    reciprocal, scale = inverse_norms(kernel, axis=0)
+    return torch.mm(inputs, kernel) * (reciprocal * scale * gain)
+
+
+class _Equilibrated(torch.autograd.Function):
+    """The kernel with unit columns by the functions beneath PyTorch's own weight normalization.
+
+    They make no temporaries. But they square what is out of range, their second derivative lacks
+    that of the norms, and they want contiguous memory without asking for it.
+    """
+
+    @staticmethod
+    def forward(ctx, kernel):
+        gain = kernel.new_ones(1, kernel.shape[1])
+        conditioned, norms = torch._weight_norm_interface(kernel, gain, 1)
+        ctx.is_within_range = _is_within_range(norms, *NORMS_WITHIN_RANGE)
+        ctx.save_for_backward(kernel, gain, norms)
+        return conditioned if ctx.is_within_range else _differentiable(kernel)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        kernel, gain, norms = ctx.saved_tensors
+        if torch.is_grad_enabled() or not ctx.is_within_range:
+            return _gradients(_differentiable, (kernel,), upstream)
+        return torch.ops.aten._weight_norm_interface_backward(
+            upstream.contiguous(), kernel, gain, norms, 1
+        )[0]
 
 
 class _EquilibratedProduct(torch.autograd.Function):
@@ -104,7 +145,7 @@ class _EquilibratedProduct(torch.autograd.Function):
     def backward(ctx, upstream):
         inputs, kernel, gain, product, inverse = ctx.saved_tensors
         if torch.is_grad_enabled():  # The gradient is to be differentiated in turn.
-            return _differentiable_gradients((inputs, kernel, gain), upstream)
+            return _gradients(_differentiable_product, (inputs, kernel, gain), upstream)
         for_inputs, for_kernel, for_gain = ctx.needs_input_grad
         scaled = upstream * (inverse * gain)
         along = (upstream * product).sum(0).mul_(inverse)
@@ -123,10 +164,18 @@ class _EquilibratedProduct(torch.autograd.Function):
         return tuple(gradients)
 
 
-def _differentiable_gradients(arguments, upstream):
-    outputs = _differentiable_product(*arguments)
-    sought = [tensor for tensor in arguments if tensor.requires_grad]
-    found = iter(torch.autograd.grad(outputs, sought, upstream, create_graph=True))
+def _gradients(function, arguments, upstream):
+    """The gradients of a function by its own operations, differentiable if they are to be."""
+    is_to_be_differentiated = torch.is_grad_enabled()
+    with torch.enable_grad():
+        if not is_to_be_differentiated:
+            arguments = [tensor.detach().requires_grad_(True) for tensor in arguments]
+        sought = [tensor for tensor in arguments if tensor.requires_grad]
+        found = iter(
+            torch.autograd.grad(
+                function(*arguments), sought, upstream, create_graph=is_to_be_differentiated
+            )
+        )
     return tuple(next(found) if tensor.requires_grad else None for tensor in arguments)
 
 
@@ -135,9 +184,12 @@ def _inverse_column_norms(kernel):
     if kernel.device.type == "cpu":  # An accelerator would have to be waited for.
         # The one operation that reads a matrix once for sums over its columns, and writes none.
         mean, variance = torch.batch_norm_update_stats(kernel, None, None, 0.0)
-        squares = mean.square_().add_(variance).mul_(kernel.shape[0])
-        smallest, largest = squares.aminmax()
-        low, high = SQUARES_WITHIN_RANGE
-        if low < smallest and largest < high:
+        squares = variance.addcmul_(mean, mean).mul_(kernel.shape[0])
+        if _is_within_range(squares, *SQUARES_WITHIN_RANGE):
             return squares.rsqrt_(), True
-    return inverse_norms(kernel, axis=0), False
+    return torch.mul(*inverse_norms(kernel, axis=0)), False
+
+
+def _is_within_range(numbers, low, high):
+    smallest, largest = numbers.detach().aminmax()
+    return low < smallest.item() and largest.item() < high

@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import keras
@@ -43,9 +44,15 @@ class RowEquilibration(Conditioner):
         return normalized(matrices, axis=-1)
 
     def condition_kernel(self, kernel: Any, layout: KernelLayout) -> Any:
-        return normalized(kernel, axis=layout.column_axes(kernel.shape))
+        shape = tuple(kernel.shape)
+        columns = layout.column_axes(shape)
+        if not backends.has_equilibrated() or columns != tuple(range(len(columns))):
+            return normalized(kernel, axis=columns)
+        # Units are on the last axes: seen as a matrix, the kernel stays where it lies.
+        units = math.prod(layout.units(shape))
+        return backends.equilibrated(kernel, units)
 
     def product(self, inputs: Any, kernel: Any, gain: Any) -> Any:
-        if not backends.has_equilibrated_product():
+        if not backends.has_equilibrated():
             return None
         return backends.equilibrated_product(inputs, kernel, gain)

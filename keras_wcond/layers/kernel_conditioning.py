@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_wcond.conditioning import with_unit_rows
 from keras_wcond.gains import activation_gain
+from keras_wcond.internals import own_variables
 from keras_wcond.kernels import kernel_layouts
 from keras_wcond.layers.conditioned_layer import (
     computes_as_its_plain_class,
@@ -66,7 +67,7 @@ class KernelConditioning(FileSharing):
     @property
     def raw_kernels(self) -> dict[str, Any]:
         """The raw kernels by name. With LoRA, `layer.kernel` is a tensor, not the variable."""
-        variables = {variable.name: variable for variable in self.variables}
+        variables = {variable.name: variable for variable in own_variables(self)}
         return {name: variables[name] for name in kernel_layouts(self)}
 
     @property
@@ -200,12 +201,11 @@ class KernelConditioning(FileSharing):
         ]
 
     def _full_conditioned_kernels(self):
-        layouts = kernel_layouts(self)
         return {
             name: self._reparametrization(name).apply(
-                merged(self, variable), layouts[name], self._gain_weight(name)
+                merged(self, self.raw_kernels[name]), layout, self._gain_weight(name)
             )
-            for name, variable in self.raw_kernels.items()
+            for name, layout in kernel_layouts(self).items()
         }
 
     def _gain_weight(self, name):

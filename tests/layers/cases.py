@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 
 import keras_wcond
@@ -38,10 +39,14 @@ class Case:
         """A list of the arrays the layer is called on."""
         return [normal(batch, *shape, seed=7 + i) for i, shape in enumerate(self.input_shapes)]
 
-    def scales_product(self, layer):
-        """Whether the layer is to scale its product in place of its kernel."""
+    def rounding(self, layer, outputs):
+        """How far a layer's outputs may be from those of the plain layer with its kernel.
+
+        Not at all, but where it scales its product in place of its kernel.
+        """
         is_wide = self.input_shapes[0][-1] == 256 and layer.kernel_conditioner is not None
-        return is_wide and layer.gain != "kernel_norm" and layer.compute_dtype == "float32"
+        is_scaled = is_wide and layer.gain != "kernel_norm" and layer.compute_dtype == "float32"
+        return 2e-6 * np.max(np.abs(outputs)) if is_scaled else 0.0
 
     def model(self, layer):
         tensors = [keras.Input(shape) for shape in self.input_shapes]

@@ -178,10 +178,11 @@ def test_folded_layer_is_plain_and_computes_the_same(case, arguments):
     assert not folded.trainable
     inputs = case.inputs()
     expected = to_numpy(keras.ops.cast(layer(*inputs), "float32"))
-    # Exactly, but where the layer scales its product in place of its kernel.
-    rounding = 2e-6 * np.max(np.abs(expected)) if case.scales_product(layer) else 0.0
     np.testing.assert_allclose(
-        to_numpy(keras.ops.cast(folded(*inputs), "float32")), expected, rtol=0.0, atol=rounding
+        to_numpy(keras.ops.cast(folded(*inputs), "float32")),
+        expected,
+        rtol=0.0,
+        atol=case.rounding(layer, expected),
     )
     for weight, value in zip(layer.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, value)

@@ -184,6 +184,44 @@ def test_second_derivatives_agree_with_those_of_the_formed_kernel(scale):
         assert relative(one, other) <= 1e-4
 
 
+def equilibrated_kernel(kernel):
+    return backends.equilibrated(kernel, kernel.shape[-1])
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-15, 1.0, 1e25])
+def test_formed_kernels_have_the_derivatives_of_their_equation(scale):
+    """Of first and second order, whether squares are within range or not."""
+    kernel, weights = (scale * normal(16, 3)).astype("float32"), normal(16, 3, seed=1)
+    weights = keras.ops.convert_to_tensor(weights)
+    vector = (scale * normal(16, 3, seed=2)).astype("float32")
+
+    def of_equation(values):
+        # In float32 by PyTorch, JAX and TensorFlow themselves, of a kernel of scale 1.
+        unit = values[0] * np.float32(1.0 / scale)
+        norms = keras.ops.sqrt(keras.ops.sum(keras.ops.square(unit), axis=0))
+        return keras.ops.sum(keras.ops.square(unit / norms) * weights)
+
+    def ours(values):
+        return keras.ops.sum(keras.ops.square(equilibrated_kernel(values[0])) * weights)
+
+    values, vectors = ([keras.ops.convert_to_tensor(x)] for x in (kernel, vector))
+    for function in (
+        lambda loss: backends.gradient(loss)(values),
+        lambda loss: backends.hessian_product(loss)(values, vectors),
+    ):
+        assert relative(scale * function(ours)[0], scale * function(of_equation)[0]) <= 1e-4
+
+
+def test_kernels_that_are_not_contiguous_are_read_in_their_order():
+    kernel = keras.ops.transpose(keras.ops.convert_to_tensor(normal(64, 96)))
+    found = equilibrated_kernel(kernel)
+    assert relative(found, equilibrated(to_numpy(kernel))) <= 1e-6
+    inputs = keras.ops.convert_to_tensor(normal(ROWS, 96, seed=1))
+    one = keras.ops.convert_to_tensor(np.float32(1.0))
+    found = backends.equilibrated_product(inputs, kernel, one)
+    assert relative(found, to_numpy(inputs) @ equilibrated(to_numpy(kernel))) <= 1e-5
+
+
 def test_gauss_newton_products_agree_with_those_of_the_formed_kernel():
     """On JAX by a derivative in forward mode."""
     start, vectors = ([normal(16, 3, seed=seed)] for seed in (0, 1))

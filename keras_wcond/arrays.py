@@ -3,6 +3,7 @@
 import types
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -37,3 +38,9 @@ def namespace(x: Any) -> Any:
     kernels in float64 on every backend, without compiling for each shape of kernel.
     """
     return _NUMPY if isinstance(x, np.ndarray) else ops
+
+
+def cast(x: Any, dtype: Any) -> Any:
+    """The tensor in a dtype; itself if that is its own, which `ops.cast` takes longer to tell."""
+    dtype = keras.backend.standardize_dtype(dtype)
+    return x if keras.backend.standardize_dtype(x.dtype) == dtype else ops.cast(x, dtype)

@@ -94,6 +94,11 @@ class KernelLayout:
         unit_axes = self._unit_axes_within(shape)
         return tuple(axis for axis in range(len(shape)) if axis not in unit_axes)
 
+    @property
+    def is_one_matrix(self) -> bool:
+        """Whether the whole kernel is one matrix, and not a stack of them."""
+        return self.blocks == 1 and not self.matrix_axes
+
     def _unit_axes_within(self, shape: Sequence[int]) -> list[int]:
         rank = len(shape)
         if any(not -rank <= axis < rank for axis in self.unit_axes):

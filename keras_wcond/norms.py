@@ -1,12 +1,13 @@
 """Norms that neither overflow nor underflow, with finite gradients at zero."""
 
+import math
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_wcond.arrays import namespace
+from keras_wcond.arrays import cast, namespace
 
 SMALLEST_NORMAL = float(np.finfo("float32").tiny)
 # Compilers turn division into multiplication by the reciprocal, which has to be normal too.
@@ -21,9 +22,9 @@ def widened(x: Any) -> Any:
     """The tensor or variable in float32, or in float64 if that is its own dtype."""
     # Not the variable's own `dtype`, which is `floatx` where autocasting is switched off.
     x = x.value if isinstance(x, keras.Variable) else ops.convert_to_tensor(x)
-    dtype = keras.backend.standardize_dtype(x.dtype)
     # Keras' `result_type` makes float32 of the two, unless its `floatx` is float64.
-    return x if dtype in ("float32", "float64") else ops.cast(x, "float32")
+    is_double = keras.backend.standardize_dtype(x.dtype) == "float64"
+    return cast(x, "float64" if is_double else "float32")
 
 
 def normalized(x: Any, axis: Any, norm: float = 1.0) -> Any:
@@ -72,29 +73,31 @@ def scaled_by_maximum(x: Any, axis: Any) -> tuple[Any, Any]:
     return scaled, is_zero
 
 
-def centered(x: Any) -> Any:
-    """`x` without its mean along the last axis; zero where it is constant, up to rounding.
+def centered(x: Any, axis: Any = -1) -> Any:
+    """`x` without its mean along `axis`; zero where it is constant, up to rounding.
 
     What is left of a constant vector is the rounding error of its mean, which normalization
     would make as large as any other vector.
     """
     ops = namespace(x)
     # Not by `ops.mean`, which computes float64 in float32 on JAX.
-    deviations = x - ops.sum(x, axis=-1, keepdims=True) / x.shape[-1]
-    deviations = deviations - ops.sum(deviations, axis=-1, keepdims=True) / x.shape[-1]
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    number = math.prod(x.shape[each] for each in axes)
+    deviations = x - ops.sum(x, axis=axis, keepdims=True) / number
+    deviations = deviations - ops.sum(deviations, axis=axis, keepdims=True) / number
     rounding = 4.0 * float(np.finfo(keras.backend.standardize_dtype(x.dtype)).eps)
-    spread, size = (_largest_magnitude(vector, axis=-1) for vector in (deviations, x))
+    spread, size = (_largest_magnitude(vector, axis) for vector in (deviations, x))
     return ops.where(spread <= rounding * size, 0.0, deviations)
 
 
-def with_zero_rows_fixed(matrices: Any) -> Any:
-    """The matrices, but with no gradient in rows that are zero.
+def with_zero_rows_fixed(matrices: Any, axis: Any = -1) -> Any:
+    """The matrices, but with no gradient in rows, which run along `axis`, that are zero.
 
     For methods that are smooth there: Newton's iteration would multiply such a row by
     1.5 at every step of its own, and one step of training make it the largest of all.
     """
     ops = namespace(matrices)
-    is_zero = _largest_magnitude(matrices, axis=-1) == 0.0
+    is_zero = _largest_magnitude(matrices, axis) == 0.0
     return ops.where(is_zero, ops.stop_gradient(matrices), matrices)
 
 

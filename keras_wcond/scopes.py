@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras import ops
 
+from keras_wcond.arrays import cast
 from keras_wcond.internals import full_precision
 
 
@@ -44,7 +44,7 @@ class Substitution(keras.StatelessScope):
             for variable, tensor in replacements:
                 # Not `variable.dtype`, which names the compute dtype in a layer's call.
                 dtype = keras.backend.standardize_dtype(variable.value.dtype)
-                self.state_mapping[id(variable)] = ops.cast(tensor, dtype)
+                self.state_mapping[id(variable)] = cast(tensor, dtype)
         self.updates: dict[int, tuple[Any, Any]] = {}
 
     def __enter__(self):

@@ -1,4 +1,5 @@
 import jax
+import keras
 from jax import numpy as jnp
 
 from keras_wcond.norms import SQUARES_WITHIN_RANGE, inverse_norms
@@ -40,8 +41,9 @@ def equilibrated_product(inputs, kernel, gain):
 @jax.custom_jvp
 def _inverse_column_norms(kernel):
     """Two factors of the inverse norms, as `inverse_norms` has them."""
-    if jax.default_backend() != "cpu":
-        # An accelerator reads once more sooner than it asks the host where to go on.
+    if jax.default_backend() != "cpu" or keras.distribution.distribution() is not None:
+        # An accelerator reads once more sooner than it asks the host where to go on, and devices
+        # with a part each would have to tell one another.
         return inverse_norms(kernel, axis=0)
     squares = jnp.sum(jnp.square(kernel), axis=0)
     low, high = SQUARES_WITHIN_RANGE

@@ -71,10 +71,10 @@ def _grad(outputs, inputs, vectors=None, create_graph=False):
 
 
 def equilibrated(kernel, units):
-    matrix = kernel.reshape(-1, units)
-    if matrix.device.type != "cpu" or _is_transformed(matrix):
-        return _differentiable(matrix).reshape(kernel.shape)
-    return _Equilibrated.apply(matrix.contiguous()).reshape(kernel.shape)
+    matrix = kernel.reshape(-1, units).contiguous()
+    is_fused = matrix.device.type == "cpu" and not _is_transformed(matrix)
+    conditioned = _Equilibrated.apply(matrix) if is_fused else _differentiable(matrix)
+    return conditioned.reshape(kernel.shape)
 
 
 def equilibrated_product(inputs, kernel, gain):
@@ -102,6 +102,9 @@ def _differentiable_product(inputs, kernel, gain):
     return torch.mm(inputs, kernel) * (reciprocal * scale * gain)
 
 
+_weight_norm_backward = torch.ops.aten._weight_norm_interface_backward.default
+
+
 class _Equilibrated(torch.autograd.Function):
     """The kernel with unit columns by the functions beneath PyTorch's own weight normalization.
 
@@ -122,9 +125,7 @@ class _Equilibrated(torch.autograd.Function):
         kernel, gain, norms = ctx.saved_tensors
         if torch.is_grad_enabled() or not ctx.is_within_range:
             return _gradients(_differentiable, (kernel,), upstream)
-        return torch.ops.aten._weight_norm_interface_backward(
-            upstream.contiguous(), kernel, gain, norms, 1
-        )[0]
+        return _weight_norm_backward(upstream.contiguous(), kernel, gain, norms, 1)[0]
 
 
 class _EquilibratedProduct(torch.autograd.Function):

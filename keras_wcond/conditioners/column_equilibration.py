@@ -3,6 +3,7 @@ from typing import Any
 import keras
 
 from keras_wcond.conditioners.conditioner import Conditioner
+from keras_wcond.kernels import KernelLayout
 from keras_wcond.norms import normalized, with_zero_rows_fixed
 
 
@@ -37,3 +38,10 @@ class ColumnEquilibration(Conditioner):
 
     def condition(self, matrices: Any) -> Any:
         return normalized(with_zero_rows_fixed(matrices), axis=1)
+
+    def condition_kernel(self, kernel: Any, layout: KernelLayout) -> Any:
+        if not layout.is_one_matrix:
+            return super().condition_kernel(kernel, layout)
+        columns = layout.column_axes(kernel.shape)
+        units = tuple(axis for axis in range(len(kernel.shape)) if axis not in columns)
+        return normalized(with_zero_rows_fixed(kernel, columns), axis=units)

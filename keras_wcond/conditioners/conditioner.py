@@ -1,7 +1,6 @@
 from typing import Any
 
-import keras
-
+from keras_wcond.arrays import cast
 from keras_wcond.kernels import KernelLayout
 from keras_wcond.norms import widened
 
@@ -49,7 +48,7 @@ class Conditioner:
             Tensor of the kernel's shape and dtype, computed in float32 or wider.
         """
         conditioned = self.condition_kernel(widened(kernel), KernelLayout.of(unit_axes))
-        return keras.ops.cast(conditioned, kernel.dtype)
+        return cast(conditioned, kernel.dtype)
 
     def condition_kernel(self, kernel: Any, layout: KernelLayout) -> Any:
         """The conditioned kernel: by default, `condition()` of the matrices it is made of.

@@ -4,6 +4,7 @@ from typing import Any
 import keras
 
 from keras_wcond.conditioners.conditioner import Conditioner
+from keras_wcond.kernels import KernelLayout
 from keras_wcond.norms import normalized, with_zero_rows_fixed
 
 
@@ -33,6 +34,14 @@ class FrobeniusNormalization(Conditioner):
     has_unit_rows = True
 
     def condition(self, matrices: Any) -> Any:
-        return normalized(
-            with_zero_rows_fixed(matrices), axis=(1, 2), norm=math.sqrt(matrices.shape[1])
-        )
+        return _normalized(matrices, rows=matrices.shape[1], row_axis=-1, axis=(1, 2))
+
+    def condition_kernel(self, kernel: Any, layout: KernelLayout) -> Any:
+        if not layout.is_one_matrix:
+            return super().condition_kernel(kernel, layout)
+        rows = math.prod(layout.units(kernel.shape))
+        return _normalized(kernel, rows, layout.column_axes(kernel.shape), axis=None)
+
+
+def _normalized(x, rows, row_axis, axis):
+    return normalized(with_zero_rows_fixed(x, row_axis), axis, norm=math.sqrt(rows))

@@ -3,6 +3,7 @@ from typing import Any
 import keras
 
 from keras_wcond.conditioners.conditioner import Conditioner
+from keras_wcond.kernels import KernelLayout
 from keras_wcond.norms import centered, normalized, scaled_by_maximum
 
 
@@ -38,6 +39,13 @@ class WeightStandardization(Conditioner):
     has_unit_rows = True
 
     def condition(self, matrices: Any) -> Any:
-        # The result does not depend on the scale of a row: no gradient is lost by this.
-        scaled, _ = scaled_by_maximum(matrices, axis=-1)
-        return normalized(centered(scaled), axis=-1)
+        return _standardized(matrices, axis=-1)
+
+    def condition_kernel(self, kernel: Any, layout: KernelLayout) -> Any:
+        return _standardized(kernel, axis=layout.column_axes(kernel.shape))
+
+
+def _standardized(x, axis):
+    # The result does not depend on the scale of a row: no gradient is lost by this.
+    scaled, _ = scaled_by_maximum(x, axis)
+    return normalized(centered(scaled, axis), axis)

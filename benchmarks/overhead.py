@@ -1,0 +1,200 @@
+"""What conditioning costs: training steps and inference over those of the plain network.
+
+All networks of a case run in one process, in turn, after steps that warm up; each ratio is that
+of two steps of the same round, and what is told is their median with the quartiles. The plain
+network runs twice, so that the spread of no difference at all is in the table. Rivals run beside
+them: those of Keras over the plain Keras network, PyTorch's parametrizations over a plain PyTorch
+network, Flax' over a plain Flax one. The peak of memory is that of a process of its own for each.
+
+Appends to benchmarks/results/overhead/BACKEND.jsonl, a line for each case and normalization; what
+is there already is not measured again. report_overhead.py writes tables and pictures from it.
+"""
+
+import argparse
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+import environment
+import lines
+import steps
+import subjects
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "overhead"
+AGAIN = "plain, again"
+# A network that takes longer than this for a step is not timed in rounds.
+LONGEST_STEP = 6.0
+
+
+def normalizations(case, backend):
+    """What runs beside the plain network in a case, in the order of its rounds."""
+    twins = ()
+    if case.twin is not None and backend in subjects.TWINS:
+        twins = (subjects.TWIN_PLAIN[backend], *subjects.TWINS[backend])
+    return (*subjects.OURS, *subjects.RIVALS, AGAIN, *twins)
+
+
+def baseline(normalization):
+    """The network that a ratio is over."""
+    if normalization.startswith("PyTorch"):
+        return subjects.TORCH_PLAIN
+    return subjects.FLAX_PLAIN if normalization.startswith("Flax") else subjects.PLAIN
+
+
+def subject(case, normalization):
+    """`{"training": step, "inference": call}` of a network."""
+    if normalization.startswith("PyTorch"):
+        return steps.of_torch(*subjects.torch_twin(case, normalization), case.batch)
+    if normalization.startswith("Flax"):
+        return steps.of_flax(*subjects.flax_twin(case, normalization), case.batch)
+    model = case.model(subjects.PLAIN if normalization == AGAIN else normalization)
+    return steps.of_keras(model, case.batch)
+
+
+def seconds_of(function):
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+def time_in_turn(functions, budget, most, desc):
+    """Seconds of each function by name, a list over the rounds, after two that warm up."""
+    for function in functions.values():
+        function()
+    warm = {name: seconds_of(function) for name, function in functions.items()}
+    rounds = int(min(most, max(5, budget / sum(warm.values()))))
+    seconds = {name: [] for name in functions}
+    for _ in environment.bar(range(rounds), desc=desc, unit="round"):
+        for name, function in functions.items():
+            seconds[name].append(seconds_of(function))
+    return seconds
+
+
+def measure(name, case, names, budget, most):
+    """Records of a case, a line for each normalization."""
+    found, too_long = {}, []
+    for each in (subjects.PLAIN, *names):
+        made = subject(case, each)
+        made["training"]()
+        if seconds_of(made["training"]) > LONGEST_STEP:
+            too_long.append(each)
+        else:
+            found[each] = made
+    measured = {
+        kind: time_in_turn(
+            {each: made[kind] for each, made in found.items()}, budget, most, f"{name}, {kind}"
+        )
+        for kind in ("training", "inference")
+    }
+    for each in names:
+        if each == baseline(each):
+            continue
+        record = {"case": name, "normalization": each, "baseline": baseline(each)}
+        if each in too_long:
+            yield {**record, "status": f"a step takes over {LONGEST_STEP:g} s"}
+            continue
+        for kind, seconds in measured.items():
+            pairs = zip(seconds[each], seconds[baseline(each)], strict=True)
+            record[kind] = [float(f"{own / plain:.4g}") for own, plain in pairs]
+        yield {**record, "status": "measured"}
+
+
+def peak_bytes(name, normalization, taken):
+    """How far a training step raises a process' memory, measured in one of its own."""
+    words = ["--peak", name, "--networks", normalization, "--steps", str(taken)]
+    run = subprocess.run(
+        [sys.executable, __file__, *words], capture_output=True, text=True, check=True
+    )
+    return int(run.stdout.split()[-1])
+
+
+def print_peak(name, normalization, taken):
+    """The peak of steps over what the process held before them, in bytes."""
+    training = subject(subjects.CASES[name], normalization)["training"]
+    training()
+    before = resident()
+    # From here on, the kernel keeps the largest size of the process anew.
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    for _ in range(taken):
+        training()
+    print(max(0, peak() - before))
+
+
+def resident():
+    return _status("VmRSS")
+
+
+def peak():
+    return _status("VmHWM")
+
+
+def _status(field):
+    text = pathlib.Path("/proc/self/status").read_text()
+    return int(text.split(f"{field}:")[1].split()[0]) * 1024
+
+
+def parse(words=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", nargs="+", default=list(subjects.CASES), metavar="CASE")
+    parser.add_argument("--networks", nargs="+", help="which to time beside the plain one")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds a case (%(default)s)")
+    parser.add_argument("--most", type=int, default=200, help="rounds at most (%(default)s)")
+    parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
+    parser.add_argument("--memory", action="store_true", help="measure peaks of memory instead")
+    parser.add_argument("--steps", type=int, default=3, help="for a peak (%(default)s)")
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    return parser.parse_args(words)
+
+
+def main(words=None):
+    options = parse(words)
+    if options.peak:
+        print_peak(options.peak, options.networks[0], options.steps)
+        return
+    conditions = environment.environment()
+    backend = conditions["backend"]
+    path = options.results / (f"{backend}-memory.jsonl" if options.memory else f"{backend}.jsonl")
+    known = {(record["case"], record["normalization"]) for record in lines.read(path)}
+    for name in options.cases:
+        case = subjects.CASES[name]
+        names = [
+            each
+            for each in options.networks or normalizations(case, backend)
+            if (name, each) not in known
+        ]
+        if options.memory:
+            measured = measure_memory(name, [subjects.PLAIN, *names], options.steps)
+        else:
+            wanted = dict.fromkeys(
+                (*(baseline(each) for each in names if each != subjects.PLAIN), *names)
+            )
+            wanted.pop(subjects.PLAIN, None)
+            measured = measure(name, case, list(wanted), options.budget, options.most)
+        for record in measured if names else ():
+            lines.append(path, {**record, **conditions})
+            tell(record)
+
+
+def measure_memory(name, names, taken):
+    for each in environment.bar(names, desc=f"{name}, memory", unit="process"):
+        yield {"case": name, "normalization": each, "peak": peak_bytes(name, each, taken)}
+
+
+def tell(record):
+    """A line for whoever waits."""
+    start = f"{record['case'][:34]:34} {record['normalization']:26}"
+    if "peak" in record:
+        print(f"{start} {record['peak'] / 2**20:8.1f} MiB", flush=True)
+    elif record["status"] != "measured":
+        print(f"{start} {record['status']}", flush=True)
+    else:
+        found = (statistics.quantiles(record[kind], n=4) for kind in ("training", "inference"))
+        print(start, *(f"{q[1]:6.3f} ({q[0]:.3f}–{q[2]:.3f})" for q in found), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """Gram iteration: an upper bound of the largest singular value, without random numbers."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -22,33 +23,56 @@ def gram(matrices: Any) -> Any:
     return matrices @ transposed(matrices)
 
 
-def inverse_bound(matrices: Any, is_zero: Any, iterations: int) -> Any:
-    """`1 / σ̂` of each matrix, with shape `(matrices, 1, 1)`; zero for zero matrices.
+@dataclasses.dataclass(frozen=True)
+class Bounded:
+    """Matrices A, the inverse of a bound of each one's largest singular value, and products.
+
+    Attributes:
+        inverse: `1 / σ̂` of each matrix, with shape `(matrices, 1, 1)`; zero for zero matrices.
+        gram: `X Xᵀ` of `X = A / σ̂`, as the iteration comes by it.
+        gram_squared: `(X Xᵀ)²`, or None after a single iteration.
+    """
+
+    inverse: Any
+    gram: Any
+    gram_squared: Any
+
+
+def bounded(matrices: Any, is_zero: Any, iterations: int) -> Bounded:
+    """A bound of the largest singular value of each matrix.
 
     `G ← G Gᵀ` squares the singular values until the largest outweighs the others, so that
     `σ̂ = ‖G‖_F^(2^-iterations)`, with `σ_max ≤ σ̂ ≤ σ_max · rank^(2^-(iterations + 1))`.
     G is rescaled on the way, and the scale kept as a logarithm, so that nothing overflows.
 
     Args:
-        matrices: Tensor of shape `(matrices, rows, columns)` whose largest magnitudes are
-            about 1.
+        matrices: Tensor of shape `(matrices, rows, columns)` with no more rows than columns,
+            whose largest magnitudes are about 1.
         is_zero: Boolean tensor of shape `(matrices, 1, 1)`: which of them are zero.
-        iterations: Positive integer.
+        iterations: Positive integer. As many products are taken.
 
     Reference:
 
     - [Delattre et al., 2023](https://arxiv.org/abs/2305.16173)
     """
     ops = namespace(matrices)
-    product, _ = wide(matrices)
-    log_scale = 0.0
+    product, log_scale, grams = matrices, 0.0, []
     for _ in range(iterations):
         log_norm = _log_frobenius_norm(product, is_zero)
-        product = product * ops.exp(-log_norm)
         log_scale = 2.0 * (log_scale + log_norm)
-        product = gram(product)
-    log_bound = _log_frobenius_norm(product, is_zero) + log_scale
-    return ops.where(is_zero, 0.0, ops.exp(-math.ldexp(1.0, -iterations) * log_bound))
+        product = gram(product * ops.exp(-log_norm))
+        grams.append((product, log_scale))
+    log_bound = math.ldexp(1.0, -iterations) * (_log_frobenius_norm(product, is_zero) + log_scale)
+
+    def power(index):
+        """Of the Gram matrix of A / σ̂: by what the iteration has, and how that is scaled."""
+        if index >= len(grams):
+            return None
+        product, log_scale = grams[index]
+        return product * ops.exp(log_scale - math.ldexp(2.0, index) * log_bound)
+
+    inverse = ops.where(is_zero, 0.0, ops.exp(-log_bound))
+    return Bounded(inverse, power(0), power(1))
 
 
 def _log_frobenius_norm(matrices, is_zero):

@@ -1,5 +1,7 @@
 """What Keras has no common way for: gradients, on each backend."""
 
+import re
+
 import keras
 import numpy as np
 
@@ -75,3 +77,35 @@ def jacobian(function, array, order=1):
             y = inner.gradient(y, x)
     # Vectorized, TensorFlow aborts on products of stacks of matrices.
     return to_numpy(outer.jacobian(y, x, experimental_use_pfor=False))
+
+
+def operations(function, *arrays):
+    """The names of the backend's operations that a function of tensors takes, in their order."""
+    tensors = [keras.ops.convert_to_tensor(array) for array in arrays]
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        # Those inside of inner functions are printed with them.
+        return re.findall(r"= (\w+)[\[ ]", str(jax.make_jaxpr(function)(*tensors)))
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        graph = tf.function(function).get_concrete_function(*tensors).graph
+        inner = [node.op for f in graph.as_graph_def().library.function for node in f.node_def]
+        # Inner functions are in no particular order.
+        return [operation.type for operation in graph.get_operations()] + sorted(inner)
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Names(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.found = []
+
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            self.found.append(operation.overloadpacket.__name__)
+            return operation(*args, **(kwargs or {}))
+
+    with Names() as names:
+        function(*tensors)
+    return names.found

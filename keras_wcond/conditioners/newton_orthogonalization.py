@@ -3,9 +3,16 @@ from typing import Any
 import keras
 
 from keras_wcond.arguments import positive_integer
+from keras_wcond.arrays import namespace
 from keras_wcond.conditioners.conditioner import Conditioner
-from keras_wcond.gram_iteration import gram, inverse_bound, transposed, wide
+from keras_wcond.gram_iteration import bounded, gram, transposed, wide
 from keras_wcond.norms import centered, scaled_by_maximum, with_zero_rows_fixed
+
+# From this many times as many columns as rows on, steps are taken on Gram matrices: the products
+# of a step are then three of the smaller dimension in place of two with the matrix.
+FAR_WIDER = 2
+# On them, rounding grows with each step, until they are made of the matrix anew.
+STEPS_OF_GRAM = 5
 
 
 @keras.saving.register_keras_serializable(package="keras_wcond")
@@ -68,12 +75,37 @@ class NewtonOrthogonalization(Conditioner):
         if self.center:
             scaled, is_zero = scaled_by_maximum(centered(scaled), axis=(1, 2))
         x, is_tall = wide(scaled)
-        x = x * inverse_bound(x, is_zero, iterations=1)
-        for _ in range(self.iterations):
-            x = 1.5 * x - 0.5 * (gram(x) @ x)
+        found = bounded(x, is_zero, iterations=1)
+        x, product = x * found.inverse, found.gram
+        is_far_wider = x.shape[2] >= FAR_WIDER * x.shape[1]
+        left = self.iterations
+        while left:
+            steps = min(left, STEPS_OF_GRAM if is_far_wider else 1)
+            x = _by_gram(product, steps) @ x
+            left -= steps
+            product = gram(x) if left else None
         x = transposed(x) if is_tall else x
         # The iteration would make a direction of its own of what rounding left of the means.
         return centered(x) if self.center else x
 
     def get_config(self) -> dict[str, Any]:
         return {"iterations": self.iterations, "center": self.center}
+
+
+def _by_gram(gram, steps):
+    """The matrix B by which so many steps multiply X, from `G = X Xᵀ`.
+
+    A step is `P = 1.5 I - 0.5 G`, after which the Gram matrix is `P G P`.
+    """
+    step = _step(gram)
+    product = step
+    for _ in range(steps - 1):
+        gram = step @ (step @ gram)
+        step = _step(gram)
+        product = step @ product
+    return product
+
+
+def _step(gram):
+    ops = namespace(gram)
+    return 1.5 * ops.eye(gram.shape[1], dtype=gram.dtype) - 0.5 * gram

@@ -5,7 +5,7 @@ import keras
 from keras_wcond.arguments import positive_integer
 from keras_wcond.arrays import namespace
 from keras_wcond.conditioners.conditioner import Conditioner
-from keras_wcond.gram_iteration import gram, inverse_bound, transposed, wide
+from keras_wcond.gram_iteration import bounded, transposed, wide
 from keras_wcond.norms import divided_by_maximum, with_zero_rows_fixed
 
 # By degree, the coefficients of q in powers of s², lowest first.
@@ -69,21 +69,23 @@ class PolynomialPreconditioner(Conditioner):
         ops = namespace(matrices)
         # All but the last multiplication is independent of the scale of a matrix.
         scaled, maximum, is_zero = divided_by_maximum(with_zero_rows_fixed(matrices), axis=(1, 2))
-        inverse = inverse_bound(scaled, is_zero, iterations=6)
-        x, is_tall = wide(scaled * inverse)
-        x = self._polynomial(gram(x)) @ x
-        bound = maximum / ops.where(is_zero, 1.0, inverse)
+        x, is_tall = wide(scaled)
+        found = bounded(x, is_zero, iterations=6)
+        x = self._polynomial(found.gram, found.gram_squared) @ (x * found.inverse)
+        bound = maximum / ops.where(is_zero, 1.0, found.inverse)
         return ops.stop_gradient(bound) * (transposed(x) if is_tall else x)
 
     def get_config(self) -> dict[str, Any]:
         return {"degree": self.degree}
 
-    def _polynomial(self, gram):
-        """The values of q at the Gram matrices, by Horner's rule."""
+    def _polynomial(self, gram, squared):
+        """The values of q at the Gram matrices, with one product at most."""
         ops = namespace(gram)
-        *lower, highest = COEFFICIENTS[self.degree]
         identity = ops.eye(gram.shape[1], dtype=gram.dtype)
-        value = highest * gram + lower.pop() * identity
-        while lower:
-            value = value @ gram + lower.pop() * identity
+        c = [*COEFFICIENTS[self.degree], 0.0, 0.0, 0.0][:5]
+        value = c[0] * identity + c[1] * gram
+        if self.degree == 2:
+            return value + c[2] * squared
+        if self.degree > 2:
+            value = value + squared @ (c[2] * identity + c[3] * gram + c[4] * squared)
         return value

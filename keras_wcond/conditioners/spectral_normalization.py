@@ -4,7 +4,7 @@ import keras
 
 from keras_wcond.arguments import positive_integer
 from keras_wcond.conditioners.conditioner import Conditioner
-from keras_wcond.gram_iteration import inverse_bound
+from keras_wcond.gram_iteration import bounded, wide
 from keras_wcond.norms import scaled_by_maximum, with_zero_rows_fixed
 
 
@@ -47,7 +47,7 @@ class SpectralNormalization(Conditioner):
     def condition(self, matrices: Any) -> Any:
         # The result does not depend on the scale of a matrix: no gradient is lost by this.
         scaled, is_zero = scaled_by_maximum(with_zero_rows_fixed(matrices), axis=(1, 2))
-        return scaled * inverse_bound(scaled, is_zero, self.iterations)
+        return scaled * bounded(wide(scaled)[0], is_zero, self.iterations).inverse
 
     def get_config(self) -> dict[str, Any]:
         return {"iterations": self.iterations}

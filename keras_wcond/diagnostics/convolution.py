@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_wcond.arguments import positive_integer
-from keras_wcond.gram_iteration import inverse_bound
+from keras_wcond.gram_iteration import bounded, wide
 from keras_wcond.norms import divided_by_maximum
 
 # How many numbers are worked on at a time.
@@ -118,6 +118,6 @@ def _largest_bound(matrices, iterations):
         scaled, maximum, is_zero = divided_by_maximum(
             np.concatenate([upper, lower], axis=1), axis=(1, 2)
         )
-        inverse = inverse_bound(scaled, is_zero, iterations)
+        inverse = bounded(wide(scaled)[0], is_zero, iterations).inverse
         bounds.append(np.where(is_zero, 0.0, maximum / np.where(is_zero, 1.0, inverse)).max())
     return float(max(bounds))

@@ -27,6 +27,7 @@ KERNELS = {
     "one row": ((5, 1), KernelLayout()),
     "groups": ((3, 3, 2, 6), KernelLayout(blocks=2)),
     "depthwise": ((3, 3, 4, 2), KernelLayout((-2, -1), matrix_axes=-2)),
+    "transposed": ((3, 3, 5, 2), KernelLayout(-2)),
     "projection": ((6, 2, 4), KernelLayout((1, 2))),
 }
 

@@ -1,0 +1,35 @@
+"""How many products of matrices the methods take that work on whole spectra."""
+
+import pytest
+
+from keras_wcond import conditioners
+from tests.backends import normal, operations
+
+PRODUCTS = {"dot_general", "BatchMatMulV2", "MatMul", "bmm", "mm"}
+
+
+@pytest.mark.parametrize(
+    ("conditioner", "shape", "expected"),
+    [
+        # One for each Gram matrix; one more for powers above the second, and one with the kernel.
+        (conditioners.SpectralNormalization(iterations=6), (8, 8), 6),
+        (conditioners.PolynomialPreconditioner(degree=1), (8, 8), 6 + 1),
+        (conditioners.PolynomialPreconditioner(degree=2), (8, 8), 6 + 1),
+        (conditioners.PolynomialPreconditioner(degree=3), (8, 8), 6 + 2),
+        (conditioners.PolynomialPreconditioner(degree=4), (8, 8), 6 + 2),
+        # A Gram matrix and a product with it for each step.
+        (conditioners.NewtonOrthogonalization(iterations=1), (8, 8), 2),
+        (conditioners.NewtonOrthogonalization(iterations=5), (8, 8), 10),
+        # The first Gram matrix and the last product with the matrix; between them, three of the
+        # smaller dimension for each step but the first.
+        (conditioners.NewtonOrthogonalization(iterations=5), (8, 32), 2 + 3 * 4),
+        (conditioners.NewtonOrthogonalization(iterations=5), (32, 8), 2 + 3 * 4),
+        (conditioners.NewtonOrthogonalization(iterations=6), (8, 32), 2 + 3 * 4 + 2),
+        # Norms alone take none.
+        (conditioners.RowEquilibration(), (8, 8), 0),
+    ],
+    ids=str,
+)
+def test_number_of_products(conditioner, shape, expected):
+    found = operations(conditioner, normal(*shape))
+    assert sum(name in PRODUCTS for name in found) == expected

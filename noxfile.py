@@ -117,6 +117,19 @@ def crosscheck(session, backend):
 
 @nox.session
 @each_backend
+def overhead(session, backend):
+    """What conditioning costs beside its rivals: nox -s 'overhead(torch)' -- --budget 20."""
+    install(session, backend, "benchmarks,quickstart")
+    if backend == "jax":
+        session.install("--constraint", "constraints.txt", "flax")
+    session.run("python", "benchmarks/overhead.py", *session.posargs)
+    session.run("python", "benchmarks/overhead.py", "--memory")
+    session.run("python", "benchmarks/products.py")
+    session.run("python", "benchmarks/report_overhead.py")
+
+
+@nox.session
+@each_backend
 def interchange(session, backend):
     """Writes the file by which the tests check that backends read each other's models."""
     install(session, backend, "test")

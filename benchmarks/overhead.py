@@ -11,6 +11,7 @@ is there already is not measured again. report_overhead.py writes tables and pic
 """
 
 import argparse
+import importlib.util
 import pathlib
 import statistics
 import subprocess
@@ -31,7 +32,8 @@ LONGEST_STEP = 6.0
 def normalizations(case, backend):
     """What runs beside the plain network in a case, in the order of its rounds."""
     twins = ()
-    if case.twin is not None and backend in subjects.TWINS:
+    has_twins = backend == "torch" or importlib.util.find_spec("flax") is not None
+    if case.twin is not None and backend in subjects.TWINS and has_twins:
         twins = (subjects.TWIN_PLAIN[backend], *subjects.TWINS[backend])
     return (*subjects.OURS, *subjects.RIVALS, AGAIN, *twins)
 
@@ -87,12 +89,13 @@ def measure(name, case, names, budget, most):
             {each: made[kind] for each, made in found.items()}, budget, most, f"{name}, {kind}"
         )
         for kind in ("training", "inference")
+        if found
     }
     for each in names:
         if each == baseline(each):
             continue
         record = {"case": name, "normalization": each, "baseline": baseline(each)}
-        if each in too_long:
+        if {each, baseline(each)} & set(too_long):
             yield {**record, "status": f"a step takes over {LONGEST_STEP:g} s"}
             continue
         for kind, seconds in measured.items():

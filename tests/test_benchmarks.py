@@ -114,3 +114,85 @@ def test_a_document_without_the_block_is_refused(tmp_path, monkeypatch):
     path.write_text("no block here")
     with pytest.raises(ValueError, match=r"one block 'costs' in .*none, or several"):
         environment.replace_block(path, "costs", "text")
+
+
+def small_case(subjects):
+    def network(x, kit):
+        return kit(keras.layers.Dense(4, activation="relu"), x)
+
+    return subjects.Case(network, (4,), 2, {"width": 4, "depth": 1})
+
+
+def test_overhead_measures_and_reports(tmp_path, monkeypatch):
+    overhead = load("overhead", monkeypatch)
+    report = load("report_overhead", monkeypatch)
+    subjects = overhead.subjects
+    # Also where the report reads them, which imports these modules by their names.
+    monkeypatch.setattr(subjects, "CASES", {"small": small_case(subjects)})
+    monkeypatch.setattr(report.subjects, "CASES", subjects.CASES)
+    words = ["--cases", "small", "--budget", "0.01", "--results", str(tmp_path)]
+    overhead.main(words)
+    path = tmp_path / f"{keras.backend.backend()}.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    names = [record["normalization"] for record in records]
+    assert set(names) >= {*subjects.OURS, *subjects.RIVALS, overhead.AGAIN}
+    assert len(names) == len(set(names))
+    for record in records:
+        assert record["status"] == "measured"
+        assert min(record["training"] + record["inference"]) > 0.0
+        assert len(record["training"]) >= 5
+    if keras.backend.backend() == "torch":
+        (twin,) = [r for r in records if r["normalization"] == "PyTorch weight_norm"]
+        assert twin["baseline"] == subjects.TORCH_PLAIN
+    overhead.main(words)  # What is there already is not measured again.
+    assert len(path.read_text().splitlines()) == len(records)
+
+    report.main(["--results", str(tmp_path), "--output", str(tmp_path)])
+    page = (tmp_path / "overhead.md").read_text(encoding="utf-8")
+    assert f"keras {keras.__version__}" in page
+    assert "| row_equilibration " in page
+    assert (tmp_path / "overhead.png").stat().st_size > 0
+
+
+def test_overhead_leaves_out_what_takes_too_long(tmp_path, monkeypatch):
+    overhead = load("overhead", monkeypatch)
+    monkeypatch.setattr(overhead, "LONGEST_STEP", 0.0)
+    case = small_case(overhead.subjects)
+    (record,) = overhead.measure("small", case, ["row_equilibration"], 0.01, 5)
+    assert record["status"] == "a step takes over 0 s"
+
+
+def test_peak_of_memory_is_that_of_the_steps(monkeypatch):
+    overhead = load("overhead", monkeypatch)
+    held = []
+
+    def step():
+        held.append(np.ones(64 * 2**20, "uint8"))
+        held.pop()
+
+    monkeypatch.setattr(overhead, "subject", lambda *names: {"training": step})
+    monkeypatch.setitem(overhead.subjects.CASES, "small", None)
+    printed = []
+    monkeypatch.setattr("builtins.print", lambda *words, **rest: printed.extend(words))
+    overhead.print_peak("small", "plain", 2)
+    assert 60 * 2**20 < printed[-1] < 90 * 2**20
+
+
+def test_products_are_as_many_as_the_methods_take(monkeypatch):
+    products = load("products", monkeypatch)
+    from keras_wcond import conditioners
+    from tests.backends import operations
+
+    names = {"dot_general", "BatchMatMulV2", "MatMul", "bmm", "mm"}
+    for method in products.METHODS:
+        for shape in ((8, 8), (8, 32), (32, 8)):
+            kernel = np.linalg.qr(np.random.default_rng(0).normal(size=(32, 32)))[0]
+            kernel = kernel[: shape[0], : shape[1]].astype("float32")
+            found = [
+                sum(name in names for name in operations(conditioner, kernel))
+                for conditioner in (
+                    conditioners.get(method),
+                    products.conditioner_of_products(method),
+                )
+            ]
+            assert found[0] == found[1]

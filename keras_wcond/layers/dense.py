@@ -64,13 +64,14 @@ class ConditionedDense(KernelConditioning, keras.layers.Dense):
         """The product with the conditioned kernel, if it costs less without forming that."""
         if self.kernel_conditioner is None or not _is_full_precision(inputs, self.variable_dtype):
             return None
-        if not is_smaller_than_kernel(inputs.shape, self.kernel.shape):
+        kernel = self.raw_kernels["kernel"]
+        if not is_smaller_than_kernel(inputs.shape, kernel.shape):
             return None
         rows = inputs
         if len(inputs.shape) != 2:
             rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
         outputs = self._reparametrization("kernel").product(
-            rows, merged(self, self.raw_kernels["kernel"]), self._gain_weight("kernel")
+            rows, merged(self, kernel), self._gain_weight("kernel")
         )
         if outputs is None or len(inputs.shape) == 2:
             return outputs

@@ -1,0 +1,156 @@
+"""How the cost of row equilibration grows with width, batch and depth, beside what it must cost.
+
+Three sweeps of Dense networks, each point the training step with row equilibration over the plain
+step in the same round. The floor is what moving the weights takes: one read of each kernel forward
+and one fused read, change and write backward, four kernels in all, over the bandwidth that this
+machine has for arrays of that size, over the seconds of the plain step. A power law is fitted to
+each sweep by least squares of logarithms.
+
+Appends to benchmarks/results/overhead/growth.jsonl, a line for each point; what is there already is
+not measured again. Draws docs/overhead-growth.png from the lines of all backends.
+"""
+
+import argparse
+import pathlib
+import statistics
+import time
+
+import environment
+import lines
+import numpy as np
+import overhead
+import subjects
+
+METHOD = "row_equilibration"
+SWEEPS = {
+    "width": [(width, 128, 3) for width in (128, 256, 512, 1024, 2048, 4096)],
+    "batch": [(1024, batch, 3) for batch in (8, 32, 128, 512, 2048)],
+    "depth": [(512, 128, depth) for depth in (1, 2, 4, 8, 16)],
+}
+UNITS = {"width": 0, "batch": 1, "depth": 2}
+KERNELS_MOVED = 4
+
+
+def bandwidth(size):
+    """Bytes a second of doubling arrays of so many bytes: each is read, and another one written."""
+    import keras
+    from keras import ops
+
+    x = ops.ones((size // 4,))
+    if keras.backend.backend() == "jax":
+        import jax
+
+        function = jax.jit(lambda x: x * 2.0)
+    else:
+
+        def function(x):
+            return x * 2.0
+
+    def run():
+        # One number of it is waited for.
+        return float(function(x)[0])
+
+    run()
+    seconds = []
+    for _ in range(30):
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    return 2 * size / statistics.median(seconds)
+
+
+def measure(width, batch, depth, budget):
+    """Ratios of the rounds, and the floor as a ratio of the same kind."""
+    case = subjects.Case(subjects.dense(width, depth), (width,), batch)
+    functions = {
+        name: overhead.subject(case, name)["training"] for name in (subjects.PLAIN, METHOD)
+    }
+    seconds = overhead.time_in_turn(functions, budget, 300, f"{width}, {batch}, {depth}")
+    plain = statistics.median(seconds[subjects.PLAIN])
+    size = 4 * width**2
+    floor = depth * KERNELS_MOVED * size / bandwidth(size) / plain
+    pairs = zip(seconds[METHOD], seconds[subjects.PLAIN], strict=True)
+    return {
+        "training": [float(f"{own / other:.4g}") for own, other in pairs],
+        "floor": float(f"{1.0 + floor:.4g}"),
+    }
+
+
+def fitted(points):
+    """`(c, p)` of `overhead = c · xᵖ`, as far as the overheads are positive."""
+    positive = [(x, y) for x, y in points if y > 0.0]
+    if len(positive) < 2:
+        return None
+    x, y = np.log(np.array(positive)).T
+    power, constant = np.polyfit(x, y, 1)
+    return float(np.exp(constant)), float(power)
+
+
+def draw(records, path):
+    """A panel for each sweep: points with quartiles, floors dashed, fits in the legends."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    backends = list(dict.fromkeys(record["backend"] for record in records))
+    colors = dict(zip(backends, ("tab:blue", "tab:orange", "tab:green"), strict=False))
+    figure, axes = plt.subplots(1, len(SWEEPS), figsize=(13, 4.2), layout="constrained")
+    fixed = {"width": "batch 128, 3 layers", "batch": "width 1024, 3 layers"}
+    fixed["depth"] = "width 512, batch 128"
+    for ax, sweep in zip(axes, SWEEPS, strict=True):
+        for backend in backends:
+            own = [r for r in records if (r["sweep"], r["backend"]) == (sweep, backend)]
+            own.sort(key=lambda record: record["point"][UNITS[sweep]])
+            if not own:
+                continue
+            x = [record["point"][UNITS[sweep]] for record in own]
+            found = np.array([statistics.quantiles(r["training"], n=4) for r in own])
+            percent = 100.0 * (found - 1.0)
+            fit = fitted(list(zip(x, percent[:, 1], strict=True)))
+            label = backend if fit is None else f"{backend}: {fit[0]:.3g}·{sweep}^{fit[1]:.2f}"
+            middle = percent[:, 1]
+            spread = [middle - percent[:, 0], percent[:, 2] - middle]
+            ax.errorbar(x, middle, spread, fmt="o-", color=colors[backend], label=label)
+            floors = [100.0 * (record["floor"] - 1.0) for record in own]
+            ax.plot(x, floors, "--", color=colors[backend], linewidth=1.0)
+        ax.axhline(0.0, color="gray", linewidth=0.8)
+        ax.set(xscale="log", xlabel=f"{sweep} ({fixed[sweep]})")
+        ax.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
+        ax.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+        ax.set_xticks(sorted({r["point"][UNITS[sweep]] for r in records if r["sweep"] == sweep}))
+        ax.grid(alpha=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(fontsize=8)
+    axes[0].set_ylabel(
+        "training step on top of the plain one, %\ndashed: what moving kernels takes"
+    )
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sweeps", nargs="+", choices=list(SWEEPS), default=list(SWEEPS))
+    parser.add_argument("--budget", type=float, default=15.0, help="seconds a point (%(default)s)")
+    parser.add_argument("--results", type=pathlib.Path, default=overhead.RESULTS)
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("docs"))
+    options = parser.parse_args(words)
+    path = options.results / "growth.jsonl"
+    conditions = environment.environment()
+    known = {(r["backend"], r["sweep"], tuple(r["point"])) for r in lines.read(path)}
+    for sweep in options.sweeps:
+        for point in SWEEPS[sweep]:
+            if (conditions["backend"], sweep, point) in known:
+                continue
+            record = {"sweep": sweep, "point": point, **measure(*point, options.budget)}
+            lines.append(path, {**record, **conditions})
+            low, middle, high = statistics.quantiles(record["training"], n=4)
+            print(f"{sweep} {point}: {middle:.3f} ({low:.3f}–{high:.3f}), floor {record['floor']}")
+    draw(lines.read(path), options.output / "overhead-growth.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -27,6 +27,8 @@ RESULTS = pathlib.Path(__file__).parent / "results" / "overhead"
 AGAIN = "plain, again"
 # A network that takes longer than this for a step is not timed in rounds.
 LONGEST_STEP = 6.0
+# One that takes so many times as long as the plain one is timed in rounds apart from the others.
+SLOW = 2.5
 
 
 def normalizations(case, backend):
@@ -76,30 +78,33 @@ def time_in_turn(functions, budget, most, desc):
 
 def measure(name, case, names, budget, most):
     """Records of a case, a line for each normalization."""
-    found, too_long = {}, []
+    made, first = {}, {}
     for each in (subjects.PLAIN, *names):
-        made = subject(case, each)
-        made["training"]()
-        if seconds_of(made["training"]) > LONGEST_STEP:
-            too_long.append(each)
-        else:
-            found[each] = made
-    measured = {
-        kind: time_in_turn(
-            {each: made[kind] for each, made in found.items()}, budget, most, f"{name}, {kind}"
-        )
-        for kind in ("training", "inference")
-        if found
-    }
+        made[each] = subject(case, each)
+        made[each]["training"]()
+        first[each] = seconds_of(made[each]["training"])
+    too_long = {each for each, seconds in first.items() if seconds > LONGEST_STEP}
+    slow = {each for each in names if first[each] > SLOW * first[baseline(each)]}
+    quick = set(names) - slow
+    measured = {}
+    # Slow ones apart, so that the others, whose differences are small, get more rounds.
+    for group in (quick, slow - too_long):
+        beside = {*group, *map(baseline, group)} - too_long
+        functions = {each: own for each, own in made.items() if each in beside}
+        for kind in ("training", "inference") if group and functions else ():
+            own = {each: kinds[kind] for each, kinds in functions.items()}
+            seconds = time_in_turn(own, budget, most, f"{name}, {kind}")
+            measured.update({(each, kind): seconds for each in group})
     for each in names:
-        if each == baseline(each):
-            continue
         record = {"case": name, "normalization": each, "baseline": baseline(each)}
-        if {each, baseline(each)} & set(too_long):
+        if each == record["baseline"]:
+            continue
+        if {each, record["baseline"]} & too_long:
             yield {**record, "status": f"a step takes over {LONGEST_STEP:g} s"}
             continue
-        for kind, seconds in measured.items():
-            pairs = zip(seconds[each], seconds[baseline(each)], strict=True)
+        for kind in ("training", "inference"):
+            seconds = measured[each, kind]
+            pairs = zip(seconds[each], seconds[record["baseline"]], strict=True)
             record[kind] = [float(f"{own / plain:.4g}") for own, plain in pairs]
         yield {**record, "status": "measured"}
 

@@ -50,7 +50,7 @@ def lowest(session):
     """The test suite on the lowest version of Keras that the package declares."""
     install(session, "torch", "quickstart,test")
     session.install("--no-deps", LOWEST_KERAS)
-    scripts = (*REPORTS, COMPARISON, "tests/examples")
+    scripts = (*REPORTS, COMPARISON, "tests/examples", "tests/many_devices")
     run_tests(session, *(f"--ignore={path}" for path in scripts))
 
 

@@ -11,6 +11,8 @@ is there already is not measured again. report_overhead.py writes tables and pic
 """
 
 import argparse
+import ctypes
+import gc
 import importlib.util
 import pathlib
 import statistics
@@ -122,6 +124,9 @@ def print_peak(name, normalization, taken):
     """The peak of steps over what the process held before them, in bytes."""
     training = subject(subjects.CASES[name], normalization)["training"]
     training()
+    # What is left of that would hide what a step takes.
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     before = resident()
     # From here on, the kernel keeps the largest size of the process anew.
     pathlib.Path("/proc/self/clear_refs").write_text("5")

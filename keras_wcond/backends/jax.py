@@ -45,19 +45,18 @@ def _inverse_column_norms(kernel):
         # An accelerator reads once more sooner than it asks the host where to go on, and devices
         # with a part each would have to tell one another.
         return inverse_norms(kernel, axis=0)
+    return _look(kernel)
+
+
+@jax.jit  # As one program outside of a compiled function, too.
+def _look(kernel):
     squares = jnp.sum(jnp.square(kernel), axis=0)
     low, high = SQUARES_WITHIN_RANGE
-    is_within_range = jnp.all((squares > low) & (squares < high))
-    return jax.lax.cond(is_within_range, _by_squares, _by_largest_entries, squares, kernel)
-
-
-# By name, so that outside of a compiled function each is compiled but once.
-def _by_squares(squares, kernel):
-    return jax.lax.rsqrt(squares), jnp.ones_like(squares)
-
-
-def _by_largest_entries(squares, kernel):
-    return inverse_norms(kernel, axis=0)
+    return jax.lax.cond(
+        jnp.all((squares > low) & (squares < high)),
+        lambda: (jax.lax.rsqrt(squares), jnp.ones_like(squares)),
+        lambda: inverse_norms(kernel, axis=0),
+    )
 
 
 @_inverse_column_norms.defjvp

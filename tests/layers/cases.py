@@ -70,7 +70,6 @@ CASES = {
     "Dense": _case("Dense", {"units": 4, "activation": "tanh"}, (3,), kernel="iu->u"),
     # Large enough for its product to be scaled in place of its kernel.
     "Dense, wide": _case("Dense", {"units": 130, "activation": "relu"}, (256,), kernel="iu->u"),
-    "Dense, wide, in sequences": _case("Dense", {"units": 130}, (3, 256), kernel="iu->u"),
     "Conv1D": _case(
         "Conv1D", {"filters": 4, "kernel_size": 3, "padding": "causal"}, (8, 2), kernel="kiu->u"
     ),

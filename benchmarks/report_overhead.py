@@ -162,9 +162,10 @@ library. Three layers in each case of Dense and Conv2D; SGD, so that the step wi
 is as short as it gets. `benchmarks/overhead.py` measures, `benchmarks/report_overhead.py` writes
 this page.
 
-Row equilibration does not form its kernel where the product with the inputs is smaller: Dense
-layers then scale the product, by norms that take one pass over the kernel. Otherwise the kernel is
-scaled, in as few passes as the backend allows. Static shapes decide, both give the same numbers.
+Row equilibration does not form its kernel where the product with the inputs is not much larger:
+Dense layers then scale the product, by norms that take one pass over the kernel. Otherwise the
+kernel is scaled, in as few passes as the backend allows. Static shapes decide, both give the same
+numbers.
 A folded layer, `layer.fold()`, is the plain layer, with its operations and nothing more.
 
 ![Training steps over the plain network's](overhead.png)

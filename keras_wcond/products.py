@@ -7,13 +7,16 @@ from collections.abc import Sequence
 USUAL_BATCH_SIZE = 32
 # A smaller kernel is scaled in less time than it takes to call the operations that spare it.
 SMALLEST_KERNEL = 2**15
+# In kernels: up to this size its fewer passes take less time, by measurement.
+LARGEST_PRODUCT = 2
 
 
-def is_smaller_than_kernel(inputs_shape: Sequence[int | None], kernel_shape: Sequence[int]) -> bool:
-    """Whether the product with a `(inputs, units)` kernel has fewer entries than the kernel.
+def is_cheaper_than_kernel(inputs_shape: Sequence[int | None], kernel_shape: Sequence[int]) -> bool:
+    """Whether scaling the product with a `(inputs, units)` kernel costs less than scaling that.
 
     Told from static shapes. Both forms give the same numbers, but for rounding: this one costs
-    passes over the product, the other one passes over the kernel.
+    passes over the product, the other one more passes over the kernel.
     """
     rows = math.prod(size or USUAL_BATCH_SIZE for size in inputs_shape[:-1])
-    return math.prod(kernel_shape) >= SMALLEST_KERNEL and rows < kernel_shape[0]
+    is_small = math.prod(kernel_shape) < SMALLEST_KERNEL
+    return not is_small and rows <= LARGEST_PRODUCT * kernel_shape[0]

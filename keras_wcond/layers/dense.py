@@ -6,7 +6,7 @@ from keras import ops
 from keras_wcond.layers.conditioned_layer import register
 from keras_wcond.layers.kernel_conditioning import KernelConditioning
 from keras_wcond.layers.lora import merged
-from keras_wcond.products import is_smaller_than_kernel
+from keras_wcond.products import is_cheaper_than_kernel
 
 
 @register
@@ -65,7 +65,7 @@ class ConditionedDense(KernelConditioning, keras.layers.Dense):
         if self.kernel_conditioner is None or not _is_full_precision(inputs, self.variable_dtype):
             return None
         kernel = self.raw_kernels["kernel"]
-        if not is_smaller_than_kernel(inputs.shape, kernel.shape):
+        if not is_cheaper_than_kernel(inputs.shape, kernel.shape):
             return None
         rows = inputs
         if len(inputs.shape) != 2:

@@ -23,7 +23,7 @@ def formed(monkeypatch):
 
     def formed(function):
         with monkeypatch.context() as patch:
-            patch.setattr(dense, "is_smaller_than_kernel", lambda *shapes: False)
+            patch.setattr(dense, "is_cheaper_than_kernel", lambda *shapes: False)
             return function()
 
     return formed
@@ -292,18 +292,19 @@ def test_is_transformed_by_pytorch(transform):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "kernel", "is_smaller"),
+    ("inputs", "kernel", "is_cheaper"),
     [
         ((128, 1024), (1024, 1024), True),
-        ((1024, 1024), (1024, 1024), False),
+        ((1024, 1024), (1024, 1024), True),
+        ((4096, 1024), (1024, 1024), False),
         ((None, 1024), (1024, 10), False),  # Too small to gain by it.
         ((None, 1024), (1024, 1024), True),
         ((None, 197, 384), (384, 1536), False),
         ((2, 100, 384), (384, 1536), True),
     ],
 )
-def test_static_shapes_decide(inputs, kernel, is_smaller):
-    assert products.is_smaller_than_kernel(inputs, kernel) is is_smaller
+def test_static_shapes_decide(inputs, kernel, is_cheaper):
+    assert products.is_cheaper_than_kernel(inputs, kernel) is is_cheaper
 
 
 @pytest.mark.parametrize(

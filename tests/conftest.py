@@ -6,7 +6,11 @@ import pytest
 
 hypothesis.settings.register_profile("local", deadline=None, max_examples=200)
 hypothesis.settings.register_profile(
-    "ci", parent=hypothesis.settings.get_profile("local"), derandomize=True
+    # The same examples each time; new ones come where tests are run by hand.
+    "ci",
+    parent=hypothesis.settings.get_profile("local"),
+    derandomize=True,
+    max_examples=100,
 )
 hypothesis.settings.load_profile("ci" if "CI" in os.environ else "local")
 

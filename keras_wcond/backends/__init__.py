@@ -62,14 +62,8 @@ def equilibrated_product(inputs: Any, kernel: Any, gain: Any) -> Any:
     within range, as in a plain layer. The norms neither overflow nor underflow; a column of
     the kernel that is zero gives zeros, and has a zero gradient.
 
-    Args:
-        inputs: Tensor of shape `(rows, inputs)`.
-        kernel: Tensor of shape `(inputs, units)`, in the dtype of the inputs, float32 or
-            float64.
-        gain: Tensor of shape `()` or `(units,)`, of the same dtype.
-
-    Returns:
-        Tensor of shape `(rows, units)`, differentiable in all three, any number of times.
+    The arguments are those of `Conditioner.product`; the result is differentiable in all three,
+    any number of times.
     """
     return _module().equilibrated_product(inputs, kernel, gain)
 

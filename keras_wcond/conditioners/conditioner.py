@@ -34,6 +34,13 @@ class Conditioner:
 
     has_unit_rows: bool = False
 
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "condition" in vars(cls):
+            # The short cuts of a class it extends compute what that class does, not what it does.
+            for name in {"condition_kernel", "product"} - set(vars(cls)):
+                setattr(cls, name, getattr(Conditioner, name))
+
     def __call__(self, kernel: Any, unit_axes: "int | tuple[int, ...] | KernelLayout" = -1) -> Any:
         """The conditioned kernel.
 

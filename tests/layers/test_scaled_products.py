@@ -330,3 +330,21 @@ def test_range_within_which_squares_are_summed_as_they_are():
     info, entries = np.finfo("float32"), 10**6
     assert entries * info.tiny <= info.eps * low * 0.5
     assert high < info.max
+
+
+def test_a_method_that_extends_another_is_not_cut_short():
+    class Doubled(RowEquilibration):
+        def condition(self, matrices):
+            return 2.0 * super().condition(matrices)
+
+    class Renamed(RowEquilibration):
+        pass
+
+    inputs = normal(ROWS, INPUTS)
+    for method, factor in ((Doubled(), 2.0), (Renamed(), 1.0)):
+        layer = ConditionedDense(UNITS, kernel_conditioner=method)
+        outputs = layer(inputs)
+        expected = factor * equilibrated(to_numpy(layer.kernel))
+        assert relative(layer.conditioned_kernel, expected) <= 1e-6
+        assert relative(outputs, inputs @ expected) <= 1e-5
+    assert Renamed.product is RowEquilibration.product

@@ -65,13 +65,14 @@ class Reparametrization:
                 gain = ops.reshape(gain, layout.broadcastable_units(kernel.shape))
             return conditioned * ops.cast(gain, conditioned.dtype)
 
-    def product(self, inputs: Any, kernel: Any, gain_weight: Any = None) -> Any:
-        """`inputs · gain · C(W)` without forming C(W), or None where that is not to be had.
+    def product(self, inputs: Any, kernel: Any, gain_weight: Any = None, bias: Any = None) -> Any:
+        """`inputs · gain · C(W) + bias` without forming C(W), or None where that is not to be had.
 
         Args:
             inputs: Tensor of shape `(rows, inputs)`, float32 or float64.
             kernel: Tensor or variable of shape `(inputs, units)`, of the same dtype.
             gain_weight: The gain's weight, where `has_gain_weight`.
+            bias: None, or a tensor or variable of shape `(units,)`, of the same dtype.
         """
         if is_kernel_norm(self.gain):
             return None
@@ -80,4 +81,5 @@ class Reparametrization:
             ops.convert_to_tensor(inputs),
             ops.convert_to_tensor(kernel),
             ops.convert_to_tensor(gain, dtype=inputs.dtype),
+            None if bias is None else ops.convert_to_tensor(bias),
         )

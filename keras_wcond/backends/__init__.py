@@ -55,17 +55,17 @@ def equilibrated(kernel: Any, units: int) -> Any:
     return _module().equilibrated(kernel, units)
 
 
-def equilibrated_product(inputs: Any, kernel: Any, gain: Any) -> Any:
-    """`inputs · kernel · diag(gain / ‖kernelⱼ‖₂)`, the scaled kernel never being formed.
+def equilibrated_product(inputs: Any, kernel: Any, gain: Any, bias: Any = None) -> Any:
+    """`inputs · kernel · diag(gain / ‖kernelⱼ‖₂) + bias`, the scaled kernel never being formed.
 
     The product of the inputs and the raw kernel is scaled in its place, so that it has to be
     within range, as in a plain layer. The norms neither overflow nor underflow; a column of
     the kernel that is zero gives zeros, and has a zero gradient.
 
-    The arguments are those of `Conditioner.product`; the result is differentiable in all three,
-    any number of times.
+    The arguments are those of `Conditioner.product`; the result is differentiable in all of
+    them, any number of times.
     """
-    return _module().equilibrated_product(inputs, kernel, gain)
+    return _module().equilibrated_product(inputs, kernel, gain, bias)
 
 
 def has_equilibrated() -> bool:

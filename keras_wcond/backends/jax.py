@@ -31,10 +31,11 @@ def equilibrated(kernel, units):
     return jnp.reshape(matrix * scale * reciprocal, kernel.shape)
 
 
-def equilibrated_product(inputs, kernel, gain):
+def equilibrated_product(inputs, kernel, gain, bias):
     reciprocal, scale = _inverse_column_norms(kernel)
     # The compiler writes no scaled product: it scales where the bias is added.
-    return (inputs @ kernel) * (reciprocal * scale * gain)
+    product = (inputs @ kernel) * (reciprocal * scale * gain)
+    return product if bias is None else product + bias
 
 
 # Not `jax.custom_gradient`, whose functions have no derivative in forward mode.

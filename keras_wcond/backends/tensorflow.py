@@ -71,12 +71,14 @@ def _equilibrated(kernel):
     return conditioned, gradient
 
 
-def equilibrated_product(inputs, kernel, gain):
+def equilibrated_product(inputs, kernel, gain, bias):
     if isinstance(inputs, tf.SparseTensor):  # Which functions with own gradients do not take.
         reciprocal, scale = inverse_norms(kernel, axis=0)
-        return ops.matmul(inputs, kernel) * (reciprocal * scale * gain)
-    # Not variables, which functions with own gradients take for other than arguments.
-    return _equilibrated_product(*map(tf.convert_to_tensor, (inputs, kernel, gain)))
+        product = ops.matmul(inputs, kernel) * (reciprocal * scale * gain)
+    else:
+        # Not variables, which functions with own gradients take for other than arguments.
+        product = _equilibrated_product(*map(tf.convert_to_tensor, (inputs, kernel, gain)))
+    return product if bias is None else product + bias
 
 
 @tf.custom_gradient

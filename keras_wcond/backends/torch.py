@@ -1,3 +1,5 @@
+import itertools
+
 import torch
 from torch.autograd import forward_ad
 
@@ -77,10 +79,10 @@ def equilibrated(kernel, units):
     return conditioned.reshape(kernel.shape)
 
 
-def equilibrated_product(inputs, kernel, gain):
-    if _is_transformed(inputs, kernel, gain):
-        return _differentiable_product(inputs, kernel, gain)
-    return _EquilibratedProduct.apply(inputs, kernel, gain)
+def equilibrated_product(inputs, kernel, gain, bias):
+    if _is_transformed(*(tensor for tensor in (inputs, kernel, gain, bias) if tensor is not None)):
+        return _differentiable_product(inputs, kernel, gain, bias)
+    return _EquilibratedProduct.apply(inputs, kernel, gain, bias)
 
 
 def _is_transformed(*tensors):
@@ -97,9 +99,13 @@ def _differentiable(kernel):
     return normalized(kernel, axis=0)
 
 
-def _differentiable_product(inputs, kernel, gain):
+def _differentiable_product(inputs, kernel, gain, bias):
     reciprocal, scale = inverse_norms(kernel, axis=0)
-    return torch.mm(inputs, kernel) * (reciprocal * scale * gain)
+    return _scaled(torch.mm(inputs, kernel), reciprocal * scale * gain, bias)
+
+
+def _scaled(product, scale, bias):
+    return product * scale if bias is None else torch.addcmul(bias, product, scale)
 
 
 _weight_norm_backward = torch.ops.aten._weight_norm_interface_backward.default
@@ -136,21 +142,22 @@ class _EquilibratedProduct(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, inputs, kernel, gain):
+    def forward(ctx, inputs, kernel, gain, bias):
         inverse, ctx.is_within_range = _inverse_column_norms(kernel)
         product = torch.mm(inputs, kernel)
-        ctx.save_for_backward(inputs, kernel, gain, product, inverse)
-        return product * (inverse * gain)
+        ctx.save_for_backward(inputs, kernel, gain, bias, product, inverse)
+        return _scaled(product, inverse * gain, bias)
 
     @staticmethod
     def backward(ctx, upstream):
-        inputs, kernel, gain, product, inverse = ctx.saved_tensors
+        inputs, kernel, gain, bias, product, inverse = ctx.saved_tensors
         if torch.is_grad_enabled():  # The gradient is to be differentiated in turn.
-            return _gradients(_differentiable_product, (inputs, kernel, gain), upstream)
-        for_inputs, for_kernel, for_gain = ctx.needs_input_grad
-        scaled = upstream * (inverse * gain)
-        along = (upstream * product).sum(0).mul_(inverse)
-        gradients = [None, None, None]
+            arguments = (inputs, kernel, gain, bias)
+            return _gradients(_differentiable_product, arguments, upstream)
+        for_inputs, for_kernel, for_gain, for_bias = ctx.needs_input_grad
+        scaled, along, summed = _scaled_backward(upstream, product, inverse * gain, for_bias)
+        along.mul_(inverse)
+        gradients = [None, None, None, summed]
         if for_inputs:
             gradients[0] = torch.mm(scaled, kernel.t())
         if for_kernel:
@@ -165,19 +172,34 @@ class _EquilibratedProduct(torch.autograd.Function):
         return tuple(gradients)
 
 
+def _scaled_backward(upstream, product, scale, for_bias):
+    """The gradients of `_scaled` in all three.
+
+    They are those of batch normalization in inference, with a mean of 0 and a variance of 1, of
+    which PyTorch makes one operation.
+    """
+    zeros, ones = scale.new_zeros(scale.shape), scale.new_ones(scale.shape)
+    return torch.ops.aten.native_batch_norm_backward(
+        upstream, product, scale, zeros, ones, None, None, False, 0.0, [True, True, for_bias]
+    )
+
+
 def _gradients(function, arguments, upstream):
     """The gradients of a function by its own operations, differentiable if they are to be."""
     is_to_be_differentiated = torch.is_grad_enabled()
     with torch.enable_grad():
         if not is_to_be_differentiated:
             arguments = [tensor.detach().requires_grad_(True) for tensor in arguments]
-        sought = [tensor for tensor in arguments if tensor.requires_grad]
+        is_sought = [tensor is not None and tensor.requires_grad for tensor in arguments]
         found = iter(
             torch.autograd.grad(
-                function(*arguments), sought, upstream, create_graph=is_to_be_differentiated
+                function(*arguments),
+                list(itertools.compress(arguments, is_sought)),
+                upstream,
+                create_graph=is_to_be_differentiated,
             )
         )
-    return tuple(next(found) if tensor.requires_grad else None for tensor in arguments)
+    return tuple(next(found) if sought else None for sought in is_sought)
 
 
 def _inverse_column_norms(kernel):

@@ -56,8 +56,6 @@ class ConditionedDense(KernelConditioning, keras.layers.Dense):
         if outputs is None:
             with self.conditioned_scope():
                 return super().call(inputs, training=training)
-        if self.bias is not None:
-            outputs = ops.add(outputs, self.bias)
         return outputs if self.activation is None else self.activation(outputs)
 
     def _scaled_product(self, inputs):
@@ -71,7 +69,7 @@ class ConditionedDense(KernelConditioning, keras.layers.Dense):
         if len(inputs.shape) != 2:
             rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
         outputs = self._reparametrization("kernel").product(
-            rows, merged(self, kernel), self._gain_weight("kernel")
+            rows, merged(self, kernel), self._gain_weight("kernel"), self.bias
         )
         if outputs is None or len(inputs.shape) == 2:
             return outputs

@@ -100,6 +100,25 @@ def product(kernel, inputs=None, gain=1.0):
     return backends.equilibrated_product(*tensors)
 
 
+@pytest.mark.parametrize("form", ["expanded", "transposed"])
+def test_gradients_do_not_depend_on_how_the_upstream_gradient_lies_in_memory(form):
+    kernel, inputs, bias = normal(16, 6), normal(6, 16, seed=1), normal(6, seed=2)
+
+    def loss(values, multiply):
+        x = keras.ops.convert_to_tensor(inputs)
+        outputs = backends.equilibrated_product(x, values[0], values[1], values[2])
+        if form == "transposed":
+            outputs = keras.ops.transpose(outputs)
+        return keras.ops.sum(multiply(outputs))
+
+    values = [keras.ops.convert_to_tensor(x) for x in (kernel, np.float32(1.5), bias)]
+    ones = keras.ops.convert_to_tensor(np.ones((6, 6), "float32"))
+    found = backends.gradient(lambda v: loss(v, lambda y: y))(values)
+    expected = backends.gradient(lambda v: loss(v, lambda y: keras.ops.multiply(y, ones)))(values)
+    for one, other in zip(found, expected, strict=True):
+        assert relative(one, other) <= 1e-6
+
+
 def product_gradient(kernel, upstream, inputs):
     def loss(w):
         return keras.ops.sum(keras.ops.multiply(product(w, inputs), upstream))
@@ -162,9 +181,9 @@ def test_non_finite_weights_stay_visible_where_they_are(value):
 
 @pytest.mark.parametrize("scale", [1.0, 1e-20])
 def test_second_derivatives_agree_with_those_of_the_formed_kernel(scale):
-    """In the kernel and the gain together; forward over reverse on JAX."""
-    start = [(scale * normal(16, 3)).astype("float32"), np.float32(1.5)]
-    vectors = [(scale * normal(16, 3, seed=1)).astype("float32"), np.float32(0.5)]
+    """In the kernel, the gain and the bias together; forward over reverse on JAX."""
+    start = [(scale * normal(16, 3)).astype("float32"), np.float32(1.5), normal(3, seed=4)]
+    vectors = [(scale * normal(16, 3, seed=1)).astype("float32"), np.float32(0.5), normal(3)]
     inputs, upstream = normal(ROWS, 16, seed=2), normal(ROWS, 3, seed=3)
 
     def loss(outputs):
@@ -172,10 +191,11 @@ def test_second_derivatives_agree_with_those_of_the_formed_kernel(scale):
 
     def scaled(values):
         x = keras.ops.convert_to_tensor(inputs)
-        return loss(backends.equilibrated_product(x, values[0], values[1]))
+        return loss(backends.equilibrated_product(x, *values))
 
     def formed(values):
-        return loss(keras.ops.matmul(inputs, RowEquilibration()(values[0])) * values[1])
+        kernel, gain, bias = values
+        return loss(keras.ops.matmul(inputs, RowEquilibration()(kernel)) * gain + bias)
 
     start, vectors = ([keras.ops.convert_to_tensor(x) for x in each] for each in (start, vectors))
     found = backends.hessian_product(scaled)(start, vectors)

@@ -168,8 +168,8 @@ def main(words=None):
     if options.peak:
         print_peak(options.peak, options.networks[0], options.steps)
         return
-    conditions = environment.environment()
-    backend = conditions["backend"]
+    backend = environment.environment()["backend"]
+    conditions = environment.environment(*(["flax"] if backend == "jax" else []))
     path = options.results / (f"{backend}-memory.jsonl" if options.memory else f"{backend}.jsonl")
     known = {(record["case"], record["normalization"]) for record in lines.read(path)}
     for name in options.cases:

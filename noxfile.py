@@ -124,6 +124,7 @@ def overhead(session, backend):
         session.install("--constraint", "constraints.txt", "flax")
     session.run("python", "benchmarks/overhead.py", *session.posargs)
     session.run("python", "benchmarks/overhead.py", "--memory")
+    session.run("python", "benchmarks/growth.py")
     session.run("python", "benchmarks/products.py")
     session.run("python", "benchmarks/report_overhead.py")
 

@@ -7,7 +7,7 @@ machine has for arrays of that size, over the seconds of the plain step. A power
 each sweep by least squares of logarithms.
 
 Appends to benchmarks/results/overhead/growth.jsonl, a line for each point; what is there already is
-not measured again. Draws docs/overhead-growth.png from the lines of all backends.
+not measured again. report_overhead.py draws and tabulates the lines of all backends.
 """
 
 import argparse
@@ -20,12 +20,18 @@ import lines
 import numpy as np
 import overhead
 import subjects
+import tabulate
 
 METHOD = "row_equilibration"
 SWEEPS = {
     "width": [(width, 128, 3) for width in (128, 256, 512, 1024, 2048, 4096)],
     "batch": [(1024, batch, 3) for batch in (8, 32, 128, 512, 2048)],
     "depth": [(512, 128, depth) for depth in (1, 2, 4, 8, 16)],
+}
+FIXED = {
+    "width": "batch 128, 3 layers",
+    "batch": "width 1024, 3 layers",
+    "depth": "width 512, batch 128",
 }
 UNITS = {"width": 0, "batch": 1, "depth": 2}
 KERNELS_MOVED = 4
@@ -86,6 +92,40 @@ def fitted(points):
     return float(np.exp(constant)), float(power)
 
 
+def percents(records):
+    """Quartiles of the time on top of the plain step, in percent of it, a row for each point."""
+    return 100.0 * (np.array([statistics.quantiles(r["training"], n=4) for r in records]) - 1.0)
+
+
+def of_sweep(records, sweep, backend):
+    """The records of a sweep in the order of what it varies, and that."""
+    own = [r for r in records if (r["sweep"], r["backend"]) == (sweep, backend)]
+    own.sort(key=lambda record: record["point"][UNITS[sweep]])
+    return own, [record["point"][UNITS[sweep]] for record in own]
+
+
+def table(records):
+    """A row for each point, a column for each backend: median with quartiles, and the floor."""
+    backends = list(dict.fromkeys(record["backend"] for record in records))
+    rows = []
+    for sweep in SWEEPS:
+        by_backend = {backend: of_sweep(records, sweep, backend) for backend in backends}
+        for at in sorted({x for _, points in by_backend.values() for x in points}):
+            row = [f"{sweep} {at}, {FIXED[sweep]}"]
+            for own, points in by_backend.values():
+                record = own[points.index(at)] if at in points else None
+                row.append("" if record is None else _cell(record))
+            rows.append(row)
+    headers = ["% of the plain step", *backends]
+    return tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def _cell(record):
+    ((low, middle, high),) = percents([record])
+    floor = 100.0 * (record["floor"] - 1.0)
+    return f"{middle:.1f} ({low:.1f}–{high:.1f}), floor {floor:.1f}"
+
+
 def draw(records, path):
     """A panel for each sweep: points with quartiles, floors dashed, fits in the legends."""
     import matplotlib as mpl
@@ -96,17 +136,12 @@ def draw(records, path):
     backends = list(dict.fromkeys(record["backend"] for record in records))
     colors = dict(zip(backends, ("tab:blue", "tab:orange", "tab:green"), strict=False))
     figure, axes = plt.subplots(1, len(SWEEPS), figsize=(13, 4.2), layout="constrained")
-    fixed = {"width": "batch 128, 3 layers", "batch": "width 1024, 3 layers"}
-    fixed["depth"] = "width 512, batch 128"
     for ax, sweep in zip(axes, SWEEPS, strict=True):
         for backend in backends:
-            own = [r for r in records if (r["sweep"], r["backend"]) == (sweep, backend)]
-            own.sort(key=lambda record: record["point"][UNITS[sweep]])
+            own, x = of_sweep(records, sweep, backend)
             if not own:
                 continue
-            x = [record["point"][UNITS[sweep]] for record in own]
-            found = np.array([statistics.quantiles(r["training"], n=4) for r in own])
-            percent = 100.0 * (found - 1.0)
+            percent = percents(own)
             fit = fitted(list(zip(x, percent[:, 1], strict=True)))
             label = backend if fit is None else f"{backend}: {fit[0]:.3g}·{sweep}^{fit[1]:.2f}"
             middle = percent[:, 1]
@@ -115,7 +150,7 @@ def draw(records, path):
             floors = [100.0 * (record["floor"] - 1.0) for record in own]
             ax.plot(x, floors, "--", color=colors[backend], linewidth=1.0)
         ax.axhline(0.0, color="gray", linewidth=0.8)
-        ax.set(xscale="log", xlabel=f"{sweep} ({fixed[sweep]})")
+        ax.set(xscale="log", xlabel=f"{sweep} ({FIXED[sweep]})")
         ax.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
         ax.xaxis.set_minor_locator(mpl.ticker.NullLocator())
         ax.set_xticks(sorted({r["point"][UNITS[sweep]] for r in records if r["sweep"] == sweep}))
@@ -136,7 +171,6 @@ def main(words=None):
     parser.add_argument("--sweeps", nargs="+", choices=list(SWEEPS), default=list(SWEEPS))
     parser.add_argument("--budget", type=float, default=15.0, help="seconds a point (%(default)s)")
     parser.add_argument("--results", type=pathlib.Path, default=overhead.RESULTS)
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("docs"))
     options = parser.parse_args(words)
     path = options.results / "growth.jsonl"
     conditions = environment.environment()
@@ -149,7 +183,6 @@ def main(words=None):
             lines.append(path, {**record, **conditions})
             low, middle, high = statistics.quantiles(record["training"], n=4)
             print(f"{sweep} {point}: {middle:.3f} ({low:.3f}–{high:.3f}), floor {record['floor']}")
-    draw(lines.read(path), options.output / "overhead-growth.png")
 
 
 if __name__ == "__main__":

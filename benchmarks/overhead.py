@@ -1,7 +1,8 @@
 """What conditioning costs: training steps and inference over those of the plain network.
 
-All networks of a case run in one process, in turn, after steps that warm up; each ratio is that
-of two steps of the same round, and what is told is their median with the quartiles. The plain
+All networks of a case run in one process, in rounds of an order of their own, after steps that warm
+up; each ratio is that of two steps of one round, and what is told is their median with the
+quartiles. The plain
 network runs twice, so that the spread of no difference at all is in the table. Rivals run beside
 them: those of Keras over the plain Keras network, PyTorch's parametrizations over a plain PyTorch
 network, Flax' over a plain Flax one. The peak of memory is that of a process of its own for each.
@@ -15,6 +16,7 @@ import ctypes
 import gc
 import importlib.util
 import pathlib
+import random
 import statistics
 import subprocess
 import sys
@@ -72,9 +74,12 @@ def time_in_turn(functions, budget, most, desc):
     warm = {name: seconds_of(function) for name, function in functions.items()}
     rounds = int(min(most, max(5, budget / sum(warm.values()))))
     seconds = {name: [] for name in functions}
+    order = list(functions)
+    shuffle = random.Random(0).shuffle
     for _ in environment.bar(range(rounds), desc=desc, unit="round"):
-        for name, function in functions.items():
-            seconds[name].append(seconds_of(function))
+        shuffle(order)  # What one leaves in caches is another one's gain, but not always the same.
+        for name in order:
+            seconds[name].append(seconds_of(functions[name]))
     return seconds
 
 

@@ -1,10 +1,13 @@
-"""Writes docs/overhead.md and its picture from the lines that overhead.py and products.py wrote."""
+"""Writes docs/overhead.md and its pictures from the lines that overhead.py, growth.py and
+products.py wrote.
+"""
 
 import argparse
 import pathlib
 import statistics
 
 import environment
+import growth
 import lines
 import overhead
 import subjects
@@ -12,24 +15,21 @@ import tabulate
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 BACKENDS = ("jax", "tensorflow", "torch")
+METHOD = "row_equilibration"
+TWINS = tuple(name for names in subjects.TWINS.values() for name in names)
 # What the picture shows: the rest is in the tables.
-SHOWN = (
-    "row_equilibration",
-    subjects.BATCH,
-    subjects.LAYER,
-    subjects.SPECTRAL,
-    "PyTorch weight_norm",
-    "PyTorch spectral_norm",
-    "Flax WeightNorm",
-    overhead.AGAIN,
-)
-COLORS = dict(
-    zip(
-        SHOWN,
-        ("tab:orange", "tab:blue", "tab:cyan", "tab:purple", "tab:pink", "tab:brown", "tab:pink"),
-        strict=False,
-    )
-)
+COLORS = {
+    METHOD: "tab:orange",
+    subjects.BATCH: "tab:blue",
+    subjects.LAYER: "tab:cyan",
+    subjects.SPECTRAL: "tab:purple",
+    "PyTorch weight_norm": "tab:pink",
+    "PyTorch spectral_norm": "tab:brown",
+    "Flax WeightNorm": "tab:pink",
+    overhead.AGAIN: "black",
+}
+# To the right of it, networks are drawn on the edge.
+MOST_SHOWN = 2.0
 
 
 def quartiles(values):
@@ -43,19 +43,44 @@ def cell(record, kind):
     if record["status"] != "measured":
         return "–"
     low, middle, high = quartiles(record[kind])
-    return f"{middle:.2f} ({low:.2f}–{high:.2f})"
+    return f"{middle:.3f} ({low:.2f}–{high:.2f})"
 
 
-def table(records, kind):
-    """A row for each case and a column for each normalization would be too wide: turned."""
-    cases = [case for case in subjects.CASES if any(r["case"] == case for r in records)]
+def table(records, kind, names):
+    """A row for each case, a column for each of the normalizations that were measured."""
     found = {(record["case"], record["normalization"]): record for record in records}
-    names = list(dict.fromkeys(record["normalization"] for record in records))
-    names.sort(key=lambda name: (name != overhead.AGAIN, name not in subjects.OURS))
-    rows = [[name, *(cell(found.get((case, name)), kind) for case in cases)] for name in names]
-    return tabulate.tabulate(
-        rows, ["over the plain network", *cases], tablefmt="github", disable_numparse=True
-    )
+    names = [name for name in names if any(key[1] == name for key in found)]
+    rows = [
+        [case, *(cell(found.get((case, name)), kind) for name in names)]
+        for case in cases_of(records)
+    ]
+    return tabulate.tabulate(rows, ["", *names], tablefmt="github", disable_numparse=True)
+
+
+def cases_of(records):
+    measured = {record["case"] for record in records}
+    return [case for case in subjects.CASES if case in measured]
+
+
+def dearer_than_rivals(records, kind):
+    """Where row equilibration takes longer than a rival, beyond the quartiles of both."""
+    found = {(record["case"], record["normalization"]): record for record in records}
+    rivals = (subjects.BATCH, subjects.SPECTRAL, "PyTorch weight_norm")
+    told = []
+    for case in cases_of(records):
+        for rival in rivals:
+            pair = [found.get((case, name)) for name in (METHOD, rival)]
+            if None in pair or any(record["status"] != "measured" for record in pair):
+                continue
+            own, other = (quartiles(record[kind]) for record in pair)
+            if own[0] > other[2]:
+                told.append(f"{case}: {rival} ({own[1]:.2f} against {other[1]:.2f})")
+    if not told:
+        return (
+            f"In no case does {METHOD} take longer than {', '.join(rivals[:2])} or a twin's "
+            "weight_norm by more than the quartiles of both."
+        )
+    return f"{METHOD} takes longer, by more than the quartiles of both, than: {'; '.join(told)}."
 
 
 def draw(by_backend, path):
@@ -65,50 +90,74 @@ def draw(by_backend, path):
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    cases = [
-        case
-        for case in subjects.CASES
-        if any(record["case"] == case for records in by_backend.values() for record in records)
-    ]
+    cases = cases_of([record for records in by_backend.values() for record in records])
     figure, axes = plt.subplots(
         1, len(by_backend), figsize=(4.6 * len(by_backend), 1.4 + 0.62 * len(cases)),
-        layout="constrained", sharey=True, squeeze=False,
+        layout="constrained", sharex=True, sharey=True, squeeze=False,
     )  # fmt: skip
-    labels = {}
+    labels, shown = {}, list(COLORS)
     for ax, (backend, records) in zip(axes[0], by_backend.items(), strict=True):
         for record in records:
             name = record["normalization"]
-            if name not in SHOWN or record["status"] != "measured":
+            if name not in COLORS or record["status"] != "measured":
                 continue
             low, middle, high = quartiles(record["training"])
-            y = cases.index(record["case"]) + 0.09 * (SHOWN.index(name) - 3.5)
+            y = cases.index(record["case"]) + 0.1 * (shown.index(name) - 3.5)
+            is_beyond = middle > MOST_SHOWN
             labels[name] = ax.errorbar(
-                middle, y, xerr=[[middle - low], [high - middle]], fmt="o", markersize=5,
-                color=COLORS.get(name, "black"), elinewidth=1.5,
+                min(middle, MOST_SHOWN), y, fmt=">" if is_beyond else "o",
+                xerr=None if is_beyond else [[middle - low], [min(high, MOST_SHOWN) - middle]],
+                markersize=5, color=COLORS[name], elinewidth=1.5, clip_on=False,
             )  # fmt: skip
         ax.axvline(1.0, color="gray", linewidth=1.0)
         ax.set(title=backend, xlabel="training step, over the plain network")
         ax.grid(axis="x", alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
+        for y in range(1, len(cases)):
+            ax.axhline(y - 0.5, color="gray", alpha=0.2, linewidth=0.8)
+    axes[0][0].set(xlim=(0.9, MOST_SHOWN), ylim=(len(cases) - 0.5, -0.5))
     axes[0][0].set_yticks(range(len(cases)), cases)
-    axes[0][0].invert_yaxis()
-    names = [name for name in SHOWN if name in labels]
-    figure.legend([labels[name] for name in names], names, loc="outside lower center", ncols=4)
+    names = [name for name in shown if name in labels]
+    figure.legend(
+        [labels[name].lines[0] for name in names], names, loc="outside lower center", ncols=4
+    )
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
 def memory_table(records):
-    """What a step takes on top of the plain network's, in MiB and in kernels of the case."""
-    plain = {r["case"]: r["peak"] for r in records if r["normalization"] == subjects.PLAIN}
-    rows = [
-        [record["case"], record["normalization"], f"{plain[record['case']] / 2**20:.0f}",
-         f"{(record['peak'] - plain[record['case']]) / 2**20:+.0f}"]
-        for record in records
-        if record["normalization"] != subjects.PLAIN and record["case"] in plain
-    ]  # fmt: skip
-    headers = ["case", "normalization", "plain, MiB", "on top, MiB"]
+    """What a step takes on top of the plain network's, in MiB."""
+    peaks = {(record["case"], record["normalization"]): record["peak"] for record in records}
+    shown = {name for _, name in peaks}
+    names = [name for name in column_names() if name in shown]
+    rows = []
+    for case in cases_of(records):
+        plain = peaks.get((case, subjects.PLAIN))
+        if plain is None:
+            continue
+        over = {
+            name: (
+                peaks[case, name] - peaks.get((case, overhead.baseline(name)), plain)
+            ) / 2**20
+            for name in names
+            if (case, name) in peaks
+        }  # fmt: skip
+        cells = (f"{over[name]:+.0f}" if name in over else "" for name in names)
+        rows.append([case, kernel_size(case), f"{plain / 2**20:.0f}", *cells])
+    headers = ["MiB", "a kernel", "plain", *names]
     return tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def kernel_size(case):
+    """The largest kernel of a case in MiB."""
+    model = subjects.CASES[case].model(subjects.PLAIN)
+    entries = max(weight.size for weight in model.trainable_weights if "kernel" in weight.name)
+    return f"{4 * entries / 2**20:.2g}"
+
+
+def column_names():
+    """The normalizations in the order of columns, rivals first."""
+    return (overhead.AGAIN, METHOD, *subjects.RIVALS, *TWINS, *subjects.OURS[1:])
 
 
 def products_table(records):
@@ -129,26 +178,33 @@ def products_table(records):
     return tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
-def page(by_backend, memory, products):
+def page(by_backend, memory, grown, products):
     """The document."""
     parts = [INTRODUCTION]
+    rivals = (overhead.AGAIN, METHOD, *subjects.RIVALS, *TWINS)
     for backend, records in by_backend.items():
         rounds = [len(r["training"]) for r in records if r["status"] == "measured"]
         parts += [
-            f"## {backend}",
+            f"## {backend}\n",
             environment.conditions(records[0]),
             f"- {min(rounds)} to {max(rounds)} rounds a case",
-            "\n### Training step",
-            table(records, "training"),
-            "\n### Inference",
-            table(records, "inference"),
         ]
+        for kind, title in (("training", "Training step"), ("inference", "Inference")):
+            parts += [
+                f"\n### {title} on {backend}\n",
+                table(records, kind, rivals),
+                f"\n{dearer_than_rivals(records, kind)}\n\nThe other methods:\n",
+                table(records, kind, subjects.OURS[1:]),
+            ]
         if memory.get(backend):
-            parts += ["\n### Peak of memory in a training step", memory_table(memory[backend])]
+            title = f"\n### Memory on {backend}\n"
+            parts += [title, MEMORY, memory_table(memory[backend])]
         parts.append("")
+    if grown:
+        parts += [GROWTH, growth.table(grown), ""]
     if products:
         parts += [PRODUCTS, products_table(products)]
-    return "\n".join(parts) + "\n"
+    return "\n".join(parts).rstrip() + "\n"
 
 
 INTRODUCTION = """\
@@ -158,9 +214,10 @@ A training step (forward, backward, plain SGD) and an inference under each metho
 over those of the plain network in the same round of the same process: the median over the rounds
 with the quartiles. "plain, again" is the plain network a second time: as far as its quartiles are
 from 1, no difference can be told. Rivals outside of Keras are over a plain network of their own
-library. Three layers in each case of Dense and Conv2D; SGD, so that the step without conditioning
-is as short as it gets. `benchmarks/overhead.py` measures, `benchmarks/report_overhead.py` writes
-this page.
+library. Three layers in each case of Dense and Conv2D, every layer conditioned; SGD, so that the
+step without conditioning is as short as it gets. A dash is a network one step of which took too
+long to be timed in rounds. `benchmarks/overhead.py` measures, `benchmarks/report_overhead.py`
+writes this page.
 
 Row equilibration does not form its kernel where the product with the inputs is not much larger:
 Dense layers then scale the product, by norms that take one pass over the kernel. Otherwise the
@@ -169,6 +226,23 @@ numbers.
 A folded layer, `layer.fold()`, is the plain layer, with its operations and nothing more.
 
 ![Training steps over the plain network's](overhead.png)
+"""
+
+MEMORY = """\
+The peak of three training steps over what the process held before them, each network in a process
+of its own; for the plain network as it is, for the others what comes on top.
+"""
+
+GROWTH = """\
+## How the cost grows
+
+Row equilibration in Dense networks, over width, batch and depth. The floor is what moving the
+kernels takes: one read forward, and one read, change and write backward, over the bandwidth of the
+machine for arrays of that size, over the plain step (`benchmarks/growth.py`). Both are in percent
+of the plain step; the fit is a power law by least squares of logarithms. Where caches hold the
+kernels, or a pass is fused with one that is made anyway, less than the floor is seen.
+
+![The cost over width, batch and depth, beside its floor](overhead-growth.png)
 """
 
 PRODUCTS = """\
@@ -191,9 +265,12 @@ def main(words=None):
         if records := lines.read(options.results / f"{backend}.jsonl"):
             by_backend[backend] = records
             memory[backend] = lines.read(options.results / f"{backend}-memory.jsonl")
+    grown = lines.read(options.results / "growth.jsonl")
     products = lines.read(options.results / "products.jsonl")
     draw(by_backend, options.output / "overhead.png")
-    text = page(by_backend, memory, products)
+    if grown:
+        growth.draw(grown, options.output / "overhead-growth.png")
+    text = page(by_backend, memory, grown, products)
     (options.output / "overhead.md").write_text(text, encoding="utf-8")
 
 

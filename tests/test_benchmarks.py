@@ -147,11 +147,47 @@ def test_overhead_measures_and_reports(tmp_path, monkeypatch):
     overhead.main(words)  # What is there already is not measured again.
     assert len(path.read_text().splitlines()) == len(records)
 
+    growth = load("growth", monkeypatch)
+    points = {"width": [(8, 4, 1), (16, 4, 1)], "batch": [(8, 2, 1)], "depth": []}
+    monkeypatch.setattr(growth, "SWEEPS", points)
+    monkeypatch.setattr(report.growth, "SWEEPS", points)
+    growth.main(["--budget", "0.01", "--results", str(tmp_path)])
+    grown = [json.loads(line) for line in (tmp_path / "growth.jsonl").read_text().splitlines()]
+    assert [record["point"] for record in grown] == [[8, 4, 1], [16, 4, 1], [8, 2, 1]]
+    assert all(record["floor"] > 1.0 for record in grown)
+
     report.main(["--results", str(tmp_path), "--output", str(tmp_path)])
     page = (tmp_path / "overhead.md").read_text(encoding="utf-8")
     assert f"keras {keras.__version__}" in page
     assert "| row_equilibration " in page
-    assert (tmp_path / "overhead.png").stat().st_size > 0
+    assert "| width 16, batch 128, 3 layers | " in page
+    for name in ("overhead.png", "overhead-growth.png"):
+        assert (tmp_path / name).stat().st_size > 0
+
+
+def test_overhead_tells_where_a_rival_is_cheaper(monkeypatch):
+    report = load("report_overhead", monkeypatch)
+    case = next(iter(report.subjects.CASES))
+
+    def records(**training):
+        start = {"case": case, "status": "measured"}
+        return [
+            {**start, "normalization": name, "training": [ratio - 0.01, ratio, ratio + 0.01]}
+            for name, ratio in training.items()
+        ]
+
+    dearer = records(row_equilibration=1.2, BatchNormalization=1.1)
+    assert f"{case}: BatchNormalization (1.20 against 1.10)" in report.dearer_than_rivals(
+        dearer, "training"
+    )
+    alike = records(row_equilibration=1.105, BatchNormalization=1.1)
+    assert report.dearer_than_rivals(alike, "training").startswith("In no case")
+
+
+def test_growth_is_fitted_by_a_power_law(monkeypatch):
+    growth = load("growth", monkeypatch)
+    constant, power = growth.fitted([(x, 3.0 * x**-0.5) for x in (1.0, 4.0, 9.0)])
+    assert (constant, power) == pytest.approx((3.0, -0.5))
 
 
 def test_overhead_leaves_out_what_takes_too_long(tmp_path, monkeypatch):

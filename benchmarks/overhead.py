@@ -2,10 +2,10 @@
 
 All networks of a case run in one process, in rounds of an order of their own, after steps that warm
 up; each ratio is that of two steps of one round, and what is told is their median with the
-quartiles. The plain
-network runs twice, so that the spread of no difference at all is in the table. Rivals run beside
-them: those of Keras over the plain Keras network, PyTorch's parametrizations over a plain PyTorch
-network, Flax' over a plain Flax one. The peak of memory is that of a process of its own for each.
+quartiles. The plain network runs twice, so that the spread of no difference at all is in the
+table. Rivals run beside them: those of Keras over the plain Keras network, PyTorch's
+parametrizations over a plain PyTorch network, Flax' over a plain Flax one. The peak of memory is
+that of a process of its own for each.
 
 Appends to benchmarks/results/overhead/BACKEND.jsonl, a line for each case and normalization; what
 is there already is not measured again. report_overhead.py writes tables and pictures from it.

@@ -6,6 +6,7 @@ place that knows how, and the only one that turns a kernel into matrices and bac
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -233,7 +234,12 @@ def _within_cell(layer, layouts):
 
 
 def _einsum(layer):
-    inputs, rest = layer.equation.replace(" ", "").split(",")
+    return dict(_of_equation(layer.equation))
+
+
+@functools.cache
+def _of_equation(equation):
+    inputs, rest = equation.replace(" ", "").split(",")
     kernel, outputs = rest.split("->")
     units = [i for i, axis in enumerate(kernel) if axis in outputs and axis not in inputs]
     # Without such an axis the kernel only weighs its inputs: it has no output units.

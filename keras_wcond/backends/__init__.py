@@ -8,6 +8,7 @@ Derivatives take functions of lists of tensors, and return functions of lists of
 may be called again and again; on JAX and TensorFlow these are compiled once.
 """
 
+import functools
 import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -74,4 +75,9 @@ def has_equilibrated() -> bool:
 
 
 def _module():
-    return importlib.import_module(f"{__name__}.{keras.backend.backend()}")
+    return _imported(keras.backend.backend())
+
+
+@functools.cache
+def _imported(backend):
+    return importlib.import_module(f"{__name__}.{backend}")

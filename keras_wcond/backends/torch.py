@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import torch
@@ -73,10 +74,9 @@ def _grad(outputs, inputs, vectors=None, create_graph=False):
 
 
 def equilibrated(kernel, units):
-    matrix = kernel.reshape(-1, units).contiguous()
-    is_fused = matrix.device.type == "cpu" and not _is_transformed(matrix)
-    conditioned = _Equilibrated.apply(matrix) if is_fused else _differentiable(matrix)
-    return conditioned.reshape(kernel.shape)
+    if kernel.device.type == "cpu" and not _is_transformed(kernel):
+        return _Equilibrated.apply(kernel, units)
+    return _differentiable(kernel, units)
 
 
 def equilibrated_product(inputs, kernel, gain, bias):
@@ -95,8 +95,8 @@ def _is_transformed(*tensors):
     )
 
 
-def _differentiable(kernel):
-    return normalized(kernel, axis=0)
+def _differentiable(kernel, units):
+    return normalized(kernel.reshape(-1, units), axis=0).reshape(kernel.shape)
 
 
 def _differentiable_product(inputs, kernel, gain, bias):
@@ -119,19 +119,26 @@ class _Equilibrated(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, kernel):
-        gain = kernel.new_ones(1, kernel.shape[1])
-        conditioned, norms = torch._weight_norm_interface(kernel, gain, 1)
+    def forward(ctx, kernel, units):
+        matrix = kernel.reshape(-1, units).contiguous()
+        gain = matrix.new_ones(1, units)
+        conditioned, norms = torch._weight_norm_interface(matrix, gain, 1)
         ctx.is_within_range = _is_within_range(norms, *NORMS_WITHIN_RANGE)
         ctx.save_for_backward(kernel, gain, norms)
-        return conditioned if ctx.is_within_range else _differentiable(kernel)
+        if not ctx.is_within_range:
+            return _differentiable(kernel, units)
+        return conditioned.view(kernel.shape)
 
     @staticmethod
     def backward(ctx, upstream):
         kernel, gain, norms = ctx.saved_tensors
+        units = gain.shape[1]
         if torch.is_grad_enabled() or not ctx.is_within_range:
-            return _gradients(_differentiable, (kernel,), upstream)
-        return _weight_norm_backward(upstream.contiguous(), kernel, gain, norms, 1)[0]
+            function = functools.partial(_differentiable, units=units)
+            return *_gradients(function, (kernel,), upstream), None
+        upstream, matrix = (x.reshape(-1, units).contiguous() for x in (upstream, kernel))
+        gradient, _ = _weight_norm_backward(upstream, matrix, gain, norms, 1)
+        return gradient.view(kernel.shape), None
 
 
 class _EquilibratedProduct(torch.autograd.Function):
@@ -214,5 +221,5 @@ def _inverse_column_norms(kernel):
 
 
 def _is_within_range(numbers, low, high):
-    smallest, largest = numbers.detach().aminmax()
+    smallest, largest = numbers.aminmax()
     return low < smallest.item() and largest.item() < high

@@ -193,20 +193,26 @@ class KernelConditioning(FileSharing):
         return Reparametrization(conditioner, gain, self.trainable_gain)
 
     def _replacements(self):
-        variables, conditioned = self.raw_kernels, self._full_conditioned_kernels()
         return [
             pair
-            for name, variable in variables.items()
-            for pair in replacements(self, variable, conditioned[name])
+            for _, variable, conditioned in self._conditioned()
+            for pair in replacements(self, variable, conditioned)
         ]
 
     def _full_conditioned_kernels(self):
-        return {
-            name: self._reparametrization(name).apply(
-                merged(self, self.raw_kernels[name]), layout, self._gain_weight(name)
+        return {name: conditioned for name, _, conditioned in self._conditioned()}
+
+    def _conditioned(self):
+        """The name of each kernel, its variable, and `gain · C(kernel)` in full precision."""
+        variables = {variable.name: variable for variable in own_variables(self)}
+        for name, layout in kernel_layouts(self).items():
+            kernel = merged(self, variables[name])
+            reparametrization = self._reparametrization(name)
+            yield (
+                name,
+                variables[name],
+                reparametrization.apply(kernel, layout, self._gain_weight(name)),
             )
-            for name, layout in kernel_layouts(self).items()
-        }
 
     def _gain_weight(self, name):
         return getattr(self, _gain_attribute(name))

@@ -219,9 +219,9 @@ step without conditioning is as short as it gets. A dash is a network one step o
 long to be timed in rounds. `benchmarks/overhead.py` measures, `benchmarks/report_overhead.py`
 writes this page.
 
-Row equilibration does not form its kernel where the product with the inputs is not much larger:
-Dense layers then scale the product, by norms that take one pass over the kernel. Otherwise the
-kernel is scaled, in as few passes as the backend allows. Static shapes decide, both give the same
+Row equilibration and Frobenius normalization do not form their kernel where the product with the
+inputs is not much larger: Dense layers then scale the product, by norms that take one pass over the
+kernel. Otherwise the kernel is scaled, in as few passes as the backend allows. Static shapes decide, both give the same
 numbers.
 A folded layer, `layer.fold()`, is the plain layer, with its operations and nothing more.
 

@@ -43,16 +43,23 @@ def normalized(x: Any, axis: Any, norm: float = 1.0) -> Any:
     return scaled * ops.where(is_zero, 0.0, reciprocal)
 
 
-def inverse_norms(x: Any, axis: Any) -> tuple[Any, Any]:
-    """Two factors of `1 / ‖x‖₂` along `axis`, which is left out; zero where `x` is zero.
+def inverse_column_norms(kernel: Any, one_norm: bool = False) -> tuple[Any, Any]:
+    """Two factors of `1 / ‖kernelⱼ‖₂` for each column j; zero where a column is zero.
 
-    Their product may be out of range where neither is, and `x` times the one and then the other
-    never is. Their gradient where `x` is zero is zero.
+    Their product may be out of range where neither is, and the kernel times the one and then the
+    other never is. Their gradient in a column that is zero is zero.
+
+    Args:
+        kernel: Tensor of shape `(inputs, units)`.
+        one_norm: Whether the norm is that of the whole kernel for every column.
     """
-    scaled, divisor, is_zero = divided_by_maximum(x, axis)
-    squares = ops.sum(ops.square(scaled), axis=axis, keepdims=True)
+    scaled, divisor, is_zero = divided_by_maximum(kernel, axis=None if one_norm else 0)
+    squares = ops.sum(ops.square(scaled), axis=None if one_norm else 0, keepdims=True)
     reciprocal = ops.where(is_zero, 0.0, ops.rsqrt(ops.where(is_zero, 1.0, squares)))
-    return ops.squeeze(reciprocal, axis), ops.squeeze(1.0 / divisor, axis)
+    if one_norm:
+        reciprocal = ops.where(_largest_magnitude(kernel, axis=0) == 0.0, 0.0, reciprocal)
+    inverse = 1.0 / divisor * ops.ones_like(reciprocal)
+    return ops.squeeze(reciprocal, 0), ops.squeeze(inverse, 0)
 
 
 def frobenius_norm(x: Any) -> Any:

@@ -56,17 +56,20 @@ def equilibrated(kernel: Any, units: int) -> Any:
     return _module().equilibrated(kernel, units)
 
 
-def equilibrated_product(inputs: Any, kernel: Any, gain: Any, bias: Any = None) -> Any:
+def equilibrated_product(
+    inputs: Any, kernel: Any, gain: Any, bias: Any = None, one_norm: bool = False
+) -> Any:
     """`inputs · kernel · diag(gain / ‖kernelⱼ‖₂) + bias`, the scaled kernel never being formed.
 
     The product of the inputs and the raw kernel is scaled in its place, so that it has to be
     within range, as in a plain layer. The norms neither overflow nor underflow; a column of
     the kernel that is zero gives zeros, and has a zero gradient.
 
-    The arguments are those of `Conditioner.product`; the result is differentiable in all of
-    them, any number of times.
+    The first arguments are those of `Conditioner.product`, and the result is differentiable in
+    all of them, any number of times. With `one_norm`, every column is divided by the norm of the
+    whole kernel in place of its own.
     """
-    return _module().equilibrated_product(inputs, kernel, gain, bias)
+    return _module().equilibrated_product(inputs, kernel, gain, bias, one_norm)
 
 
 def has_equilibrated() -> bool:

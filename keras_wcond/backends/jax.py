@@ -1,8 +1,10 @@
+import functools
+
 import jax
 import keras
 from jax import numpy as jnp
 
-from keras_wcond.norms import SQUARES_WITHIN_RANGE, inverse_norms
+from keras_wcond.norms import SQUARES_WITHIN_RANGE, inverse_column_norms
 
 
 def gradient(loss):
@@ -27,44 +29,45 @@ def gauss_newton_product(outputs, loss):
 
 def equilibrated(kernel, units):
     matrix = jnp.reshape(kernel, (-1, units))
-    reciprocal, scale = _inverse_column_norms(matrix)
+    reciprocal, scale = _inverse_norms(matrix, False)
     return jnp.reshape(matrix * scale * reciprocal, kernel.shape)
 
 
-def equilibrated_product(inputs, kernel, gain, bias):
-    reciprocal, scale = _inverse_column_norms(kernel)
+def equilibrated_product(inputs, kernel, gain, bias, one_norm):
+    reciprocal, scale = _inverse_norms(kernel, one_norm)
     # The compiler writes no scaled product: it scales where the bias is added.
     product = (inputs @ kernel) * (reciprocal * scale * gain)
     return product if bias is None else product + bias
 
 
 # Not `jax.custom_gradient`, whose functions have no derivative in forward mode.
-@jax.custom_jvp
-def _inverse_column_norms(kernel):
-    """Two factors of the inverse norms, as `inverse_norms` has them."""
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _inverse_norms(kernel, one_norm):
+    """Two factors of the inverse norms, as `inverse_column_norms` has them."""
     if jax.default_backend() != "cpu" or keras.distribution.distribution() is not None:
         # An accelerator reads once more sooner than it asks the host where to go on, and devices
         # with a part each would have to tell one another.
-        return inverse_norms(kernel, axis=0)
-    return _look(kernel)
+        return inverse_column_norms(kernel, one_norm)
+    return _look(kernel, one_norm)
 
 
-@jax.jit  # As one program outside of a compiled function, too.
-def _look(kernel):
+@functools.partial(jax.jit, static_argnums=1)  # One program outside of compiled functions, too.
+def _look(kernel, one_norm):
     squares = jnp.sum(jnp.square(kernel), axis=0)
+    summed = jnp.full_like(squares, jnp.sum(squares)) if one_norm else squares
     low, high = SQUARES_WITHIN_RANGE
     return jax.lax.cond(
-        jnp.all((squares > low) & (squares < high)),
-        lambda: (jax.lax.rsqrt(squares), jnp.ones_like(squares)),
-        lambda: inverse_norms(kernel, axis=0),
+        jnp.all((squares > low) & (summed < high)),
+        lambda: (jax.lax.rsqrt(summed), jnp.ones_like(summed)),
+        lambda: inverse_column_norms(kernel, one_norm),
     )
 
 
-@_inverse_column_norms.defjvp
-def _derivative(primals, tangents):
+@_inverse_norms.defjvp
+def _derivative(one_norm, primals, tangents):
     (kernel,), (tangent,) = primals, tangents
-    reciprocal, scale = _inverse_column_norms(kernel)
+    reciprocal, scale = _inverse_norms(kernel, one_norm)
     # Factors of about 1 each, since the cube of an inverse norm is soon out of range.
     unit, relative = kernel * scale * reciprocal, tangent * scale * reciprocal
-    along = -reciprocal * jnp.sum(unit * relative, axis=0)
-    return (reciprocal, scale), (along, jnp.zeros_like(scale))
+    along = jnp.sum(unit * relative, axis=None if one_norm else 0)
+    return (reciprocal, scale), (-reciprocal * along, jnp.zeros_like(scale))

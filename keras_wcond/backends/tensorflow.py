@@ -1,7 +1,7 @@
 import tensorflow as tf
 from keras import ops
 
-from keras_wcond.norms import SQUARES_WITHIN_RANGE, inverse_norms
+from keras_wcond.norms import SQUARES_WITHIN_RANGE, inverse_column_norms
 
 
 def gradient(loss):
@@ -61,7 +61,7 @@ def equilibrated(kernel, units):
 
 @tf.custom_gradient
 def _equilibrated(kernel):
-    reciprocal, scale = _inverse_column_norms(kernel)
+    reciprocal, scale = _inverse_norms(kernel)
     conditioned = kernel * scale * reciprocal
 
     def gradient(upstream):
@@ -71,26 +71,37 @@ def _equilibrated(kernel):
     return conditioned, gradient
 
 
-def equilibrated_product(inputs, kernel, gain, bias):
+def equilibrated_product(inputs, kernel, gain, bias, one_norm):
     if isinstance(inputs, tf.SparseTensor):  # Which functions with own gradients do not take.
-        reciprocal, scale = inverse_norms(kernel, axis=0)
+        reciprocal, scale = inverse_column_norms(kernel, one_norm)
         product = ops.matmul(inputs, kernel) * (reciprocal * scale * gain)
     else:
         # Not variables, which functions with own gradients take for other than arguments.
-        product = _equilibrated_product(*map(tf.convert_to_tensor, (inputs, kernel, gain)))
+        tensors = map(tf.convert_to_tensor, (inputs, kernel, gain))
+        product = (_product_by_one_norm if one_norm else _product_by_own_norms)(*tensors)
     return product if bias is None else product + bias
 
 
 @tf.custom_gradient
-def _equilibrated_product(inputs, kernel, gain):
-    inverse = tf.multiply(*_inverse_column_norms(kernel))
+def _product_by_own_norms(inputs, kernel, gain):
+    return _product(inputs, kernel, gain, one_norm=False)
+
+
+@tf.custom_gradient
+def _product_by_one_norm(inputs, kernel, gain):
+    return _product(inputs, kernel, gain, one_norm=True)
+
+
+def _product(inputs, kernel, gain, one_norm):
+    inverse = tf.multiply(*_inverse_norms(kernel, one_norm))
     product = tf.matmul(inputs, kernel)
 
     def gradient(upstream):
         scaled = upstream * (inverse * gain)
         along = _sum_of_rows(upstream * product) * inverse
+        pulled = tf.reduce_sum(along * gain) if one_norm else along * gain
         # Factors of about 1 each, since the cube of an inverse norm is soon out of range.
-        correction = (kernel * inverse) * (along * gain * inverse)
+        correction = (kernel * inverse) * (pulled * inverse)
         return (
             tf.matmul(scaled, kernel, transpose_b=True),
             tf.matmul(inputs, scaled, transpose_a=True) - correction,
@@ -100,17 +111,18 @@ def _equilibrated_product(inputs, kernel, gain):
     return product * (inverse * gain), gradient
 
 
-def _inverse_column_norms(kernel):
-    """Two factors of the inverse norms, as `inverse_norms` has them."""
+def _inverse_norms(kernel, one_norm=False):
+    """Two factors of the inverse norms, as `inverse_column_norms` has them."""
     if tf.config.list_logical_devices("GPU"):
         # An accelerator reads once more sooner than it asks the host where to go on.
-        return inverse_norms(kernel, axis=0)
+        return inverse_column_norms(kernel, one_norm)
     squares = _sum_of_rows(tf.square(kernel))
+    summed = tf.fill(tf.shape(squares), tf.reduce_sum(squares)) if one_norm else squares
     low, high = SQUARES_WITHIN_RANGE
     return tf.cond(
-        tf.reduce_all((squares > low) & (squares < high)),
-        lambda: (tf.math.rsqrt(squares), tf.ones_like(squares)),
-        lambda: inverse_norms(kernel, axis=0),
+        tf.reduce_all((squares > low) & (summed < high)),
+        lambda: (tf.math.rsqrt(summed), tf.ones_like(summed)),
+        lambda: inverse_column_norms(kernel, one_norm),
     )
 
 

@@ -7,7 +7,7 @@ from torch.autograd import forward_ad
 from keras_wcond.norms import (
     NORMS_WITHIN_RANGE,
     SQUARES_WITHIN_RANGE,
-    inverse_norms,
+    inverse_column_norms,
     normalized,
 )
 
@@ -79,10 +79,10 @@ def equilibrated(kernel, units):
     return _differentiable(kernel, units)
 
 
-def equilibrated_product(inputs, kernel, gain, bias):
+def equilibrated_product(inputs, kernel, gain, bias, one_norm):
     if _is_transformed(*(tensor for tensor in (inputs, kernel, gain, bias) if tensor is not None)):
-        return _differentiable_product(inputs, kernel, gain, bias)
-    return _EquilibratedProduct.apply(inputs, kernel, gain, bias)
+        return _differentiable_product(inputs, kernel, gain, bias, one_norm)
+    return _EquilibratedProduct.apply(inputs, kernel, gain, bias, one_norm)
 
 
 def _is_transformed(*tensors):
@@ -99,8 +99,8 @@ def _differentiable(kernel, units):
     return normalized(kernel.reshape(-1, units), axis=0).reshape(kernel.shape)
 
 
-def _differentiable_product(inputs, kernel, gain, bias):
-    reciprocal, scale = inverse_norms(kernel, axis=0)
+def _differentiable_product(inputs, kernel, gain, bias, one_norm):
+    reciprocal, scale = inverse_column_norms(kernel, one_norm)
     return _scaled(torch.mm(inputs, kernel), reciprocal * scale * gain, bias)
 
 
@@ -123,7 +123,7 @@ class _Equilibrated(torch.autograd.Function):
         matrix = kernel.reshape(-1, units).contiguous()
         gain = matrix.new_ones(1, units)
         conditioned, norms = torch._weight_norm_interface(matrix, gain, 1)
-        ctx.is_within_range = _is_within_range(norms, *NORMS_WITHIN_RANGE)
+        ctx.is_within_range = _is_within_range(*norms.aminmax(), *NORMS_WITHIN_RANGE)
         ctx.save_for_backward(kernel, gain, norms)
         if not ctx.is_within_range:
             return _differentiable(kernel, units)
@@ -149,8 +149,9 @@ class _EquilibratedProduct(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, inputs, kernel, gain, bias):
-        inverse, ctx.is_within_range = _inverse_column_norms(kernel)
+    def forward(ctx, inputs, kernel, gain, bias, one_norm):
+        inverse, ctx.is_within_range = _inverse_norms(kernel, one_norm)
+        ctx.one_norm = one_norm
         product = torch.mm(inputs, kernel)
         ctx.save_for_backward(inputs, kernel, gain, bias, product, inverse)
         return _scaled(product, inverse * gain, bias)
@@ -159,16 +160,19 @@ class _EquilibratedProduct(torch.autograd.Function):
     def backward(ctx, upstream):
         inputs, kernel, gain, bias, product, inverse = ctx.saved_tensors
         if torch.is_grad_enabled():  # The gradient is to be differentiated in turn.
-            arguments = (inputs, kernel, gain, bias)
-            return _gradients(_differentiable_product, arguments, upstream)
-        for_inputs, for_kernel, for_gain, for_bias = ctx.needs_input_grad
+            function = functools.partial(_differentiable_product, one_norm=ctx.one_norm)
+            return *_gradients(function, (inputs, kernel, gain, bias), upstream), None
+        for_inputs, for_kernel, for_gain, for_bias, _ = ctx.needs_input_grad
         scaled, along, summed = _scaled_backward(upstream, product, inverse * gain, for_bias)
         along.mul_(inverse)
-        gradients = [None, None, None, summed]
+        gradients = [None, None, None, summed, None]
         if for_inputs:
             gradients[0] = torch.mm(scaled, kernel.t())
         if for_kernel:
-            factor = (along * gain).mul_(inverse).neg_()
+            pulled = along * gain
+            if ctx.one_norm:
+                pulled = pulled.sum()
+            factor = (pulled * inverse).neg_()
             if ctx.is_within_range:
                 correction = torch.mul(kernel, factor.mul_(inverse))
             else:  # The square of an inverse norm might not be, but these are about 1.
@@ -209,17 +213,19 @@ def _gradients(function, arguments, upstream):
     return tuple(next(found) if sought else None for sought in is_sought)
 
 
-def _inverse_column_norms(kernel):
+def _inverse_norms(kernel, one_norm):
     """`1 / ‖kernelⱼ‖`, and whether it is known that all of them have squares within range."""
     if kernel.device.type == "cpu":  # An accelerator would have to be waited for.
         # The one operation that reads a matrix once for sums over its columns, and writes none.
         mean, variance = torch.batch_norm_update_stats(kernel, None, None, 0.0)
         squares = variance.addcmul_(mean, mean).mul_(kernel.shape[0])
-        if _is_within_range(squares, *SQUARES_WITHIN_RANGE):
-            return squares.rsqrt_(), True
-    return torch.mul(*inverse_norms(kernel, axis=0)), False
+        smallest, largest = squares.aminmax()
+        if one_norm:
+            largest = squares.sum()
+        if _is_within_range(smallest, largest, *SQUARES_WITHIN_RANGE):
+            return (largest.expand_as(squares) if one_norm else squares).rsqrt(), True
+    return torch.mul(*inverse_column_norms(kernel, one_norm)), False
 
 
-def _is_within_range(numbers, low, high):
-    smallest, largest = numbers.aminmax()
+def _is_within_range(smallest, largest, low, high):
     return low < smallest.item() and largest.item() < high

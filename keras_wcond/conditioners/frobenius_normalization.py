@@ -3,6 +3,7 @@ from typing import Any
 
 import keras
 
+from keras_wcond import backends
 from keras_wcond.conditioners.conditioner import Conditioner
 from keras_wcond.kernels import KernelLayout
 from keras_wcond.norms import normalized, with_zero_rows_fixed
@@ -41,6 +42,12 @@ class FrobeniusNormalization(Conditioner):
             return super().condition_kernel(kernel, layout)
         rows = math.prod(layout.units(kernel.shape))
         return _normalized(kernel, rows, layout.column_axes(kernel.shape), axis=None)
+
+    def product(self, inputs: Any, kernel: Any, gain: Any, bias: Any = None) -> Any:
+        if not backends.has_equilibrated():
+            return None
+        gain = gain * math.sqrt(kernel.shape[1])
+        return backends.equilibrated_product(inputs, kernel, gain, bias, one_norm=True)
 
 
 def _normalized(x, rows, row_axis, axis):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_wcond import ConditionedDense, backends, products
-from keras_wcond.conditioners import RowEquilibration
+from keras_wcond.conditioners import FrobeniusNormalization, RowEquilibration
 from keras_wcond.layers import dense
 from keras_wcond.norms import SQUARES_WITHIN_RANGE
 from tests.backends import gradient, kernel_gradient, normal, to_numpy
@@ -33,10 +33,13 @@ def formed(monkeypatch):
 def _count_products(monkeypatch, request):
     """Every test here is to go through the scaled product."""
     calls = []
-    product = RowEquilibration.product
-    monkeypatch.setattr(
-        RowEquilibration, "product", lambda *args: calls.append(args) or product(*args)
-    )
+    for method in (RowEquilibration, FrobeniusNormalization):
+
+        def counted(*args, product=method.product):
+            calls.append(args)
+            return product(*args)
+
+        monkeypatch.setattr(method, "product", counted)
     yield
     if "formed" in request.fixturenames:
         assert calls
@@ -59,6 +62,8 @@ def relative(result, expected):
         {"gain": "initial_norm", "use_bias": False},
         {"trainable_gain": "scalar"},
         {"trainable_gain": "per_unit", "gain": 0.5},
+        {"kernel_conditioner": "frobenius_normalization"},
+        {"kernel_conditioner": "frobenius_normalization", "trainable_gain": "per_unit"},
     ],
     ids=str,
 )
@@ -94,10 +99,10 @@ def test_both_forms_agree_with_low_rank_adapters(formed):
         assert relative(found, expected) <= 1e-5
 
 
-def product(kernel, inputs=None, gain=1.0):
+def product(kernel, inputs=None, gain=1.0, one_norm=False):
     inputs = normal(ROWS, kernel.shape[0]) if inputs is None else inputs
     tensors = (keras.ops.convert_to_tensor(x) for x in (inputs, kernel, np.float32(gain)))
-    return backends.equilibrated_product(*tensors)
+    return backends.equilibrated_product(*tensors, one_norm=one_norm)
 
 
 @pytest.mark.parametrize("form", ["expanded", "transposed"])
@@ -119,9 +124,9 @@ def test_gradients_do_not_depend_on_how_the_upstream_gradient_lies_in_memory(for
         assert relative(one, other) <= 1e-6
 
 
-def product_gradient(kernel, upstream, inputs):
+def product_gradient(kernel, upstream, inputs, one_norm=False):
     def loss(w):
-        return keras.ops.sum(keras.ops.multiply(product(w, inputs), upstream))
+        return keras.ops.sum(keras.ops.multiply(product(w, inputs, 1.0, one_norm), upstream))
 
     return gradient(loss, kernel)
 
@@ -156,6 +161,32 @@ def test_scale_of_a_unit_does_not_matter(exponents):
     assert relative(found, expected) <= 1e-4
 
 
+@pytest.mark.parametrize("exponent", [-30.0, -15.0, 0.0, 15.0, 30.0])
+def test_scale_of_the_kernel_does_not_matter_by_one_norm(exponent):
+    kernel = normal(8, 3) * np.array([1.0, 0.5, 1e-8])
+    scaled = (kernel * 10.0**exponent).astype("float32")
+    inputs, upstream = normal(ROWS, 8, seed=1), normal(ROWS, 3, seed=2)
+    norm = np.linalg.norm(kernel)
+    assert relative(product(scaled, inputs, 1.0, True), inputs @ kernel / norm) <= 1e-5
+    found = product_gradient(scaled, upstream, inputs, True).astype("float64") * 10.0**exponent
+    pulled = inputs.T.astype("float64") @ upstream
+    expected = (pulled - kernel * np.sum(kernel * pulled) / norm**2) / norm
+    assert relative(found, expected) <= 1e-4
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-20])
+def test_zero_columns_have_zero_gradients_by_one_norm(size):
+    kernel = (size * normal(64, 3)).astype("float32")
+    kernel[:, 1] = 0.0
+    inputs, upstream = normal(ROWS, 64, seed=1), normal(ROWS, 3, seed=2)
+    expected = inputs @ (kernel / np.linalg.norm(kernel.astype("float64")))
+    assert relative(product(kernel, inputs, 1.0, True), expected) <= 1e-5
+    found = product_gradient(kernel, upstream, inputs, True)
+    assert np.all(np.isfinite(found))
+    assert np.all(found[:, 1] == 0.0)
+    assert np.all(found[:, [0, 2]] != 0.0)
+
+
 @pytest.mark.parametrize("size", [1.0, 1e-20])
 def test_zero_columns_give_zeros_and_have_zero_gradients(size):
     kernel = (size * normal(64, 3)).astype("float32")
@@ -179,8 +210,9 @@ def test_non_finite_weights_stay_visible_where_they_are(value):
     assert np.all(np.isfinite(outputs[:, [0, 2]]))
 
 
+@pytest.mark.parametrize("method", [RowEquilibration, FrobeniusNormalization])
 @pytest.mark.parametrize("scale", [1.0, 1e-20])
-def test_second_derivatives_agree_with_those_of_the_formed_kernel(scale):
+def test_second_derivatives_agree_with_those_of_the_formed_kernel(method, scale):
     """In the kernel, the gain and the bias together; forward over reverse on JAX."""
     start = [(scale * normal(16, 3)).astype("float32"), np.float32(1.5), normal(3, seed=4)]
     vectors = [(scale * normal(16, 3, seed=1)).astype("float32"), np.float32(0.5), normal(3)]
@@ -191,11 +223,11 @@ def test_second_derivatives_agree_with_those_of_the_formed_kernel(scale):
 
     def scaled(values):
         x = keras.ops.convert_to_tensor(inputs)
-        return loss(backends.equilibrated_product(x, *values))
+        return loss(method().product(x, *values))
 
     def formed(values):
         kernel, gain, bias = values
-        return loss(keras.ops.matmul(inputs, RowEquilibration()(kernel)) * gain + bias)
+        return loss(keras.ops.matmul(inputs, method()(kernel)) * gain + bias)
 
     start, vectors = ([keras.ops.convert_to_tensor(x) for x in each] for each in (start, vectors))
     found = backends.hessian_product(scaled)(start, vectors)

@@ -220,9 +220,9 @@ long to be timed in rounds. `benchmarks/overhead.py` measures, `benchmarks/repor
 writes this page.
 
 Row equilibration and Frobenius normalization do not form their kernel where the product with the
-inputs is not much larger: Dense layers then scale the product, by norms that take one pass over the
-kernel. Otherwise the kernel is scaled, in as few passes as the backend allows. Static shapes decide, both give the same
-numbers.
+inputs is not much larger: Dense layers then scale the product, by norms that take one pass over
+the kernel. Otherwise the kernel is scaled, in as few passes as the backend allows. Static shapes
+decide, both give the same numbers.
 A folded layer, `layer.fold()`, is the plain layer, with its operations and nothing more.
 
 ![Training steps over the plain network's](overhead.png)

@@ -21,7 +21,7 @@ def condition(
             `‖W‖_F / ‖C(W)‖_F`.
     """
     kernel = widened(kernel)
-    conditioned = conditioner.condition_kernel(kernel, layout)
+    conditioned = conditioner.in_full_precision(kernel, layout)
     if is_kernel_norm(gain):
         return conditioned * norm_ratio(kernel, conditioned)
     is_one = isinstance(gain, float) and gain == 1.0

@@ -120,25 +120,43 @@ class _Equilibrated(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, kernel, units):
-        matrix = kernel.reshape(-1, units).contiguous()
-        gain = matrix.new_ones(1, units)
-        conditioned, norms = torch._weight_norm_interface(matrix, gain, 1)
+        matrix, axis = _as_read(kernel, units)
+        gain = matrix.new_ones([units if each == axis else 1 for each in range(matrix.ndim)])
+        conditioned, norms = torch._weight_norm_interface(matrix, gain, axis)
         ctx.is_within_range = _is_within_range(*norms.aminmax(), *NORMS_WITHIN_RANGE)
         ctx.save_for_backward(kernel, gain, norms)
         if not ctx.is_within_range:
             return _differentiable(kernel, units)
-        return conditioned.view(kernel.shape)
+        return _as_kept(conditioned, kernel)
 
     @staticmethod
     def backward(ctx, upstream):
         kernel, gain, norms = ctx.saved_tensors
-        units = gain.shape[1]
+        units = gain.numel()
         if torch.is_grad_enabled() or not ctx.is_within_range:
             function = functools.partial(_differentiable, units=units)
             return *_gradients(function, (kernel,), upstream), None
-        upstream, matrix = (x.reshape(-1, units).contiguous() for x in (upstream, kernel))
-        gradient, _ = _weight_norm_backward(upstream, matrix, gain, norms, 1)
-        return gradient.view(kernel.shape), None
+        (upstream, axis), (matrix, _) = (_as_read(x, units) for x in (upstream, kernel))
+        gradient, _ = _weight_norm_backward(upstream, matrix, gain, norms, axis)
+        return _as_kept(gradient, kernel), None
+
+
+def _as_read(kernel, units):
+    """The kernel in contiguous memory as PyTorch's operation reads it, and its axis of units.
+
+    A convolution over images or volumes has units and channels first, would copy the kernel into
+    that order, and its gradient comes in it. Any other kernel is read as the matrix that it is.
+    """
+    if kernel.ndim > 3 and kernel.shape[-1] == units:
+        return kernel.permute(-1, -2, *range(kernel.ndim - 2)).contiguous(), 0
+    return kernel.reshape(-1, units).contiguous(), 1
+
+
+def _as_kept(result, kernel):
+    """What was computed of a kernel as read, in the order in which Keras keeps that."""
+    if result.ndim == kernel.ndim > 3:
+        return result.permute(*range(2, kernel.ndim), 1, 0)
+    return result.view(kernel.shape)
 
 
 class _EquilibratedProduct(torch.autograd.Function):

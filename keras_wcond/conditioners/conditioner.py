@@ -54,8 +54,18 @@ class Conditioner:
         Returns:
             Tensor of the kernel's shape and dtype, computed in float32 or wider.
         """
-        conditioned = self.condition_kernel(widened(kernel), KernelLayout.of(unit_axes))
+        conditioned = self.in_full_precision(widened(kernel), KernelLayout.of(unit_axes))
         return cast(conditioned, kernel.dtype)
+
+    def in_full_precision(self, kernel: Any, layout: KernelLayout) -> Any:
+        """As calling the conditioner, of a kernel that is in float32 or wider already."""
+        conditioned = self.condition_kernel(kernel, layout)
+        if tuple(conditioned.shape) != tuple(kernel.shape):
+            raise ValueError(
+                f"Expected `{type(self).__name__}.condition_kernel()` to return a kernel of the "
+                f"shape it is given, {tuple(kernel.shape)}. Received: {tuple(conditioned.shape)}"
+            )
+        return conditioned
 
     def condition_kernel(self, kernel: Any, layout: KernelLayout) -> Any:
         """The conditioned kernel: by default, `condition()` of the matrices it is made of.

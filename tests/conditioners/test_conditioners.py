@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_wcond import conditioners
+from keras_wcond import ConditionedDense, conditioners
 from keras_wcond.conditioners import Conditioner, RowEquilibration
 from tests.backends import normal, to_numpy
 
@@ -95,3 +95,15 @@ def test_own_conditioner_that_changes_the_shape_is_refused():
     message = r"Transposing.condition\(\)` to return .* \(1, 4, 3\). Received: \(1, 3, 4\)"
     with pytest.raises(ValueError, match=message):
         Transposing()(normal(3, 4))
+
+
+def test_own_way_with_a_kernel_that_changes_the_shape_is_refused():
+    class Transposing(Conditioner):
+        def condition_kernel(self, kernel, layout):
+            return keras.ops.transpose(kernel)
+
+    message = r"Transposing.condition_kernel\(\)` to return .* \(3, 4\). Received: \(4, 3\)"
+    with pytest.raises(ValueError, match=message):
+        Transposing()(normal(3, 4))
+    with pytest.raises(ValueError, match=message):
+        ConditionedDense(4, kernel_conditioner=Transposing())(normal(2, 3))

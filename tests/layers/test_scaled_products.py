@@ -240,8 +240,9 @@ def equilibrated_kernel(kernel):
     return backends.equilibrated(kernel, kernel.shape[-1])
 
 
+@pytest.mark.parametrize("shape", [(16, 3), (2, 2, 4, 3)], ids=str)
 @pytest.mark.parametrize("scale", [1e-25, 1e-15, 1.0, 1e25])
-def test_formed_kernels_have_the_derivatives_of_their_equation(scale):
+def test_formed_kernels_have_the_derivatives_of_their_equation(scale, shape):
     """Of first and second order, whether squares are within range or not."""
     kernel, weights = (scale * normal(16, 3)).astype("float32"), normal(16, 3, seed=1)
     weights = keras.ops.convert_to_tensor(weights)
@@ -254,7 +255,9 @@ def test_formed_kernels_have_the_derivatives_of_their_equation(scale):
         return keras.ops.sum(keras.ops.square(unit / norms) * weights)
 
     def ours(values):
-        return keras.ops.sum(keras.ops.square(equilibrated_kernel(values[0])) * weights)
+        conditioned = equilibrated_kernel(keras.ops.reshape(values[0], shape))
+        assert conditioned.shape == shape
+        return keras.ops.sum(keras.ops.square(keras.ops.reshape(conditioned, (16, 3))) * weights)
 
     values, vectors = ([keras.ops.convert_to_tensor(x)] for x in (kernel, vector))
     for function in (

@@ -214,9 +214,11 @@ A training step (forward, backward, plain SGD) and an inference under each metho
 over those of the plain network in the same round of the same process: the median over the rounds
 with the quartiles. "plain, again" is the plain network a second time: as far as its quartiles are
 from 1, no difference can be told. Rivals outside of Keras are over a plain network of their own
-library. Three layers in each case of Dense and Conv2D, every layer conditioned; SGD, so that the
-step without conditioning is as short as it gets. A dash is a network one step of which took too
-long to be timed in rounds. `benchmarks/overhead.py` measures, `benchmarks/report_overhead.py`
+library. Three layers in each case of Dense and Conv2D. In the transformer's block the methods
+condition all six kernels, and rivals normalize those of the two Dense layers, not the attention's.
+The optimizer is SGD, so that the step without conditioning is as short as it gets. A dash is a
+network one step of which took too long to be timed in rounds, an empty cell one that was not
+measured. `benchmarks/overhead.py` measures, `benchmarks/report_overhead.py`
 writes this page.
 
 Row equilibration and Frobenius normalization do not form their kernel where the product with the

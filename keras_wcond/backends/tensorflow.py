@@ -3,8 +3,8 @@ from keras import ops
 
 from keras_wcond.norms import SQUARES_WITHIN_RANGE, inverse_column_norms
 
-# By measurement: half as many cost half as much again at a width of 512.
-FEW_ROWS = 64
+# By measurement: 32 rows in place of 64 cost 40 % at a width of 512, and save 1 % at 1024.
+FEW_ROWS, FEW_OF_MANY_ROWS, MANY_ROWS = 64, 32, 1024
 
 
 def gradient(loss):
@@ -137,7 +137,8 @@ def _sum_of_rows(matrix):
     to code of its own: further halving takes longer than it saves.
     """
     rows = matrix.shape[0]
-    while rows is not None and rows > FEW_ROWS and rows % 2 == 0:
+    few = FEW_OF_MANY_ROWS if rows is not None and rows >= MANY_ROWS else FEW_ROWS
+    while rows is not None and rows > few and rows % 2 == 0:
         rows //= 2
         matrix = matrix[:rows] + matrix[rows:]
     return tf.reduce_sum(matrix, axis=0)

@@ -3,6 +3,7 @@ products.py wrote.
 """
 
 import argparse
+import math
 import pathlib
 import statistics
 
@@ -151,7 +152,8 @@ def memory_table(records):
 def kernel_size(case):
     """The largest kernel of a case in MiB."""
     model = subjects.CASES[case].model(subjects.PLAIN)
-    entries = max(weight.size for weight in model.trainable_weights if "kernel" in weight.name)
+    kernels = [weight for weight in model.trainable_weights if "kernel" in weight.name]
+    entries = max(math.prod(kernel.shape) for kernel in kernels)
     return f"{4 * entries / 2**20:.2g}"
 
 

@@ -156,11 +156,19 @@ def test_overhead_measures_and_reports(tmp_path, monkeypatch):
     assert [record["point"] for record in grown] == [[8, 4, 1], [16, 4, 1], [8, 2, 1]]
     assert all(record["floor"] > 1.0 for record in grown)
 
+    peaks = [
+        {"case": "small", "normalization": name, "peak": peak * 2**20}
+        for name, peak in ((subjects.PLAIN, 10), ("row_equilibration", 13))
+    ]
+    memory = tmp_path / f"{keras.backend.backend()}-memory.jsonl"
+    memory.write_text("".join(json.dumps(peak) + "\n" for peak in peaks))
+
     report.main(["--results", str(tmp_path), "--output", str(tmp_path)])
     page = (tmp_path / "overhead.md").read_text(encoding="utf-8")
     assert f"keras {keras.__version__}" in page
     assert "| row_equilibration " in page
     assert "| width 16, batch 128, 3 layers | " in page
+    assert page.count("+3 ") == 1
     for name in ("overhead.png", "overhead-growth.png"):
         assert (tmp_path / name).stat().st_size > 0
 

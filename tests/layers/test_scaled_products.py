@@ -131,7 +131,7 @@ def product_gradient(kernel, upstream, inputs, one_norm=False):
     return gradient(loss, kernel)
 
 
-SHAPES = [(1, 1), (1, 5), (5, 1), (64, 3), (65, 3), (3, 64), (96, 96)]
+SHAPES = [(1, 1), (1, 5), (5, 1), (64, 3), (65, 3), (3, 64), (96, 96), (1024, 3)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -54,7 +54,9 @@ def _inverse_norms(kernel, one_norm):
 @functools.partial(jax.jit, static_argnums=1)  # One program outside of compiled functions, too.
 def _look(kernel, one_norm):
     squares = jnp.sum(jnp.square(kernel), axis=0)
-    summed = jnp.full_like(squares, jnp.sum(squares)) if one_norm else squares
+    summed = squares
+    if one_norm:
+        summed = jnp.full_like(squares, jnp.sum(_unfused(squares, squares == 0.0)))
     low, high = SQUARES_WITHIN_RANGE
     return jax.lax.cond(
         jnp.all((squares > low) & (summed < high)),
@@ -70,4 +72,16 @@ def _derivative(one_norm, primals, tangents):
     # Factors of about 1 each, since the cube of an inverse norm is soon out of range.
     unit, relative = kernel * scale * reciprocal, tangent * scale * reciprocal
     along = jnp.sum(unit * relative, axis=None if one_norm else 0)
+    is_zero = reciprocal == 0.0
+    along = _unfused(along, jnp.all(is_zero) if one_norm else is_zero)
     return (reciprocal, scale), (-reciprocal * along, jnp.zeros_like(scale))
+
+
+def _unfused(sums, is_zero):
+    """The sums, which XLA on CPUs then does not fuse with what is computed of them.
+
+    It would write to memory what they are broadcast to, or the squares they are made of, as large
+    as the kernel: at a width of 4096, a step took 1.3 times the plain one's in place of 1.1.
+    It fuses over no choice, and by then has left no barrier.
+    """
+    return jnp.where(is_zero, 0.0, sums)

@@ -318,6 +318,34 @@ def test_stacks_of_kernels_are_vectorized_by_jax():
         assert relative(one, to_numpy(x) @ equilibrated(kernel)) <= 1e-5
 
 
+@pytest.mark.skipif(not IS_JAX, reason="reads the memory that JAX' programs are given")
+@pytest.mark.parametrize("one_norm", [False, True])
+def test_no_temporary_as_large_as_the_kernel_is_made_by_jax(one_norm):
+    import jax
+
+    if jax.default_backend() != "cpu":
+        pytest.skip("needs a CPU as the default device, whose compiler it is about")
+    width, one = 4096, np.float32(1.0)
+    kernel, inputs = (jax.ShapeDtypeStruct((rows, width), "float32") for rows in (width, 128))
+
+    def temporaries(layer):
+        def loss(kernels, x):
+            for each in kernels:
+                x = jax.nn.relu(layer(x, each))
+            return jax.numpy.mean(x**2)
+
+        def step(kernels, x):
+            gradients = jax.grad(loss)(kernels, x)
+            return [each - 1e-3 * found for each, found in zip(kernels, gradients, strict=True)]
+
+        compiled = jax.jit(step, donate_argnums=0).lower([kernel] * 3, inputs).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    plain = temporaries(jax.numpy.matmul)
+    scaled = temporaries(lambda x, k: backends.equilibrated_product(x, k, one, None, one_norm))
+    assert scaled - plain <= 0.1 * 4 * width**2
+
+
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="transforms by PyTorch")
 @pytest.mark.parametrize("transform", ["vmap", "grad", "jvp", "dual numbers"])
 def test_is_transformed_by_pytorch(transform):

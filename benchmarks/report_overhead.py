@@ -29,6 +29,8 @@ COLORS = {
     "Flax WeightNorm": "tab:pink",
     overhead.AGAIN: "black",
 }
+# The axis begins here, or further left where quartiles do.
+LEAST_SHOWN = 0.9
 # To the right of it, networks are drawn on the edge.
 MOST_SHOWN = 2.0
 
@@ -96,7 +98,7 @@ def draw(by_backend, path):
         1, len(by_backend), figsize=(4.6 * len(by_backend), 1.4 + 0.62 * len(cases)),
         layout="constrained", sharex=True, sharey=True, squeeze=False,
     )  # fmt: skip
-    labels, shown = {}, list(COLORS)
+    labels, shown, lowest = {}, list(COLORS), LEAST_SHOWN
     for ax, (backend, records) in zip(axes[0], by_backend.items(), strict=True):
         for record in records:
             name = record["normalization"]
@@ -105,6 +107,7 @@ def draw(by_backend, path):
             low, middle, high = quartiles(record["training"])
             y = cases.index(record["case"]) + 0.1 * (shown.index(name) - 3.5)
             is_beyond = middle > MOST_SHOWN
+            lowest = min(lowest, low)
             labels[name] = ax.errorbar(
                 min(middle, MOST_SHOWN), y, fmt=">" if is_beyond else "o",
                 xerr=None if is_beyond else [[middle - low], [min(high, MOST_SHOWN) - middle]],
@@ -116,7 +119,7 @@ def draw(by_backend, path):
         ax.spines[["top", "right"]].set_visible(False)
         for y in range(1, len(cases)):
             ax.axhline(y - 0.5, color="gray", alpha=0.2, linewidth=0.8)
-    axes[0][0].set(xlim=(0.9, MOST_SHOWN), ylim=(len(cases) - 0.5, -0.5))
+    axes[0][0].set(xlim=(lowest, MOST_SHOWN), ylim=(len(cases) - 0.5, -0.5))
     axes[0][0].set_yticks(range(len(cases)), cases)
     names = [name for name in shown if name in labels]
     figure.legend(

@@ -78,10 +78,11 @@ def _derivative(one_norm, primals, tangents):
 
 
 def _unfused(sums, is_zero):
-    """The sums, which XLA on CPUs then does not fuse with what is computed of them.
+    """The sums, kept apart from what is computed of them.
 
-    It would write to memory what they are broadcast to, or the squares they are made of, as large
-    as the kernel: at a width of 4096, a step took 1.3 times the plain one's in place of 1.1.
-    It fuses over no choice, and by then has left no barrier.
+    XLA on CPUs would fuse the two, and write to memory what the sums are broadcast to, or the
+    squares they are made of, as large as the kernel: three Dense layers of 4096 units took 1.3
+    times the plain step for a batch of 128, in place of 1.1. It fuses over no choice, whereas
+    barriers are removed before it fuses.
     """
     return jnp.where(is_zero, 0.0, sums)

@@ -40,7 +40,14 @@ def namespace(x: Any) -> Any:
     return _NUMPY if isinstance(x, np.ndarray) else ops
 
 
+def tensor(x: Any) -> Any:
+    """The value of a variable, or anything else as a tensor."""
+    return x.value if isinstance(x, keras.Variable) else ops.convert_to_tensor(x)
+
+
 def cast(x: Any, dtype: Any) -> Any:
     """The tensor in a dtype; itself if that is its own, which `ops.cast` takes longer to tell."""
+    if x.dtype == dtype:  # As the backend names it, which takes least of all.
+        return x
     dtype = keras.backend.standardize_dtype(dtype)
     return x if keras.backend.standardize_dtype(x.dtype) == dtype else ops.cast(x, dtype)

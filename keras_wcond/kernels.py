@@ -208,7 +208,12 @@ def _one(layout: KernelLayout, path: str = "kernel"):
 
 
 def _grouped(layer):
-    return {"kernel": KernelLayout(blocks=layer.groups)}
+    return {"kernel": _in_blocks(layer.groups)}
+
+
+@functools.cache  # A layer asks in each of its calls.
+def _in_blocks(blocks):
+    return KernelLayout(blocks=blocks)
 
 
 def _separable(layer):

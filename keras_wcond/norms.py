@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wcond.arrays import cast, namespace
+from keras_wcond.arrays import cast, namespace, tensor
 
 SMALLEST_NORMAL = float(np.finfo("float32").tiny)
 # Compilers turn division into multiplication by the reciprocal, which has to be normal too.
@@ -21,10 +21,10 @@ NORMS_WITHIN_RANGE = (1e-12, 1e18)
 def widened(x: Any) -> Any:
     """The tensor or variable in float32, or in float64 if that is its own dtype."""
     # Not the variable's own `dtype`, which is `floatx` where autocasting is switched off.
-    x = x.value if isinstance(x, keras.Variable) else ops.convert_to_tensor(x)
+    x = tensor(x)
     # Keras' `result_type` makes float32 of the two, unless its `floatx` is float64.
-    is_double = keras.backend.standardize_dtype(x.dtype) == "float64"
-    return cast(x, "float64" if is_double else "float32")
+    is_wide = keras.backend.standardize_dtype(x.dtype) in ("float32", "float64")
+    return x if is_wide else cast(x, "float32")
 
 
 def normalized(x: Any, axis: Any, norm: float = 1.0) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 from keras import ops
 
 from keras_wcond import conditioners
+from keras_wcond.arrays import tensor
 from keras_wcond.conditioning import condition, is_kernel_norm
 from keras_wcond.gains import Gain, norm_ratio
 from keras_wcond.internals import full_precision
@@ -76,10 +77,9 @@ class Reparametrization:
         """
         if is_kernel_norm(self.gain):
             return None
-        gain = self.gain if gain_weight is None else gain_weight
-        return self.conditioner.product(
-            ops.convert_to_tensor(inputs),
-            ops.convert_to_tensor(kernel),
-            ops.convert_to_tensor(gain, dtype=inputs.dtype),
-            None if bias is None else ops.convert_to_tensor(bias),
-        )
+        if gain_weight is not None:
+            gain = tensor(gain_weight)
+        else:
+            gain = None if self.gain == 1.0 else ops.convert_to_tensor(self.gain, inputs.dtype)
+        bias = None if bias is None else tensor(bias)
+        return self.conditioner.product(tensor(inputs), tensor(kernel), gain, bias)

@@ -43,8 +43,7 @@ class Substitution(keras.StatelessScope):
         with full_precision():
             for variable, tensor in replacements:
                 # Not `variable.dtype`, which names the compute dtype in a layer's call.
-                dtype = keras.backend.standardize_dtype(variable.value.dtype)
-                self.state_mapping[id(variable)] = cast(tensor, dtype)
+                self.state_mapping[id(variable)] = cast(tensor, variable.value.dtype)
         self.updates: dict[int, tuple[Any, Any]] = {}
 
     def __enter__(self):

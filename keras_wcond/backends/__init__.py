@@ -57,7 +57,7 @@ def equilibrated(kernel: Any, units: int) -> Any:
 
 
 def equilibrated_product(
-    inputs: Any, kernel: Any, gain: Any, bias: Any = None, one_norm: bool = False
+    inputs: Any, kernel: Any, gain: Any = None, bias: Any = None, one_norm: bool = False
 ) -> Any:
     """`inputs · kernel · diag(gain / ‖kernelⱼ‖₂) + bias`, the scaled kernel never being formed.
 

@@ -36,7 +36,7 @@ def equilibrated(kernel, units):
 def equilibrated_product(inputs, kernel, gain, bias, one_norm):
     reciprocal, scale = _inverse_norms(kernel, one_norm)
     # The compiler writes no scaled product: it scales where the bias is added.
-    product = (inputs @ kernel) * (reciprocal * scale * gain)
+    product = (inputs @ kernel) * (reciprocal * scale * (1.0 if gain is None else gain))
     return product if bias is None else product + bias
 
 

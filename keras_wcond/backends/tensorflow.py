@@ -76,6 +76,7 @@ def _equilibrated(kernel):
 
 
 def equilibrated_product(inputs, kernel, gain, bias, one_norm):
+    gain = tf.ones((), kernel.dtype) if gain is None else gain
     if isinstance(inputs, tf.SparseTensor):  # Which functions with own gradients do not take.
         reciprocal, scale = inverse_column_norms(kernel, one_norm)
         product = ops.matmul(inputs, kernel) * (reciprocal * scale * gain)

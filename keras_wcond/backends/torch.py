@@ -101,7 +101,11 @@ def _differentiable(kernel, units):
 
 def _differentiable_product(inputs, kernel, gain, bias, one_norm):
     reciprocal, scale = inverse_column_norms(kernel, one_norm)
-    return _scaled(torch.mm(inputs, kernel), reciprocal * scale * gain, bias)
+    return _scaled(torch.mm(inputs, kernel), _times(reciprocal * scale, gain), bias)
+
+
+def _times(factor, gain):
+    return factor if gain is None else factor * gain
 
 
 def _scaled(product, scale, bias):
@@ -170,24 +174,24 @@ class _EquilibratedProduct(torch.autograd.Function):
     def forward(ctx, inputs, kernel, gain, bias, one_norm):
         inverse, ctx.is_within_range = _inverse_norms(kernel, one_norm)
         ctx.one_norm = one_norm
-        product = torch.mm(inputs, kernel)
-        ctx.save_for_backward(inputs, kernel, gain, bias, product, inverse)
-        return _scaled(product, inverse * gain, bias)
+        product, scale = torch.mm(inputs, kernel), _times(inverse, gain)
+        ctx.save_for_backward(inputs, kernel, gain, bias, product, inverse, scale)
+        return _scaled(product, scale, bias)
 
     @staticmethod
     def backward(ctx, upstream):
-        inputs, kernel, gain, bias, product, inverse = ctx.saved_tensors
+        inputs, kernel, gain, bias, product, inverse, scale = ctx.saved_tensors
         if torch.is_grad_enabled():  # The gradient is to be differentiated in turn.
             function = functools.partial(_differentiable_product, one_norm=ctx.one_norm)
             return *_gradients(function, (inputs, kernel, gain, bias), upstream), None
         for_inputs, for_kernel, for_gain, for_bias, _ = ctx.needs_input_grad
-        scaled, along, summed = _scaled_backward(upstream, product, inverse * gain, for_bias)
+        scaled, along, summed = _scaled_backward(upstream, product, scale, for_bias)
         along.mul_(inverse)
         gradients = [None, None, None, summed, None]
         if for_inputs:
             gradients[0] = torch.mm(scaled, kernel.t())
         if for_kernel:
-            pulled = along * gain
+            pulled = _times(along, gain)
             if ctx.one_norm:
                 pulled = pulled.sum()
             factor = (pulled * inverse).neg_()
@@ -204,12 +208,12 @@ class _EquilibratedProduct(torch.autograd.Function):
 def _scaled_backward(upstream, product, scale, for_bias):
     """The gradients of `_scaled` in all three.
 
-    They are those of batch normalization in inference, with a mean of 0 and a variance of 1, of
-    which PyTorch makes one operation.
+    They are those of batch normalization in inference, with a mean and a variance of 0 and an
+    epsilon of 1, of which PyTorch makes one operation.
     """
-    zeros, ones = scale.new_zeros(scale.shape), scale.new_ones(scale.shape)
+    zeros = torch.zeros_like(scale)
     return torch.ops.aten.native_batch_norm_backward(
-        upstream, product, scale, zeros, ones, None, None, False, 0.0, [True, True, for_bias]
+        upstream, product, scale, zeros, zeros, None, None, False, 1.0, [True, True, for_bias]
     )
 
 

@@ -89,14 +89,14 @@ class Conditioner:
             )
         return layout.from_matrices(conditioned, kernel.shape)
 
-    def product(self, inputs: Any, kernel: Any, gain: Any, bias: Any = None) -> Any:
+    def product(self, inputs: Any, kernel: Any, gain: Any = None, bias: Any = None) -> Any:
         """`inputs · gain · C(kernel) + bias`, computed without forming `C(kernel)`.
 
         Args:
             inputs: Tensor of shape `(rows, inputs)`.
             kernel: Tensor of shape `(inputs, units)`, in the dtype of the inputs, float32 or
                 float64.
-            gain: Tensor of shape `()` or `(units,)`, of the same dtype.
+            gain: None for 1, or a tensor of shape `()` or `(units,)`, of the same dtype.
             bias: None, or a tensor of shape `(units,)`, of the same dtype.
 
         Returns:

@@ -2,6 +2,7 @@ import math
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_wcond import backends
 from keras_wcond.conditioners.conditioner import Conditioner
@@ -43,10 +44,11 @@ class FrobeniusNormalization(Conditioner):
         rows = math.prod(layout.units(kernel.shape))
         return _normalized(kernel, rows, layout.column_axes(kernel.shape), axis=None)
 
-    def product(self, inputs: Any, kernel: Any, gain: Any, bias: Any = None) -> Any:
+    def product(self, inputs: Any, kernel: Any, gain: Any = None, bias: Any = None) -> Any:
         if not backends.has_equilibrated():
             return None
-        gain = gain * math.sqrt(kernel.shape[1])
+        norm = ops.convert_to_tensor(math.sqrt(kernel.shape[1]), kernel.dtype)
+        gain = norm if gain is None else gain * norm
         return backends.equilibrated_product(inputs, kernel, gain, bias, one_norm=True)
 
 

@@ -52,7 +52,7 @@ class RowEquilibration(Conditioner):
         units = math.prod(layout.units(shape))
         return backends.equilibrated(kernel, units)
 
-    def product(self, inputs: Any, kernel: Any, gain: Any, bias: Any = None) -> Any:
+    def product(self, inputs: Any, kernel: Any, gain: Any = None, bias: Any = None) -> Any:
         if not backends.has_equilibrated():
             return None
         return backends.equilibrated_product(inputs, kernel, gain, bias)

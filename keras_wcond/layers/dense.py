@@ -5,7 +5,6 @@ from keras import ops
 
 from keras_wcond.layers.conditioned_layer import register
 from keras_wcond.layers.kernel_conditioning import KernelConditioning
-from keras_wcond.layers.lora import merged
 from keras_wcond.products import is_cheaper_than_kernel
 
 
@@ -62,14 +61,14 @@ class ConditionedDense(KernelConditioning, keras.layers.Dense):
         """The product with the conditioned kernel, if it costs less without forming that."""
         if self.kernel_conditioner is None or not _is_full_precision(inputs, self.variable_dtype):
             return None
-        kernel = self.raw_kernels["kernel"]
+        kernel = self.kernel  # With LoRA, the merged one.
         if not is_cheaper_than_kernel(inputs.shape, kernel.shape):
             return None
         rows = inputs
         if len(inputs.shape) != 2:
             rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
         outputs = self._reparametrization("kernel").product(
-            rows, merged(self, kernel), self._gain_weight("kernel"), self.bias
+            rows, kernel, self._gain_weight("kernel"), self.bias
         )
         if outputs is None or len(inputs.shape) == 2:
             return outputs

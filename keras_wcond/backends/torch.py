@@ -11,6 +11,9 @@ from keras_wcond.norms import (
     normalized,
 )
 
+# A kernel of so many entries and its squares fit into the cache of a core.
+CACHED = 2**18
+
 
 def gradient(loss):
     def gradient(values, *data):
@@ -185,36 +188,27 @@ class _EquilibratedProduct(torch.autograd.Function):
             function = functools.partial(_differentiable_product, one_norm=ctx.one_norm)
             return *_gradients(function, (inputs, kernel, gain, bias), upstream), None
         for_inputs, for_kernel, for_gain, for_bias, _ = ctx.needs_input_grad
-        scaled, along, summed = _scaled_backward(upstream, product, scale, for_bias)
-        along.mul_(inverse)
-        gradients = [None, None, None, summed, None]
+        scaled = torch.mul(upstream, product)
+        along = scaled.sum(0).mul_(inverse)
+        torch.mul(upstream, scale, out=scaled)
+        gradients = [None] * 5
         if for_inputs:
             gradients[0] = torch.mm(scaled, kernel.t())
         if for_kernel:
             pulled = _times(along, gain)
             if ctx.one_norm:
                 pulled = pulled.sum()
-            factor = (pulled * inverse).neg_()
+            factor = pulled * inverse
             if ctx.is_within_range:
                 correction = torch.mul(kernel, factor.mul_(inverse))
             else:  # The square of an inverse norm might not be, but these are about 1.
                 correction = torch.mul(kernel, inverse).mul_(factor)
-            gradients[1] = correction.addmm_(inputs.t(), scaled)
+            gradients[1] = correction.addmm_(inputs.t(), scaled, beta=-1)
         if for_gain:
             gradients[2] = along if gain.ndim else along.sum()
+        if for_bias:
+            gradients[3] = upstream.sum(0)
         return tuple(gradients)
-
-
-def _scaled_backward(upstream, product, scale, for_bias):
-    """The gradients of `_scaled` in all three.
-
-    They are those of batch normalization in inference, with a mean and a variance of 0 and an
-    epsilon of 1, of which PyTorch makes one operation.
-    """
-    zeros = torch.zeros_like(scale)
-    return torch.ops.aten.native_batch_norm_backward(
-        upstream, product, scale, zeros, zeros, None, None, False, 1.0, [True, True, for_bias]
-    )
 
 
 def _gradients(function, arguments, upstream):
@@ -238,15 +232,24 @@ def _gradients(function, arguments, upstream):
 def _inverse_norms(kernel, one_norm):
     """`1 / ‖kernelⱼ‖`, and whether it is known that all of them have squares within range."""
     if kernel.device.type == "cpu":  # An accelerator would have to be waited for.
-        # The one operation that reads a matrix once for sums over its columns, and writes none.
-        mean, variance = torch.batch_norm_update_stats(kernel, None, None, 0.0)
-        squares = variance.addcmul_(mean, mean).mul_(kernel.shape[0])
+        squares = _squared_norms(kernel)
         smallest, largest = squares.aminmax()
         if one_norm:
             largest = squares.sum()
         if _is_within_range(smallest, largest, *SQUARES_WITHIN_RANGE):
             return (largest.expand_as(squares) if one_norm else squares).rsqrt(), True
     return torch.mul(*inverse_column_norms(kernel, one_norm)), False
+
+
+def _squared_norms(kernel):
+    if kernel.numel() <= CACHED:
+        return torch.square(kernel).sum(0)
+    # The one operation that multiplies and adds over columns and writes no matrix: the gradient
+    # in the scale of batch normalization, where that subtracts 0 and divides by √(0 + 1).
+    zeros = kernel.new_zeros(kernel.shape[1])
+    return torch.ops.aten.native_batch_norm_backward(
+        kernel, kernel, None, zeros, zeros, None, None, False, 1.0, [False, True, False]
+    )[1]
 
 
 def _is_within_range(smallest, largest, low, high):

@@ -229,9 +229,9 @@ writes this page.
 Row equilibration and Frobenius normalization do not form their kernel where the product with the
 inputs is not much larger: Dense layers then scale the product, by norms that take one pass over
 the kernel. Otherwise the kernel is scaled, in as few passes as the backend allows. Static shapes
-decide, both give the same numbers. What either takes is mostly the time to read kernels from memory
-and to write them: beside products it is the more, the faster a machine multiplies. The floors at
-the end of this page tell how much that was of a step on the machine measured here.
+decide, both give the same numbers. Either takes at least the time to read kernels from memory and
+to write them, which is the larger part of a step, the faster a machine multiplies. The floors at
+the end of this page tell how much that was on the machine measured here.
 
 A folded layer, `layer.fold()`, is the plain layer, with its operations and nothing more.
 

@@ -10,7 +10,7 @@ hypothesis.settings.register_profile(
     "ci",
     parent=hypothesis.settings.get_profile("local"),
     derandomize=True,
-    max_examples=50,
+    max_examples=100,
 )
 hypothesis.settings.load_profile("ci" if "CI" in os.environ else "local")
 

@@ -169,8 +169,8 @@ def _as_kept(result, kernel):
 class _EquilibratedProduct(torch.autograd.Function):
     """The product in as few passes over the kernel as PyTorch's operations allow.
 
-    What costs on a CPU are temporaries as large as the kernel. The norms need none, and the
-    gradient is accumulated by the matrix product that makes it.
+    What costs on a CPU are temporaries as large as a kernel that caches do not hold. Its norms need
+    none, and the gradient is accumulated by the matrix product that makes it.
     """
 
     @staticmethod
@@ -242,6 +242,7 @@ def _inverse_norms(kernel, one_norm):
 
 
 def _squared_norms(kernel):
+    """`‖kernelⱼ‖²` as it comes, within range or not."""
     if kernel.numel() <= CACHED:
         return torch.square(kernel).sum(0)
     # The one operation that multiplies and adds over columns and writes no matrix: the gradient

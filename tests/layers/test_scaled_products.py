@@ -131,7 +131,7 @@ def product_gradient(kernel, upstream, inputs, one_norm=False):
     return gradient(loss, kernel)
 
 
-# The last one is beyond what caches hold.
+# On PyTorch, the last one is beyond what is taken to fit into a cache.
 SHAPES = [(1, 1), (1, 5), (5, 1), (64, 3), (65, 3), (3, 64), (96, 96), (1024, 3), (640, 480)]
 
 
@@ -235,6 +235,31 @@ def test_second_derivatives_agree_with_those_of_the_formed_kernel(method, scale)
     expected = backends.hessian_product(formed)(start, vectors)
     for one, other in zip(found, expected, strict=True):
         assert relative(one, other) <= 1e-4
+
+
+@pytest.mark.parametrize("method", [RowEquilibration, FrobeniusNormalization])
+def test_no_gain_is_a_gain_of_one(method):
+    """In the outputs, the gradient and the gradient of that."""
+    inputs, upstream = normal(ROWS, 16, seed=2), normal(ROWS, 3, seed=3)
+    values, vectors = (
+        [keras.ops.convert_to_tensor(normal(*shape, seed=seed)) for shape in ((16, 3), (3,))]
+        for seed in (0, 1)
+    )
+    found = []
+    for gain in (None, keras.ops.convert_to_tensor(np.float32(1.0))):
+
+        def outputs(values, gain=gain):
+            kernel, bias = values
+            return method().product(keras.ops.convert_to_tensor(inputs), kernel, gain, bias)
+
+        def loss(values, outputs=outputs):
+            return keras.ops.sum(keras.ops.multiply(keras.ops.tanh(outputs(values)), upstream))
+
+        first, second = backends.gradient(loss), backends.hessian_product(loss)
+        found.append([outputs(values), *first(values), *second(values, vectors)])
+    for without, with_one in zip(*found, strict=True):
+        assert np.any(to_numpy(with_one) != 0.0)
+        assert relative(without, with_one) <= 1e-6
 
 
 def equilibrated_kernel(kernel):

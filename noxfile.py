@@ -21,9 +21,12 @@ each_backend = nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
 
 def install(session, backend, extra, constraints="constraints.txt"):
     """The package with one extra, and one backend and no other."""
-    # What is imported is compiled then; the rest, thousands of files, need not be.
+    # What is imported is compiled then, once for all processes; the rest, thousands of files, need
+    # not be.
     session.install("--no-compile", "--constraint", constraints, BACKENDS[backend], f".[{extra}]")
-    session.env.update(KERAS_BACKEND=backend, TF_CPP_MIN_LOG_LEVEL="3")
+    session.env.update(
+        KERAS_BACKEND=backend, TF_CPP_MIN_LOG_LEVEL="3", PYTHONDONTWRITEBYTECODE=None
+    )
 
 
 def run_tests(session, *arguments):

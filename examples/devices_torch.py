@@ -23,10 +23,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 def steps(rank: int, processes: int, port: int, batches: list) -> list[float]:
     """Trains one of the processes on its part of each batch; the mean losses over all parts."""
     import torch
-    from devices import transformer
 
     has_gpu = torch.cuda.is_available()
-    device = torch.device("cuda", rank) if has_gpu else torch.device("cpu")
+    device = f"cuda:{rank}" if has_gpu else "cpu"
     if has_gpu:
         torch.cuda.set_device(device)
     torch.distributed.init_process_group(
@@ -35,6 +34,18 @@ def steps(rank: int, processes: int, port: int, batches: list) -> list[float]:
         rank=rank,
         world_size=processes,
     )
+    # The model refers to the group: what drops the last reference to that must not be Python's
+    # own cleaning up, which holds a lock that the group's threads wait for.
+    losses = train(rank, processes, device, batches)
+    torch.distributed.destroy_process_group()
+    return losses
+
+
+def train(rank: int, processes: int, device: str, batches: list) -> list[float]:
+    """The mean losses of steps in the group of processes that there is."""
+    import torch
+    from devices import transformer
+
     with torch.device(device):
         model = torch.nn.parallel.DistributedDataParallel(transformer().to(device))
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
@@ -48,7 +59,6 @@ def steps(rank: int, processes: int, port: int, batches: list) -> list[float]:
         total = loss.detach().clone()
         torch.distributed.all_reduce(total)
         losses.append(float(total) / processes)
-    torch.distributed.destroy_process_group()
     return losses
 
 

@@ -1,5 +1,6 @@
 """Run by the test in a process of its own: losses of one and of two processes, as JSON."""
 
+import faulthandler
 import json
 import pathlib
 import socket
@@ -17,7 +18,12 @@ def free_port():
         return found.getsockname()[1]
 
 
+# A process that waits for another for ever says where, and ends.
+SECONDS = 300
+
+
 def run(rank, processes, port, folder):
+    faulthandler.dump_traceback_later(SECONDS, exit=True)
     losses = steps(rank, processes, port, batches(24, 10))
     (pathlib.Path(folder) / f"{processes}-{rank}.json").write_text(json.dumps(losses))
 

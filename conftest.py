@@ -1,5 +1,6 @@
 """Numerics and doctest names shared by the tests and the docstrings' examples."""
 
+import functools
 import os
 import pathlib
 import tempfile
@@ -42,6 +43,8 @@ collect_ignore = [
 
 def pytest_configure():
     _compute_products_in_full_float32()
+    if keras.backend.backend() == "jax":
+        _lower_programs_in_one_context()
 
 
 def _compute_products_in_full_float32():
@@ -60,6 +63,14 @@ def _compute_products_in_full_float32():
 
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
+
+
+def _lower_programs_in_one_context():
+    """JAX makes a context of its compiler anew for each: half the time that a small one takes."""
+    from jax._src.interpreters import mlir  # Nothing public has a say in it.
+
+    if hasattr(mlir, "make_ir_context"):
+        mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
 
 def _has_gpu() -> bool:

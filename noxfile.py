@@ -1,5 +1,7 @@
 """Every check, each in an environment of its own: `nox --list` tells what there is."""
 
+import pathlib
+
 import nox
 
 BACKENDS = {"tensorflow": "tensorflow-cpu", "jax": "jax", "torch": "torch"}
@@ -32,7 +34,8 @@ def install(session, backend, extra, constraints="constraints.txt"):
 def run_tests(session, *arguments):
     """Two processes of one thread each: threads of small operations only get in their way."""
     session.env.update(OMP_NUM_THREADS="1", TF_NUM_INTEROP_THREADS="1", TF_NUM_INTRAOP_THREADS="1")
-    session.run("pytest", "--numprocesses", "2", *arguments, *session.posargs)
+    # A process for all of a file: what it has compiled for one test serves the next.
+    session.run("pytest", "-n", "2", "--dist", "loadfile", *arguments, *session.posargs)
 
 
 @nox.session
@@ -43,9 +46,11 @@ def tests(session, backend):
     install(session, backend, "examples,test" if backend == "jax" else "examples,export,test")
     # What one process has compiled, the others need not compile again; and most of it runs but
     # once, so that optimizing it takes longer than it saves.
+    if backend == "tensorflow":
+        session.env["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
     session.env.update(
         JAX_DISABLE_MOST_OPTIMIZATIONS="1",
-        JAX_COMPILATION_CACHE_DIR=session.create_tmp(),
+        JAX_COMPILATION_CACHE_DIR=str(pathlib.Path(session.create_tmp()).absolute()),
         JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
         JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
     )

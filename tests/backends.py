@@ -10,6 +10,28 @@ def to_numpy(x):
     return keras.ops.convert_to_numpy(x)
 
 
+def at_once(function, **arguments):
+    """The function as one program on JAX, which would compile each operation by itself."""
+    if keras.backend.backend() != "jax":
+        return function
+    import jax
+
+    return jax.jit(function, **arguments)
+
+
+def conditioned(conditioner, kernel, layout=-1):
+    """The conditioned kernel, as NumPy has it."""
+    return to_numpy(_condition(conditioner, layout, keras.ops.convert_to_tensor(kernel)))
+
+
+def _condition(conditioner, layout, kernel):
+    return conditioner(kernel, layout)
+
+
+# Kept for equal conditioners and layouts.
+_condition = at_once(_condition, static_argnums=(0, 1))
+
+
 def gradient(function, array):
     """The gradient of a scalar function of one tensor, at a NumPy array."""
     x = keras.ops.convert_to_tensor(array)
@@ -24,7 +46,7 @@ def gradient(function, array):
     if backend == "jax":
         import jax
 
-        return to_numpy(jax.grad(function)(x))
+        return to_numpy(at_once(jax.grad(function))(x))
     x = x.clone().requires_grad_(True)
     function(x).backward()
     return to_numpy(x.grad)
@@ -57,7 +79,7 @@ def jacobian(function, array, order=1):
         import jax
 
         derivative = jax.jacrev(function) if order == 1 else jax.hessian(function)
-        return to_numpy(jax.jit(derivative)(keras.ops.convert_to_tensor(array)))
+        return to_numpy(at_once(derivative)(keras.ops.convert_to_tensor(array)))
     if backend == "torch":
         import torch
 

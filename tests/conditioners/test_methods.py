@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from keras_wcond import Conditioned, ConditionedConv2D, ConditionedInitializer, WeightConditioning
 from keras_wcond import conditioners as package
 from keras_wcond.kernels import KernelLayout
-from tests.backends import gradient, normal, to_numpy
+from tests.backends import conditioned, gradient, normal, to_numpy
 from tests.conditioners import references
 from tests.reference import central_differences
 
@@ -33,8 +33,7 @@ KERNELS = {
 
 
 def apply(method, kernel, layout=-1):
-    conditioner = package.get(method)
-    return to_numpy(conditioner(keras.ops.convert_to_tensor(kernel), layout))
+    return conditioned(package.get(method), kernel, layout)
 
 
 def test_every_method_has_a_reference():

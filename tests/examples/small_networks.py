@@ -6,7 +6,7 @@ from keras_wcond.layers.folding import conditioned_layers
 from tests.examples.loading import example
 
 SMALL = {
-    # No narrower: of 3 to 7 channels, a convolution of 1 × 1 with strides of 2 writes beyond its
+    # No narrower: of 3 to 6 channels, a convolution of 1 × 1 with strides of 2 writes beyond its
     # memory on PyTorch 2.13 (torch.nn.functional.conv2d by itself, on CPUs without AVX-512).
     "cnn": {"depth": 8, "width": 8, "epochs": 2, "train_images": 256, "batch_size": 64},
     "vit": {"patch_size": 4, "epochs": 2, "train_images": 256, "batch_size": 64},

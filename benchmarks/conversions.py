@@ -210,7 +210,7 @@ def report(result, folder):
             "# Whole models, conditioned and folded",
             f"`KERAS_BACKEND={result['backend']} python benchmarks/conversions.py "
             f"--repeats {repeats}`",
-            environment.conditions(result),
+            environment.conditions([result]),
             "Random weights; images of 64 × 64, or 16 tokens; float32.",
             tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True),
             "- *layers*, *kernels*: how many `condition_model(model)` conditioned. Embeddings and "

@@ -229,7 +229,7 @@ def report(result, folder):
         [
             "# Curvature of the loss over training",
             command(result),
-            environment.conditions(result),
+            environment.conditions([result]),
             f"{settings['depth']} hidden tanh layers of {settings['width']} on the 1,347 training "
             f"digits, {settings['epochs']} epochs of gradient descent in batches of 64. Mean ± "
             f"standard deviation over {settings['repeats']} seeds. The rate of each network is the "

@@ -22,14 +22,25 @@ def environment(*packages):
         "backend": backend,
         "versions": installed,
         "machine": f"Python {platform.python_version()}, {os.cpu_count()} cores, "
-        f"{platform.machine()}, no GPU used",
+        f"{processor()}, no GPU used",
     }
 
 
-def conditions(result):
-    """The same as two lines of Markdown."""
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    return f"- {versions}\n- {result['machine']}"
+def processor():
+    """Its kind and the instruction sets that it has, on which depends how fast it multiplies."""
+    import numpy as np
+
+    found = np.show_config(mode="dicts")["SIMD Extensions"].get("found", ())
+    return " ".join([platform.machine(), *([f"({', '.join(found)})"] if found else ())])
+
+
+def conditions(results):
+    """The same as two lines of Markdown; more, where results were measured with several."""
+    kinds = set()
+    for result in results:
+        versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+        kinds.add(f"- {versions}\n- {result['machine']}")
+    return "\n".join(sorted(kinds))
 
 
 def bar(items, **arguments):

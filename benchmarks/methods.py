@@ -321,7 +321,7 @@ def report(result, document):
         f"`KERAS_BACKEND={result['backend']} python benchmarks/methods.py --rounds {rounds} "
         f"--epochs {len(result['row_norms'][0]['losses'])}`"
     )
-    text = f"{command}\n\n{environment.conditions(result)}"
+    text = f"{command}\n\n{environment.conditions([result])}"
     environment.replace_block(document, "conditions", text)
     draw_spectra(result["spectra"], document.parent / "spectra.png")
     draw_row_norms(result["row_norms"], document.parent / "row-norms.png")

@@ -5,6 +5,7 @@ and the summary in the README. Runs on whatever lines there are, and says what i
 """
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
@@ -72,10 +73,7 @@ def unfinished(everything):
 
 def conditions_of(everything):
     """Versions and machine, of which there may be several."""
-    kinds = {
-        environment.conditions(record) for records in everything.values() for record in records
-    }
-    return "\n".join(sorted(kinds))
+    return environment.conditions(itertools.chain.from_iterable(everything.values()))
 
 
 def cost_of(everything):

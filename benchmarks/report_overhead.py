@@ -191,7 +191,7 @@ def page(by_backend, memory, grown, products):
         rounds = [len(r["training"]) for r in records if r["status"] == "measured"]
         parts += [
             f"## {backend}\n",
-            environment.conditions(records[0]),
+            environment.conditions(records),
             f"- {min(rounds)} to {max(rounds)} rounds a case",
         ]
         for kind, title in (("training", "Training step"), ("inference", "Inference")):

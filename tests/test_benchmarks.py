@@ -116,6 +116,15 @@ def test_a_document_without_the_block_is_refused(tmp_path, monkeypatch):
         environment.replace_block(path, "costs", "text")
 
 
+def test_conditions_tell_of_every_machine(monkeypatch):
+    environment = load("environment", monkeypatch)
+    here = environment.environment()
+    there = {**here, "machine": "another machine"}
+    told = environment.conditions([here, there, here])
+    assert told.count(here["machine"]) == told.count("another machine") == 1
+    assert told.count(f"keras {keras.__version__}") == 2
+
+
 def small_case(subjects):
     def network(x, kit):
         return kit(keras.layers.Dense(4, activation="relu"), x)

@@ -198,12 +198,13 @@ class _EquilibratedProduct(torch.autograd.Function):
             pulled = _times(along, gain)
             if ctx.one_norm:
                 pulled = pulled.sum()
-            factor = pulled * inverse
+            # The negative, since adding a product to a multiple of a matrix costs a pass more.
+            factor = (pulled * inverse).neg_()
             if ctx.is_within_range:
                 correction = torch.mul(kernel, factor.mul_(inverse))
             else:  # The square of an inverse norm might not be, but these are about 1.
                 correction = torch.mul(kernel, inverse).mul_(factor)
-            gradients[1] = correction.addmm_(inputs.t(), scaled, beta=-1)
+            gradients[1] = correction.addmm_(inputs.t(), scaled)
         if for_gain:
             gradients[2] = along if gain.ndim else along.sum()
         if for_bias:

@@ -172,9 +172,14 @@ def test_overhead_measures_and_reports(tmp_path, monkeypatch):
     memory = tmp_path / f"{keras.backend.backend()}-memory.jsonl"
     memory.write_text("".join(json.dumps(peak) + "\n" for peak in peaks))
 
+    records[-1]["machine"] = "another machine"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
     report.main(["--results", str(tmp_path), "--output", str(tmp_path)])
     page = (tmp_path / "overhead.md").read_text(encoding="utf-8")
     assert f"keras {keras.__version__}" in page
+    assert records[0]["machine"] in page
+    assert "another machine" in page
     assert "| row_equilibration " in page
     assert "| width 16, batch 128, 3 layers | " in page
     assert page.count("+3 ") == 1

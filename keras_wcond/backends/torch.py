@@ -6,6 +6,7 @@ from torch.autograd import forward_ad
 
 from keras_wcond.norms import (
     NORMS_WITHIN_RANGE,
+    SMALLEST_NORMAL,
     SQUARES_WITHIN_RANGE,
     inverse_column_norms,
     normalized,
@@ -77,8 +78,11 @@ def _grad(outputs, inputs, vectors=None, create_graph=False):
 
 
 def equilibrated(kernel, units):
-    if kernel.device.type == "cpu" and not _is_transformed(kernel):
-        return _Equilibrated.apply(kernel, units)
+    if not _is_transformed(kernel):
+        if _is_summed_in_float64(kernel):
+            return _EquilibratedOnGPU.apply(kernel, units)
+        if kernel.device.type == "cpu":
+            return _Equilibrated.apply(kernel, units)
     return _differentiable(kernel, units)
 
 
@@ -96,6 +100,15 @@ def _is_transformed(*tensors):
         or torch._C._are_functorch_transforms_active()  # There is no public way to ask.
         or any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
     )
+
+
+def _is_summed_in_float64(kernel):
+    """Whether norms are: a GPU cannot be asked for their range without waiting for it.
+
+    Squares of float32 are within that of float64, and a reduction reads the one and adds up the
+    other, as fast as memory is read.
+    """
+    return kernel.device.type == "cuda" and kernel.dtype == torch.float32
 
 
 def _differentiable(kernel, units):
@@ -146,6 +159,42 @@ class _Equilibrated(torch.autograd.Function):
         (upstream, axis), (matrix, _) = (_as_read(x, units) for x in (upstream, kernel))
         gradient, _ = _weight_norm_backward(upstream, matrix, gain, norms, axis)
         return _as_kept(gradient, kernel), None
+
+
+class _EquilibratedOnGPU(torch.autograd.Function):
+    """The same in few operations, each of which takes longer to start than to run."""
+
+    @staticmethod
+    def forward(ctx, kernel, units):
+        matrix = kernel.reshape(-1, units)
+        inverse = _wide_inverse_norms(matrix)
+        ctx.save_for_backward(kernel, inverse)
+        return _times_wide(matrix, inverse).view(kernel.shape)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        kernel, inverse = ctx.saved_tensors
+        units = inverse.numel()
+        if torch.is_grad_enabled():
+            function = functools.partial(_differentiable, units=units)
+            return *_gradients(function, (kernel,), upstream), None
+        upstream = upstream.reshape(-1, units)
+        unit = _times_wide(kernel.reshape(-1, units), inverse)
+        along = torch.mul(upstream, unit).sum(0)
+        across = torch.addcmul(upstream, unit, along, value=-1.0)
+        return _times_wide(across, inverse).view(kernel.shape), None
+
+
+def _wide_inverse_norms(matrix):
+    """`1 / ‖columnⱼ‖` in float64; zero where a column is zero, NaN where it is not finite."""
+    norms = torch.linalg.vector_norm(matrix, dim=0, dtype=torch.float64)
+    norms.nan_to_num_(nan=float("nan"), posinf=float("nan"))
+    return norms.masked_fill_(norms < SMALLEST_NORMAL, float("inf")).reciprocal_()
+
+
+def _times_wide(matrix, factor):
+    """The product with a factor in float64, rounded to the matrix' own dtype as it is written."""
+    return torch.mul(matrix, factor, out=matrix.new_empty(matrix.shape))
 
 
 def _as_read(kernel, units):
@@ -232,6 +281,8 @@ def _gradients(function, arguments, upstream):
 
 def _inverse_norms(kernel, one_norm):
     """`1 / ‖kernelⱼ‖`, and whether it is known that all of them have squares within range."""
+    if _is_summed_in_float64(kernel) and not one_norm:
+        return _wide_inverse_norms(kernel).to(kernel.dtype), False
     if kernel.device.type == "cpu":  # An accelerator would have to be waited for.
         squares = _squared_norms(kernel)
         smallest, largest = squares.aminmax()

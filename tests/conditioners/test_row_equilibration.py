@@ -9,6 +9,8 @@ from keras_wcond.conditioners import RowEquilibration
 from tests.backends import gradient, normal, to_numpy
 from tests.reference import central_differences, equilibrated, equilibrated_gradient
 
+pytestmark = pytest.mark.usefixtures("each_arithmetic")
+
 SHAPES = [(1, 1), (1, 5), (5, 1), (3, 7), (7, 3), (4, 4)]
 
 

@@ -13,6 +13,8 @@ from keras_wcond.norms import SQUARES_WITHIN_RANGE
 from tests.backends import gradient, kernel_gradient, normal, to_numpy
 from tests.reference import equilibrated, equilibrated_gradient
 
+pytestmark = pytest.mark.usefixtures("each_arithmetic")
+
 ROWS, INPUTS, UNITS = 8, 256, 130
 IS_JAX = keras.backend.backend() == "jax"
 
@@ -378,8 +380,8 @@ def test_is_transformed_by_pytorch(transform):
     import torch
     from torch.autograd import forward_ad
 
-    x, one = torch.from_numpy(normal(ROWS, 64)), torch.tensor(1.0)
-    kernel, tangent = (torch.from_numpy(normal(64, 5, seed=seed)) for seed in (1, 2))
+    arrays = normal(ROWS, 64), np.float32(1.0), normal(64, 5, seed=1), normal(64, 5, seed=2)
+    x, one, kernel, tangent = (keras.ops.convert_to_tensor(array) for array in arrays)
 
     def scaled(k):
         return backends.equilibrated_product(x, k, one)

@@ -22,8 +22,29 @@ def environment(*packages):
         "backend": backend,
         "versions": installed,
         "machine": f"Python {platform.python_version()}, {os.cpu_count()} cores, "
-        f"{processor()}, no GPU used",
+        f"{processor()}, {gpu() or 'no GPU used'}",
     }
+
+
+def gpu():
+    """The name of the GPU that the backend computes on, or None."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        (device, *_) = jax.devices()
+        return device.device_kind if device.platform == "gpu" else None
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        devices = tf.config.list_physical_devices("GPU")
+        details = map(tf.config.experimental.get_device_details, devices[:1])
+        return next((each.get("device_name", "a GPU") for each in details), None)
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def processor():

@@ -7,8 +7,10 @@ table. Rivals run beside them: those of Keras over the plain Keras network, PyTo
 parametrizations over a plain PyTorch network, Flax' over a plain Flax one. The peak of memory is
 that of a process of its own for each.
 
-Appends to benchmarks/results/overhead/BACKEND.jsonl, a line for each case and normalization; what
-is there already is not measured again. report_overhead.py writes tables and pictures from it.
+Appends to benchmarks/results/overhead/BACKEND.jsonl, or BACKEND-gpu.jsonl where the backend
+computes on a GPU, a line for each case and normalization; what is there already is not measured
+again. From a GPU alone, lines hold milliseconds too. report_overhead.py writes tables and pictures
+from it.
 """
 
 import argparse
@@ -96,6 +98,7 @@ def measure(name, case, names, budget, most):
     too_long = {each for each, seconds in first.items() if seconds > LONGEST_STEP}
     slow = {each for each in names if first[each] > SLOW * first[baseline(each)]}
     quick = set(names) - slow
+    on_gpu = environment.gpu() is not None
     measured = {}
     # Slow ones apart, so that the others, whose differences are small, get more rounds.
     for group in (quick, slow - too_long):
@@ -114,8 +117,12 @@ def measure(name, case, names, budget, most):
             continue
         for kind in ("training", "inference"):
             seconds = measured[each, kind]
-            pairs = zip(seconds[each], seconds[record["baseline"]], strict=True)
-            record[kind] = [float(f"{own / plain:.4g}") for own, plain in pairs]
+            pair = seconds[each], seconds[record["baseline"]]
+            record[kind] = [float(f"{own / plain:.4g}") for own, plain in zip(*pair, strict=True)]
+            if on_gpu:
+                record[f"{kind}_ms"], record[f"{kind}_ms_plain"] = (
+                    float(f"{1e3 * statistics.median(each):.4g}") for each in pair
+                )
         yield {**record, "status": "measured"}
 
 
@@ -134,26 +141,61 @@ def print_peak(name, normalization, taken):
     training()
     # What is left of that would hide what a step takes.
     gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    before = resident()
-    # From here on, the kernel keeps the largest size of the process anew.
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    held, forget, peak = memory()
+    before = held()
+    forget()
     for _ in range(taken):
         training()
     print(max(0, peak() - before))
 
 
-def resident():
-    return _status("VmRSS")
+def memory():
+    """Functions without arguments: the bytes held now, forgetting their peak, that peak."""
+    if environment.gpu() is None:
+        return _of_the_process()
+    backend = environment.environment()["backend"]
+    return {"jax": _of_jax, "tensorflow": _of_tensorflow, "torch": _of_torch}[backend]()
 
 
-def peak():
-    return _status("VmHWM")
+def _of_the_process():
+    def field(name):
+        text = pathlib.Path("/proc/self/status").read_text()
+        return int(text.split(f"{name}:")[1].split()[0]) * 1024
+
+    def forget():
+        # From here on, the kernel keeps the largest size of the process anew.
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return (lambda: field("VmRSS")), forget, (lambda: field("VmHWM"))
 
 
-def _status(field):
-    text = pathlib.Path("/proc/self/status").read_text()
-    return int(text.split(f"{field}:")[1].split()[0]) * 1024
+def _of_jax():
+    import jax
+
+    def field(name):
+        return jax.devices()[0].memory_stats()[name]
+
+    # JAX forgets no peak; but all steps take as much as the first.
+    return (lambda: field("bytes_in_use")), (lambda: None), (lambda: field("peak_bytes_in_use"))
+
+
+def _of_tensorflow():
+    from tensorflow import config
+
+    def field(name):
+        return config.experimental.get_memory_info("GPU:0")[name]
+
+    def forget():
+        config.experimental.reset_memory_stats("GPU:0")
+
+    return (lambda: field("current")), forget, (lambda: field("peak"))
+
+
+def _of_torch():
+    from torch import cuda
+
+    return cuda.memory_allocated, cuda.reset_peak_memory_stats, cuda.max_memory_allocated
 
 
 def parse(words=None):
@@ -178,7 +220,7 @@ def main(words=None):
         return
     backend = environment.environment()["backend"]
     conditions = environment.environment(*(["flax"] if backend == "jax" else []))
-    path = options.results / (f"{backend}-memory.jsonl" if options.memory else f"{backend}.jsonl")
+    path = options.results / file_name(backend, environment.gpu() is not None, options.memory)
     known = {(record["case"], record["normalization"]) for record in lines.read(path)}
     for name in options.cases:
         case = subjects.CASES[name]
@@ -198,6 +240,11 @@ def main(words=None):
         for record in measured if names else ():
             lines.append(path, {**record, **conditions})
             tell(record)
+
+
+def file_name(backend, on_gpu=False, memory=False):
+    """Where the lines of a backend are."""
+    return f"{backend}{'-gpu' * on_gpu}{'-memory' * memory}.jsonl"
 
 
 def measure_memory(name, names, taken):

@@ -50,14 +50,28 @@ def cell(record, kind):
 
 
 def table(records, kind, names):
-    """A row for each case, a column for each of the normalizations that were measured."""
+    """A row for each case, a column for each of the normalizations that were measured.
+
+    From a GPU, the plain network's milliseconds are the first.
+    """
     found = {(record["case"], record["normalization"]): record for record in records}
     names = [name for name in names if any(key[1] == name for key in found)]
+    plain = {
+        record["case"]: record.get(f"{kind}_ms_plain")
+        for record in records
+        if record["baseline"] == subjects.PLAIN
+    }
+    timed = any(plain.values())
     rows = [
-        [case, *(cell(found.get((case, name)), kind) for name in names)]
+        [
+            case,
+            *([f"{plain[case]:.3g}"] if timed else []),
+            *(cell(found.get((case, name)), kind) for name in names),
+        ]
         for case in cases_of(records)
     ]
-    return tabulate.tabulate(rows, ["", *names], tablefmt="github", disable_numparse=True)
+    headers = ["", *(["plain, ms"] if timed else []), *names]
+    return tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
 def cases_of(records):
@@ -183,11 +197,11 @@ def products_table(records):
     return tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
-def page(by_backend, memory, grown, products):
+def page(on_cpu, on_gpu, memory, grown, products):
     """The document."""
-    parts = [INTRODUCTION]
+    parts = [INTRODUCTION, *([ON_GPU] if on_gpu else [])]
     rivals = (overhead.AGAIN, METHOD, *subjects.RIVALS, *TWINS)
-    for backend, records in by_backend.items():
+    for backend, records in {**on_cpu, **on_gpu}.items():
         rounds = [len(r["training"]) for r in records if r["status"] == "measured"]
         parts += [
             f"## {backend}\n",
@@ -198,9 +212,10 @@ def page(by_backend, memory, grown, products):
             parts += [
                 f"\n### {title} on {backend}\n",
                 table(records, kind, rivals),
-                f"\n{dearer_than_rivals(records, kind)}\n\nThe other methods:\n",
-                table(records, kind, subjects.OURS[1:]),
+                f"\n{dearer_than_rivals(records, kind)}",
             ]
+            if any(record["normalization"] in subjects.OURS[1:] for record in records):
+                parts += ["\nThe other methods:\n", table(records, kind, subjects.OURS[1:])]
         if memory.get(backend):
             title = f"\n### Memory on {backend}\n"
             parts += [title, MEMORY, memory_table(memory[backend])]
@@ -238,8 +253,15 @@ A folded layer, `layer.fold()`, is the plain layer, with its operations and noth
 ![Training steps over the plain network's](overhead.png)
 """
 
+ON_GPU = """\
+Of a GPU, milliseconds are told too. PyTorch runs operations one by one: where a step takes a few
+milliseconds, that is how many operations Python starts, not what they compute.
+
+![Training steps over the plain network's, on a GPU](overhead-gpu.png)
+"""
+
 MEMORY = """\
-The peak of three training steps over what the process held before them, each network in a process
+The peak of three training steps over what was held before them, each network in a process
 of its own; for the plain network as it is, for the others what comes on top.
 """
 
@@ -270,17 +292,21 @@ def main(words=None):
     parser.add_argument("--results", type=pathlib.Path, default=overhead.RESULTS)
     parser.add_argument("--output", type=pathlib.Path, default=DOCS)
     options = parser.parse_args(words)
-    by_backend, memory = {}, {}
+    on_cpu, on_gpu, memory = {}, {}, {}
     for backend in BACKENDS:
-        if records := lines.read(options.results / f"{backend}.jsonl"):
-            by_backend[backend] = records
-            memory[backend] = lines.read(options.results / f"{backend}-memory.jsonl")
+        for at, title, is_gpu in ((on_cpu, backend, False), (on_gpu, f"{backend} (GPU)", True)):
+            files = [overhead.file_name(backend, is_gpu, peaks) for peaks in (False, True)]
+            times, peaks = (lines.read(options.results / file) for file in files)
+            if times:
+                at[title], memory[title] = times, peaks
     grown = lines.read(options.results / "growth.jsonl")
     products = lines.read(options.results / "products.jsonl")
-    draw(by_backend, options.output / "overhead.png")
+    for at, name in ((on_cpu, "overhead.png"), (on_gpu, "overhead-gpu.png")):
+        if at:
+            draw(at, options.output / name)
     if grown:
         growth.draw(grown, options.output / "overhead-growth.png")
-    text = page(by_backend, memory, grown, products)
+    text = page(on_cpu, on_gpu, memory, grown, products)
     (options.output / "overhead.md").write_text(text, encoding="utf-8")
 
 

@@ -141,7 +141,8 @@ def test_overhead_measures_and_reports(tmp_path, monkeypatch):
     monkeypatch.setattr(report.subjects, "CASES", subjects.CASES)
     words = ["--cases", "small", "--budget", "0.01", "--results", str(tmp_path)]
     overhead.main(words)
-    path = tmp_path / f"{keras.backend.backend()}.jsonl"
+    on_gpu = overhead.environment.gpu() is not None
+    path = tmp_path / overhead.file_name(keras.backend.backend(), on_gpu)
     records = [json.loads(line) for line in path.read_text().splitlines()]
     names = [record["normalization"] for record in records]
     assert set(names) >= {*subjects.OURS, *subjects.RIVALS, overhead.AGAIN}
@@ -156,6 +157,13 @@ def test_overhead_measures_and_reports(tmp_path, monkeypatch):
     overhead.main(words)  # What is there already is not measured again.
     assert len(path.read_text().splitlines()) == len(records)
 
+    with monkeypatch.context() as patch:
+        patch.setattr(overhead.environment, "gpu", lambda: "Some GPU")
+        overhead.main([*words, "--networks", "row_equilibration", "BatchNormalization"])
+    of_gpu = overhead.file_name(keras.backend.backend(), on_gpu=True)
+    (record, *_) = [json.loads(line) for line in (tmp_path / of_gpu).read_text().splitlines()]
+    assert ("Some GPU" in record["machine"]) is not on_gpu
+
     growth = load("growth", monkeypatch)
     points = {"width": [(8, 4, 1), (16, 4, 1)], "batch": [(8, 2, 1)], "depth": []}
     monkeypatch.setattr(growth, "SWEEPS", points)
@@ -169,7 +177,7 @@ def test_overhead_measures_and_reports(tmp_path, monkeypatch):
         {"case": "small", "normalization": name, "peak": peak * 2**20}
         for name, peak in ((subjects.PLAIN, 10), ("row_equilibration", 13))
     ]
-    memory = tmp_path / f"{keras.backend.backend()}-memory.jsonl"
+    memory = tmp_path / overhead.file_name(keras.backend.backend(), on_gpu, memory=True)
     memory.write_text("".join(json.dumps(peak) + "\n" for peak in peaks))
 
     records[-1]["machine"] = "another machine"
@@ -180,10 +188,12 @@ def test_overhead_measures_and_reports(tmp_path, monkeypatch):
     assert f"keras {keras.__version__}" in page
     assert records[0]["machine"] in page
     assert "another machine" in page
+    assert page.count(f"## {keras.backend.backend()} (GPU)\n") == 1
+    assert "| plain, ms " in page
     assert "| row_equilibration " in page
     assert "| width 16, batch 128, 3 layers | " in page
     assert page.count("+3 ") == 1
-    for name in ("overhead.png", "overhead-growth.png"):
+    for name in ("overhead-gpu.png", "overhead-growth.png"):
         assert (tmp_path / name).stat().st_size > 0
 
 
@@ -229,6 +239,7 @@ def test_peak_of_memory_is_that_of_the_steps(monkeypatch):
         held.pop()
 
     monkeypatch.setattr(overhead, "subject", lambda *names: {"training": step})
+    monkeypatch.setattr(overhead.environment, "gpu", lambda: None)  # The process' own memory.
     monkeypatch.setitem(overhead.subjects.CASES, "small", None)
     printed = []
     monkeypatch.setattr("builtins.print", lambda *words, **rest: printed.extend(words))

@@ -230,7 +230,10 @@ def test_batches_are_split_over_devices(tmp_path):
         cwd=tmp_path,
         env={
             **os.environ,
-            "PYTHONPATH": f"{examples}{os.pathsep}{examples.parent}",
+            "PYTHONPATH": os.pathsep.join(
+                [str(examples), str(examples.parent), os.environ.get("PYTHONPATH", "")]
+            ),
+            "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": "--xla_force_host_platform_device_count=3",
         },
         capture_output=True,

@@ -26,7 +26,7 @@ def result(script, **environment):
     environment = {
         **os.environ,
         "KERAS_BACKEND": keras.backend.backend(),
-        "PYTHONPATH": str(EXAMPLES),
+        "PYTHONPATH": os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")]),
         **environment,
     }
     run = subprocess.run(

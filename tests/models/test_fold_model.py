@@ -1,5 +1,6 @@
 """`fold_model`: the plain model that computes the same, at the plain model's cost."""
 
+import os
 import subprocess
 import sys
 
@@ -145,7 +146,10 @@ def test_folded_file_loads_where_the_package_is_not_installed(tmp_path):
         "model = keras.models.load_model('folded.keras')\n"
         "np.save('outputs.npy', model.predict(np.load('inputs.npy'), verbose=0))\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    # A GPU of its own process would multiply in TF32.
+    on_cpu = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, cwd=tmp_path, env=on_cpu, check=True, capture_output=True)
     outputs = np.load(tmp_path / "outputs.npy")
     np.testing.assert_allclose(outputs, to_numpy(folded(inputs)), rtol=1e-5, atol=1e-6)
 

@@ -81,8 +81,13 @@ def fit(model, steps=4, **compile_arguments):
     return losses
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("build", [sequential, functional, Subclassed, time_distributed, shared])
+@pytest.mark.parametrize(
+    ("build", "policy"),
+    [
+        *((sequential, policy) for policy in POLICIES),
+        *((build, "mixed_float16") for build in (functional, Subclassed, time_distributed, shared)),
+    ],
+)
 def test_fit_in_every_kind_of_model(build, policy):
     keras.config.set_dtype_policy(policy)
     fit(build())
@@ -114,7 +119,8 @@ def test_fit_eagerly(policy):
     keras.backend.backend() == "torch" and shutil.which("g++") is None,
     reason="torch.compile needs a C++ compiler, and there is no g++",
 )
-@pytest.mark.parametrize("policy", POLICIES)
+# Each takes PyTorch most of a minute; the other backends compile in the tests above already.
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 def test_fit_compiled(policy):
     keras.config.set_dtype_policy(policy)
     model = sequential()

@@ -1,10 +1,14 @@
 import functools
+import math
 
 import jax
 import keras
 from jax import numpy as jnp
 
 from keras_wcond.norms import SQUARES_WITHIN_RANGE, inverse_column_norms
+
+# In so many parts at most, rows are summed up on a CPU.
+PARTS = 16
 
 
 def gradient(loss):
@@ -36,15 +40,34 @@ def equilibrated(kernel, units):
 def equilibrated_product(inputs, kernel, gain, bias, one_norm):
     reciprocal, scale = _inverse_norms(kernel, one_norm)
     # The compiler writes no scaled product: it scales where the bias is added.
-    product = (inputs @ kernel) * (reciprocal * scale * (1.0 if gain is None else gain))
+    product = _scaled(inputs @ kernel, reciprocal * scale * (1.0 if gain is None else gain))
     return product if bias is None else product + bias
+
+
+def _scaled(product, scale):
+    """Columns times a scale, whose gradient is a sum over parts of the rows, and then over these.
+
+    XLA on CPUs has one core take a sum over rows, unless there are several of such sums.
+    """
+    rows, columns = product.shape
+    parts = math.gcd(rows, PARTS) if _is_on_one_cpu() and isinstance(rows, int) else 1
+    if parts == 1:
+        return product * scale
+    scaled = jnp.reshape(product, (parts, -1, columns)) * jnp.broadcast_to(
+        scale, (parts, 1, columns)
+    )
+    return jnp.reshape(scaled, product.shape)
+
+
+def _is_on_one_cpu():
+    return jax.default_backend() == "cpu" and keras.distribution.distribution() is None
 
 
 # Not `jax.custom_gradient`, whose functions have no derivative in forward mode.
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _inverse_norms(kernel, one_norm):
     """Two factors of the inverse norms, as `inverse_column_norms` has them."""
-    if jax.default_backend() != "cpu" or keras.distribution.distribution() is not None:
+    if not _is_on_one_cpu():
         # An accelerator reads once more sooner than it asks the host where to go on, and devices
         # with a part each would have to tell one another.
         return inverse_column_norms(kernel, one_norm)

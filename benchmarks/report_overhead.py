@@ -230,9 +230,9 @@ def page(on_cpu, on_gpu, memory, grown, products):
             parts += [title, MEMORY, memory_table(memory[backend])]
         parts.append("")
     if grown:
-        parts += [GROWTH, growth.table(grown), ""]
+        parts += [GROWTH, growth.table(grown), "", environment.conditions(grown), ""]
     if products:
-        parts += [PRODUCTS, products_table(products)]
+        parts += [PRODUCTS, products_table(products), "", environment.conditions(products)]
     return "\n".join(parts).rstrip() + "\n"
 
 

@@ -141,61 +141,26 @@ def print_peak(name, normalization, taken):
     training()
     # What is left of that would hide what a step takes.
     gc.collect()
-    held, forget, peak = memory()
-    before = held()
-    forget()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    before = resident()
+    # From here on, the kernel keeps the largest size of the process anew.
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
     for _ in range(taken):
         training()
     print(max(0, peak() - before))
 
 
-def memory():
-    """Functions without arguments: the bytes held now, forgetting their peak, that peak."""
-    if environment.gpu() is None:
-        return _of_the_process()
-    backend = environment.environment()["backend"]
-    return {"jax": _of_jax, "tensorflow": _of_tensorflow, "torch": _of_torch}[backend]()
+def resident():
+    return _status("VmRSS")
 
 
-def _of_the_process():
-    def field(name):
-        text = pathlib.Path("/proc/self/status").read_text()
-        return int(text.split(f"{name}:")[1].split()[0]) * 1024
-
-    def forget():
-        # From here on, the kernel keeps the largest size of the process anew.
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
-
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    return (lambda: field("VmRSS")), forget, (lambda: field("VmHWM"))
+def peak():
+    return _status("VmHWM")
 
 
-def _of_jax():
-    import jax
-
-    def field(name):
-        return jax.devices()[0].memory_stats()[name]
-
-    # JAX forgets no peak; but all steps take as much as the first.
-    return (lambda: field("bytes_in_use")), (lambda: None), (lambda: field("peak_bytes_in_use"))
-
-
-def _of_tensorflow():
-    from tensorflow import config
-
-    def field(name):
-        return config.experimental.get_memory_info("GPU:0")[name]
-
-    def forget():
-        config.experimental.reset_memory_stats("GPU:0")
-
-    return (lambda: field("current")), forget, (lambda: field("peak"))
-
-
-def _of_torch():
-    from torch import cuda
-
-    return cuda.memory_allocated, cuda.reset_peak_memory_stats, cuda.max_memory_allocated
+def _status(field):
+    text = pathlib.Path("/proc/self/status").read_text()
+    return int(text.split(f"{field}:")[1].split()[0]) * 1024
 
 
 def parse(words=None):
@@ -220,7 +185,13 @@ def main(words=None):
         return
     backend = environment.environment()["backend"]
     conditions = environment.environment(*(["flax"] if backend == "jax" else []))
-    path = options.results / file_name(backend, environment.gpu() is not None, options.memory)
+    gpu = environment.gpu()
+    if options.memory and gpu is not None:
+        raise ValueError(
+            "Expected a backend that computes on the CPU, whose memory is the process'. Received: "
+            f"--memory with {backend} on {gpu}."
+        )
+    path = options.results / file_name(backend, on_gpu=gpu is not None, memory=options.memory)
     known = {(record["case"], record["normalization"]) for record in lines.read(path)}
     for name in options.cases:
         case = subjects.CASES[name]

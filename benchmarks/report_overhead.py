@@ -59,20 +59,19 @@ def table(records, kind, names):
     found = {(record["case"], record["normalization"]): record for record in records}
     names = [name for name in names if any(key[1] == name for key in found)]
     plain = {
-        record["case"]: record.get(f"{kind}_ms_plain")
+        record["case"]: f"{record[f'{kind}_ms_plain']:.3g}"
         for record in records
-        if record["baseline"] == subjects.PLAIN
+        if record["baseline"] == subjects.PLAIN and f"{kind}_ms_plain" in record
     }
-    timed = any(plain.values())
     rows = [
         [
             case,
-            *([f"{plain[case]:.3g}"] if timed else []),
+            *([plain.get(case, "")] if plain else []),
             *(cell(found.get((case, name)), kind) for name in names),
         ]
         for case in cases_of(records)
     ]
-    headers = ["", *(["plain, ms"] if timed else []), *names]
+    headers = ["", *(["plain, ms"] if plain else []), *names]
     return tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
@@ -255,7 +254,7 @@ inputs is not much larger: Dense layers then scale the product, by norms that ta
 the kernel. Otherwise the kernel is scaled, in as few passes as the backend allows. Static shapes
 decide, both give the same numbers. Either takes at least the time to read kernels from memory and
 to write them, which is the larger part of a step, the faster a machine multiplies. The floors at
-the end of this page tell how much that was on the machine measured here.
+the end of this page tell how much that was on the machines named there.
 
 A folded layer, `layer.fold()`, is the plain layer, with its operations and nothing more.
 
@@ -263,8 +262,8 @@ A folded layer, `layer.fold()`, is the plain layer, with its operations and noth
 """
 
 ON_GPU = """\
-Of a GPU, milliseconds are told too. PyTorch runs operations one by one: where a step takes a few
-milliseconds, that is how many operations Python starts, not what they compute.
+From a GPU, the plain network's milliseconds are told too. PyTorch starts operations one by one from
+Python, which takes longer than most of them take to run.
 
 ![Training steps over the plain network's, on a GPU](overhead-gpu.png)
 """

@@ -160,9 +160,13 @@ def test_overhead_measures_and_reports(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(overhead.environment, "gpu", lambda: "Some GPU")
         overhead.main([*words, "--networks", "row_equilibration", "BatchNormalization"])
+        with pytest.raises(ValueError, match=r"computes on the CPU.*--memory with .* on Some GPU"):
+            overhead.main([*words, "--memory"])
     of_gpu = overhead.file_name(keras.backend.backend(), on_gpu=True)
     (record, *_) = [json.loads(line) for line in (tmp_path / of_gpu).read_text().splitlines()]
-    assert ("Some GPU" in record["machine"]) is not on_gpu
+    assert "Some GPU" in record["machine"]
+    assert record["training_ms"] > 0.0
+    assert record["training_ms_plain"] > 0.0
 
     growth = load("growth", monkeypatch)
     points = {"width": [(8, 4, 1), (16, 4, 1)], "batch": [(8, 2, 1)], "depth": []}
@@ -243,7 +247,6 @@ def test_peak_of_memory_is_that_of_the_steps(monkeypatch):
         held.pop()
 
     monkeypatch.setattr(overhead, "subject", lambda *names: {"training": step})
-    monkeypatch.setattr(overhead.environment, "gpu", lambda: None)  # The process' own memory.
     monkeypatch.setitem(overhead.subjects.CASES, "small", None)
     printed = []
     monkeypatch.setattr("builtins.print", lambda *words, **rest: printed.extend(words))

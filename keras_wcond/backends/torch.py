@@ -106,7 +106,7 @@ def _is_summed_in_float64(kernel):
     """Whether norms are: a GPU cannot be asked for their range without waiting for it.
 
     Squares of float32 are within that of float64, and a reduction reads the one and adds up the
-    other, as fast as memory is read.
+    other.
     """
     return kernel.device.type == "cuda" and kernel.dtype == torch.float32
 
@@ -162,7 +162,7 @@ class _Equilibrated(torch.autograd.Function):
 
 
 class _EquilibratedOnGPU(torch.autograd.Function):
-    """The same in few operations, each of which takes longer to start than to run."""
+    """The same in few operations, which for most kernels take longer to start than to run."""
 
     @staticmethod
     def forward(ctx, kernel, units):

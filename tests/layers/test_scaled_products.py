@@ -346,6 +346,34 @@ def test_stacks_of_kernels_are_vectorized_by_jax():
         assert relative(one, to_numpy(x) @ equilibrated(kernel)) <= 1e-5
 
 
+@pytest.mark.parametrize("rows", [0, 1, 3, 32, 40])
+def test_any_number_of_rows_gives_the_gradient_of_the_formed_kernel(rows):
+    kernel, inputs, upstream = normal(64, 5), normal(rows, 64), normal(rows, 5, seed=1)
+
+    def loss(k):
+        x = keras.ops.convert_to_tensor(inputs)
+        outputs = backends.equilibrated_product(x, k, keras.ops.convert_to_tensor(np.float32(1.0)))
+        assert tuple(outputs.shape) == upstream.shape
+        return keras.ops.sum(keras.ops.multiply(outputs, upstream))
+
+    expected = equilibrated_gradient(kernel, inputs.T @ upstream)
+    np.testing.assert_allclose(gradient(loss, kernel), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not IS_JAX, reason="exports by JAX")
+def test_programs_for_any_number_of_rows_are_exported_by_jax():
+    import jax
+    from jax import export
+
+    kernel = normal(64, 5)
+    function = jax.jit(lambda x: backends.equilibrated_product(x, kernel, np.float32(1.0)))
+    rows = jax.ShapeDtypeStruct((*export.symbolic_shape("rows"), 64), "float32")
+    exported = export.export(function)(rows)
+    for number in (1, 3, 32):
+        x = normal(number, 64)
+        assert relative(exported.call(x), x @ equilibrated(kernel)) <= 1e-5
+
+
 @pytest.mark.skipif(not IS_JAX, reason="reads the memory that JAX' programs are given")
 @pytest.mark.parametrize("one_norm", [False, True])
 def test_no_temporary_as_large_as_the_kernel_is_made_by_jax(one_norm):

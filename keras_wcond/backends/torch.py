@@ -82,7 +82,7 @@ def equilibrated(kernel, units):
         if _is_summed_in_float64(kernel):
             return _EquilibratedOnGPU.apply(kernel, units)
         if kernel.device.type == "cpu":
-            return _Equilibrated.apply(kernel, units)
+            return _equilibrated_on_cpu(kernel, units)
     return _differentiable(kernel, units)
 
 
@@ -128,37 +128,31 @@ def _scaled(product, scale, bias):
     return product * scale if bias is None else torch.addcmul(bias, product, scale)
 
 
-_weight_norm_backward = torch.ops.aten._weight_norm_interface_backward.default
-
-
-class _Equilibrated(torch.autograd.Function):
+def _equilibrated_on_cpu(kernel, units):
     """The kernel with unit columns by the functions beneath PyTorch's own weight normalization.
 
-    They make no temporaries. But they square what is out of range, their second derivative lacks
-    that of the norms, and they want contiguous memory without asking for it.
+    They make no temporaries, and their gradient takes no Python, which for small kernels is most
+    of the time. But they square what is out of range, their second derivative lacks that of the
+    norms, and they want contiguous memory without asking for it.
     """
+    matrix, axis = _as_read(kernel, units)
+    gain = matrix.new_ones([units if each == axis else 1 for each in range(matrix.ndim)])
+    conditioned, norms = torch._weight_norm_interface(matrix, gain, axis)
+    if not _is_within_range(*norms.detach().aminmax(), *NORMS_WITHIN_RANGE):
+        return _differentiable(kernel, units)
+    if conditioned.grad_fn is not None:
+        columns = tuple(each for each in range(matrix.ndim) if each != axis)
+        function = functools.partial(normalized, axis=columns)
+        hook = functools.partial(_with_second_derivative, function, matrix)
+        conditioned.grad_fn.register_hook(hook)
+    return _as_kept(conditioned, kernel)
 
-    @staticmethod
-    def forward(ctx, kernel, units):
-        matrix, axis = _as_read(kernel, units)
-        gain = matrix.new_ones([units if each == axis else 1 for each in range(matrix.ndim)])
-        conditioned, norms = torch._weight_norm_interface(matrix, gain, axis)
-        ctx.is_within_range = _is_within_range(*norms.aminmax(), *NORMS_WITHIN_RANGE)
-        ctx.save_for_backward(kernel, gain, norms)
-        if not ctx.is_within_range:
-            return _differentiable(kernel, units)
-        return _as_kept(conditioned, kernel)
 
-    @staticmethod
-    def backward(ctx, upstream):
-        kernel, gain, norms = ctx.saved_tensors
-        units = gain.numel()
-        if torch.is_grad_enabled() or not ctx.is_within_range:
-            function = functools.partial(_differentiable, units=units)
-            return *_gradients(function, (kernel,), upstream), None
-        (upstream, axis), (matrix, _) = (_as_read(x, units) for x in (upstream, kernel))
-        gradient, _ = _weight_norm_backward(upstream, matrix, gain, norms, axis)
-        return _as_kept(gradient, kernel), None
+def _with_second_derivative(function, matrix, gradients, upstreams):
+    """A gradient that is to be differentiated in turn, in place of what PyTorch computed."""
+    if torch.is_grad_enabled() and upstreams[0] is not None:
+        return *_gradients(function, (matrix,), upstreams[0]), *gradients[1:]
+    return None  # The gradients stay.
 
 
 class _EquilibratedOnGPU(torch.autograd.Function):
@@ -205,11 +199,14 @@ def _as_read(kernel, units):
     """
     if kernel.ndim > 3 and kernel.shape[-1] == units:
         return kernel.permute(-1, -2, *range(kernel.ndim - 2)).contiguous(), 0
-    return kernel.reshape(-1, units).contiguous(), 1
+    matrix = kernel if kernel.ndim == 2 else kernel.reshape(-1, units)
+    return matrix.contiguous(), 1
 
 
 def _as_kept(result, kernel):
     """What was computed of a kernel as read, in the order in which Keras keeps that."""
+    if result.ndim == kernel.ndim == 2:
+        return result
     if result.ndim == kernel.ndim > 3:
         return result.permute(*range(2, kernel.ndim), 1, 0)
     return result.view(kernel.shape)

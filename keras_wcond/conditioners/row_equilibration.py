@@ -49,8 +49,7 @@ class RowEquilibration(Conditioner):
         if not backends.has_equilibrated() or columns != tuple(range(len(columns))):
             return normalized(kernel, axis=columns)
         # Units are on the last axes: seen as a matrix, the kernel stays where it lies.
-        units = math.prod(layout.units(shape))
-        return backends.equilibrated(kernel, units)
+        return backends.equilibrated(kernel, math.prod(shape[len(columns) :]))
 
     def product(self, inputs: Any, kernel: Any, gain: Any = None, bias: Any = None) -> Any:
         if not backends.has_equilibrated():

@@ -430,6 +430,25 @@ def test_is_transformed_by_pytorch(transform):
     assert relative(apply(scaled), apply(formed)) <= 1e-5
 
 
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch's own functions")
+def test_gradient_that_a_function_leaves_out_adds_nothing():
+    import torch
+
+    class WithoutGradient(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, upstream):
+            return None
+
+    kernel = keras.ops.convert_to_tensor(normal(8, 8)).clone().requires_grad_(True)
+    loss = WithoutGradient.apply(equilibrated_kernel(kernel)).sum() + kernel.square().sum()
+    (gradient,) = torch.autograd.grad(loss, kernel, create_graph=True)
+    np.testing.assert_allclose(to_numpy(gradient), 2.0 * to_numpy(kernel), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("inputs", "kernel", "is_cheaper"),
     [

@@ -72,8 +72,22 @@ def equilibrated_product(
     return _module().equilibrated_product(inputs, kernel, gain, bias, one_norm)
 
 
+def column_equilibrated_product(
+    inputs: Any, kernel: Any, gain: Any = None, bias: Any = None
+) -> Any:
+    """`inputs · diag(1 / ‖kernelᵢ‖₂) · kernel · gain + bias`, the norms being those of rows.
+
+    The inputs are scaled in place of the kernel. The norms neither overflow nor underflow; a row
+    or a column of the kernel that is zero has a zero gradient.
+
+    The arguments are those of `Conditioner.product`, and the result is differentiable in all of
+    them, any number of times.
+    """
+    return _module().column_equilibrated_product(inputs, kernel, gain, bias)
+
+
 def has_equilibrated() -> bool:
-    """Whether the backend in force has these two, as all have that can train."""
+    """Whether the backend in force has these, as all have that can train."""
     return keras.backend.backend() in ("jax", "tensorflow", "torch")
 
 

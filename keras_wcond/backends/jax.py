@@ -5,7 +5,7 @@ import jax
 import keras
 from jax import numpy as jnp
 
-from keras_wcond.norms import SQUARES_WITHIN_RANGE, inverse_column_norms
+from keras_wcond.norms import SQUARES_WITHIN_RANGE, inverse_column_norms, with_zero_rows_fixed
 
 # In so many parts at most, rows are summed up on a CPU.
 PARTS = 16
@@ -42,6 +42,57 @@ def equilibrated_product(inputs, kernel, gain, bias, one_norm):
     # The compiler writes no scaled product: it scales where the bias is added.
     product = _scaled(inputs @ kernel, reciprocal * scale * (1.0 if gain is None else gain))
     return product if bias is None else product + bias
+
+
+def column_equilibrated_product(inputs, kernel, gain, bias):
+    if isinstance(inputs, jax.Array):
+        product = _product_by_row_norms(inputs, kernel)
+    else:  # Sparse, which functions with own derivatives do not take.
+        kernel = with_zero_rows_fixed(kernel, axis=0)
+        product = inputs @ (kernel * _inverse_row_norms(kernel)[:, None])
+    product = product if gain is None else product * gain
+    return product if bias is None else product + bias
+
+
+@jax.custom_jvp
+def _product_by_row_norms(inputs, kernel):
+    return (inputs * _inverse_row_norms(kernel)) @ kernel
+
+
+@_product_by_row_norms.defjvp
+def _derivative_by_row_norms(primals, tangents):
+    """In the kernel, by its own gradient: that of the norms by the inputs' costs a product more."""
+    (inputs, kernel), (inputs_tangent, kernel_tangent) = primals, tangents
+    inverse = _inverse_row_norms(kernel)
+    kernel_tangent = jnp.where(_is_nonzero(kernel), kernel_tangent, 0.0)
+    unit, relative = kernel * inverse[:, None], kernel_tangent * inverse[:, None]
+    across = relative - unit * jnp.sum(unit * relative, axis=1, keepdims=True)
+    return (inputs * inverse) @ kernel, (inputs_tangent * inverse) @ kernel + inputs @ across
+
+
+def _is_nonzero(kernel):
+    """For each column, whether any of its entries is not zero."""
+
+    def look():
+        return jnp.any(kernel != 0.0, axis=0)
+
+    if not _is_on_one_cpu():
+        return look()
+    # No column is zero whose first entry is not: the others are rarely looked at.
+    first = kernel[0] != 0.0
+    return jax.lax.cond(jnp.all(first), lambda: first, look)
+
+
+def _inverse_row_norms(kernel):
+    if not _is_on_one_cpu():
+        return jnp.multiply(*inverse_column_norms(kernel.T))
+    squares = jnp.sum(jnp.square(kernel), axis=1)
+    low, high = SQUARES_WITHIN_RANGE
+    return jax.lax.cond(
+        jnp.all((squares > low) & (squares < high)),
+        lambda: jax.lax.rsqrt(squares),
+        lambda: jnp.multiply(*inverse_column_norms(kernel.T)),
+    )
 
 
 def _scaled(product, scale):

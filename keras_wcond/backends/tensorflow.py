@@ -1,11 +1,11 @@
 import tensorflow as tf
 from keras import ops
 
-from keras_wcond.norms import SQUARES_WITHIN_RANGE, inverse_column_norms
+from keras_wcond.norms import SQUARES_WITHIN_RANGE, inverse_column_norms, with_zero_rows_fixed
 
 # By measurement of training steps: 32 rows in place of 64 take a third longer at a width of 512,
 # and at 1024 a little less.
-FEW_ROWS, FEW_OF_MANY_ROWS, MANY_ROWS = 64, 32, 1024
+FEW_TERMS, FEW_OF_MANY_TERMS, MANY_TERMS = 64, 32, 1024
 
 
 def gradient(loss):
@@ -69,7 +69,7 @@ def _equilibrated(kernel):
     conditioned = kernel * scale * reciprocal
 
     def gradient(upstream):
-        along = _sum_of_rows(upstream * conditioned)
+        along = _sum(upstream * conditioned, axis=0)
         return (upstream - conditioned * along) * scale * reciprocal
 
     return conditioned, gradient
@@ -103,7 +103,7 @@ def _product(inputs, kernel, gain, one_norm):
 
     def gradient(upstream):
         scaled = upstream * (inverse * gain)
-        along = _sum_of_rows(upstream * product) * inverse
+        along = _sum(upstream * product, axis=0) * inverse
         pulled = tf.reduce_sum(along * gain) if one_norm else along * gain
         # Factors of about 1 each, since the cube of an inverse norm is soon out of range.
         correction = (kernel * inverse) * (pulled * inverse)
@@ -116,31 +116,87 @@ def _product(inputs, kernel, gain, one_norm):
     return product * (inverse * gain), gradient
 
 
+def column_equilibrated_product(inputs, kernel, gain, bias):
+    if isinstance(inputs, tf.SparseTensor):  # Which functions with own gradients do not take.
+        kernel = with_zero_rows_fixed(kernel, axis=0)
+        inverse = tf.multiply(*inverse_column_norms(tf.transpose(kernel)))
+        product = ops.matmul(inputs, kernel * inverse[:, tf.newaxis])
+    else:
+        product = _product_by_row_norms(*map(tf.convert_to_tensor, (inputs, kernel)))
+    product = product if gain is None else product * gain
+    return product if bias is None else product + bias
+
+
+@tf.custom_gradient
+def _product_by_row_norms(inputs, kernel):
+    inverse = tf.multiply(*_inverse_row_norms(kernel))
+
+    def gradient(upstream):
+        unit = kernel * inverse[:, tf.newaxis]
+        pulled = tf.matmul(inputs, upstream, transpose_a=True)
+        across = pulled - unit * _sum(unit * pulled, axis=1)[:, tf.newaxis]
+        return (
+            tf.matmul(upstream, kernel, transpose_b=True) * inverse,
+            tf.where(_is_nonzero(kernel), across * inverse[:, tf.newaxis], 0.0),
+        )
+
+    return tf.matmul(inputs * inverse, kernel), gradient
+
+
 def _inverse_norms(kernel, one_norm=False):
     """Two factors of the inverse norms, as `inverse_column_norms` has them."""
-    if tf.config.list_logical_devices("GPU"):
-        # An accelerator reads once more sooner than it asks the host where to go on.
+    if _has_gpu():
         return inverse_column_norms(kernel, one_norm)
-    squares = _sum_of_rows(tf.square(kernel))
+    squares = _sum(tf.square(kernel), axis=0)
     summed = tf.fill(tf.shape(squares), tf.reduce_sum(squares)) if one_norm else squares
+    return _inverse_roots(squares, summed, lambda: inverse_column_norms(kernel, one_norm))
+
+
+def _is_nonzero(kernel):
+    """For each column, whether any of its entries is not zero."""
+
+    def look():
+        return tf.reduce_any(kernel != 0.0, axis=0)
+
+    if _has_gpu():
+        return look()
+    # No column is zero whose first entry is not: the others are rarely looked at.
+    first = kernel[0] != 0.0
+    return tf.cond(tf.reduce_all(first), lambda: first, look)
+
+
+def _inverse_row_norms(kernel):
+    columns = tf.transpose(kernel)
+    if _has_gpu():
+        return inverse_column_norms(columns)
+    squares = _sum(tf.square(kernel), axis=1)
+    return _inverse_roots(squares, squares, lambda: inverse_column_norms(columns))
+
+
+def _has_gpu():
+    """An accelerator reads once more sooner than it asks the host where to go on."""
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
+def _inverse_roots(squares, summed, otherwise):
     low, high = SQUARES_WITHIN_RANGE
     return tf.cond(
         tf.reduce_all((squares > low) & (summed < high)),
         lambda: (tf.math.rsqrt(summed), tf.ones_like(summed)),
-        lambda: inverse_column_norms(kernel, one_norm),
+        otherwise,
     )
 
 
-def _sum_of_rows(matrix):
-    """The sum over axis 0, halved on the way.
+def _sum(matrix, axis):
+    """The sum over an axis, halved on the way.
 
-    XLA on CPUs takes the sum of many rows in two steps, and writes what is to be added to memory
-    first, which costs more than adding it. Of few rows that is little, and each halving compiles
+    XLA on CPUs takes the sum of many terms in two steps, and writes what is to be added to memory
+    first, which costs more than adding it. Of few terms that is little, and each halving compiles
     to code of its own: further halving takes longer than it saves.
     """
-    rows = matrix.shape[0]
-    few = FEW_OF_MANY_ROWS if rows is not None and rows >= MANY_ROWS else FEW_ROWS
-    while rows is not None and rows > few and rows % 2 == 0:
-        rows //= 2
-        matrix = matrix[:rows] + matrix[rows:]
-    return tf.reduce_sum(matrix, axis=0)
+    terms = matrix.shape[axis]
+    few = FEW_OF_MANY_TERMS if terms is not None and terms >= MANY_TERMS else FEW_TERMS
+    while terms is not None and terms > few and terms % 2 == 0:
+        terms //= 2
+        matrix = tf.add(*tf.split(matrix, 2, axis))
+    return tf.reduce_sum(matrix, axis)

@@ -10,6 +10,7 @@ from keras_wcond.norms import (
     SQUARES_WITHIN_RANGE,
     inverse_column_norms,
     normalized,
+    with_zero_rows_fixed,
 )
 
 # A kernel of so many entries and its squares fit into the cache of a core.
@@ -90,6 +91,33 @@ def equilibrated_product(inputs, kernel, gain, bias, one_norm):
     if _is_transformed(*(tensor for tensor in (inputs, kernel, gain, bias) if tensor is not None)):
         return _differentiable_product(inputs, kernel, gain, bias, one_norm)
     return _EquilibratedProduct.apply(inputs, kernel, gain, bias, one_norm)
+
+
+def column_equilibrated_product(inputs, kernel, gain, bias):
+    is_read, inverse = _is_read_on_cpu(inputs, kernel), None
+    if is_read:
+        norms = torch.linalg.vector_norm(kernel.detach(), dim=1)
+        if _is_within_range(*norms.aminmax(), *NORMS_WITHIN_RANGE):
+            inverse = norms.reciprocal_()
+    # No column is zero whose first entry is not: the others are rarely looked at.
+    if not is_read or (kernel[0] == 0.0).any().item():
+        kernel = with_zero_rows_fixed(kernel, axis=0)
+    if inverse is None:
+        product = _product_by_row_norms(inputs, kernel)
+    else:
+        product = _ProductByRowNorms.apply(inputs, kernel, inverse)
+    if gain is not None:
+        return _scaled(product, gain, bias)
+    return product if bias is None else product + bias
+
+
+def _product_by_row_norms(inputs, kernel):
+    return torch.mm(inputs * torch.mul(*inverse_column_norms(kernel.t())), kernel)
+
+
+def _is_read_on_cpu(*tensors):
+    """Whether numbers may decide what is computed: an accelerator would have to be waited for."""
+    return tensors[0].device.type == "cpu" and not _is_transformed(*tensors)
 
 
 def _is_transformed(*tensors):
@@ -255,6 +283,36 @@ class _EquilibratedProduct(torch.autograd.Function):
             gradients[2] = along if gain.ndim else along.sum()
         if for_bias:
             gradients[3] = upstream.sum(0)
+        return tuple(gradients)
+
+
+class _ProductByRowNorms(torch.autograd.Function):
+    """The product of inputs divided by the norms of the kernel's rows, and the kernel.
+
+    The gradient in the norms is taken from that in the kernel, not from that in the inputs, which
+    would cost a product where nothing else asks for it.
+    """
+
+    @staticmethod
+    def forward(ctx, inputs, kernel, inverse):
+        scaled = inputs * inverse
+        ctx.save_for_backward(inputs, kernel, inverse, scaled)
+        return torch.mm(scaled, kernel)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        inputs, kernel, inverse, scaled = ctx.saved_tensors
+        if torch.is_grad_enabled():  # The gradient is to be differentiated in turn.
+            return *_gradients(_product_by_row_norms, (inputs, kernel), upstream), None
+        for_inputs, for_kernel, _ = ctx.needs_input_grad
+        gradients = [None] * 3
+        if for_inputs:
+            gradients[0] = torch.mm(upstream, kernel.t()).mul_(inverse)
+        if for_kernel:
+            gradient = torch.mm(scaled.t(), upstream)
+            along = torch.linalg.vecdot(kernel, gradient)
+            factor = along.mul_(inverse).mul_(inverse).neg_()
+            gradients[1] = gradient.addcmul_(kernel, factor.unsqueeze(1))
         return tuple(gradients)
 
 

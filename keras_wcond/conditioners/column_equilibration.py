@@ -2,6 +2,7 @@ from typing import Any
 
 import keras
 
+from keras_wcond import backends
 from keras_wcond.conditioners.conditioner import Conditioner
 from keras_wcond.kernels import KernelLayout
 from keras_wcond.norms import normalized, with_zero_rows_fixed
@@ -45,3 +46,8 @@ class ColumnEquilibration(Conditioner):
         columns = layout.column_axes(kernel.shape)
         units = tuple(axis for axis in range(len(kernel.shape)) if axis not in columns)
         return normalized(with_zero_rows_fixed(kernel, columns), axis=units)
+
+    def product(self, inputs: Any, kernel: Any, gain: Any = None, bias: Any = None) -> Any:
+        if not backends.has_equilibrated():
+            return None
+        return backends.column_equilibrated_product(inputs, kernel, gain, bias)

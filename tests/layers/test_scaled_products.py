@@ -7,7 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_wcond import ConditionedDense, backends, products
-from keras_wcond.conditioners import FrobeniusNormalization, RowEquilibration
+from keras_wcond.conditioners import (
+    ColumnEquilibration,
+    FrobeniusNormalization,
+    RowEquilibration,
+)
 from keras_wcond.layers import dense
 from keras_wcond.norms import SQUARES_WITHIN_RANGE
 from tests.backends import gradient, kernel_gradient, normal, to_numpy
@@ -17,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("each_arithmetic")
 
 ROWS, INPUTS, UNITS = 8, 256, 130
 IS_JAX = keras.backend.backend() == "jax"
+METHODS = [RowEquilibration, ColumnEquilibration, FrobeniusNormalization]
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ def formed(monkeypatch):
 def _count_products(monkeypatch, request):
     """Every test here is to go through the scaled product."""
     calls = []
-    for method in (RowEquilibration, FrobeniusNormalization):
+    for method in METHODS:
 
         def counted(*args, product=method.product):
             calls.append(args)
@@ -64,6 +69,8 @@ def relative(result, expected):
         {"gain": "initial_norm", "use_bias": False},
         {"trainable_gain": "scalar"},
         {"trainable_gain": "per_unit", "gain": 0.5},
+        {"kernel_conditioner": "column_equilibration", "gain": 2.5},
+        {"kernel_conditioner": "column_equilibration", "trainable_gain": "per_unit"},
         {"kernel_conditioner": "frobenius_normalization"},
         {"kernel_conditioner": "frobenius_normalization", "trainable_gain": "per_unit"},
     ],
@@ -213,7 +220,7 @@ def test_non_finite_weights_stay_visible_where_they_are(value):
     assert np.all(np.isfinite(outputs[:, [0, 2]]))
 
 
-@pytest.mark.parametrize("method", [RowEquilibration, FrobeniusNormalization])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("scale", [1.0, 1e-20])
 def test_second_derivatives_agree_with_those_of_the_formed_kernel(method, scale):
     """In the kernel, the gain and the bias together; forward over reverse on JAX."""
@@ -239,7 +246,7 @@ def test_second_derivatives_agree_with_those_of_the_formed_kernel(method, scale)
         assert relative(one, other) <= 1e-4
 
 
-@pytest.mark.parametrize("method", [RowEquilibration, FrobeniusNormalization])
+@pytest.mark.parametrize("method", METHODS)
 def test_no_gain_is_a_gain_of_one(method):
     """In the outputs, the gradient and the gradient of that."""
     inputs, upstream = normal(ROWS, 16, seed=2), normal(ROWS, 3, seed=3)

@@ -251,10 +251,11 @@ writes this page.
 
 Row equilibration and Frobenius normalization do not form their kernel where the product with the
 inputs is not much larger: Dense layers then scale the product, by norms that take one pass over
-the kernel. Otherwise the kernel is scaled, in as few passes as the backend allows. Static shapes
-decide, both give the same numbers. Either takes at least the time to read kernels from memory and
-to write them, which is the larger part of a step, the faster a machine multiplies. The floors at
-the end of this page tell how much that was on the machines named there.
+the kernel. Column equilibration scales the inputs then, and its gradient takes one pass more.
+Otherwise the kernel is scaled, in as few passes as the backend allows. Static shapes decide, both
+give the same numbers. Either takes at least the time to read kernels from memory and to write them,
+which is the larger part of a step, the faster a machine multiplies. The floors at the end of this
+page tell how much that was on the machines named there.
 
 A folded layer, `layer.fold()`, is the plain layer, with its operations and nothing more.
 

@@ -84,15 +84,7 @@ def _is_nonzero(kernel):
 
 
 def _inverse_row_norms(kernel):
-    if not _is_on_one_cpu():
-        return jnp.multiply(*inverse_column_norms(kernel.T))
-    squares = jnp.sum(jnp.square(kernel), axis=1)
-    low, high = SQUARES_WITHIN_RANGE
-    return jax.lax.cond(
-        jnp.all((squares > low) & (squares < high)),
-        lambda: jax.lax.rsqrt(squares),
-        lambda: jnp.multiply(*inverse_column_norms(kernel.T)),
-    )
+    return jnp.multiply(*_inverse_norms(kernel.T, False))
 
 
 def _scaled(product, scale):

@@ -221,7 +221,7 @@ def test_non_finite_weights_stay_visible_where_they_are(value):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("scale", [1.0, 1e-20])
+@pytest.mark.parametrize("scale", [1.0, 1e-20, 1e15])
 def test_second_derivatives_agree_with_those_of_the_formed_kernel(method, scale):
     """In the kernel, the gain and the bias together; forward over reverse on JAX."""
     start = [(scale * normal(16, 3)).astype("float32"), np.float32(1.5), normal(3, seed=4)]

@@ -84,7 +84,17 @@ def _is_nonzero(kernel):
 
 
 def _inverse_row_norms(kernel):
-    return jnp.multiply(*_inverse_norms(kernel.T, False))
+    # Not by `_inverse_norms`, for which the compiler would write the transposed kernel.
+    if not _is_on_one_cpu():
+        return jnp.multiply(*inverse_column_norms(kernel.T))
+    squares = jnp.sum(jnp.square(kernel), axis=1)
+    low, high = SQUARES_WITHIN_RANGE
+    return jax.lax.cond(
+        jnp.all((squares > low) & (squares < high)),
+        # Whose derivative is within range, as the cube of `rsqrt` is not.
+        lambda: 1.0 / jnp.sqrt(squares),
+        lambda: jnp.multiply(*inverse_column_norms(kernel.T)),
+    )
 
 
 def _scaled(product, scale):

@@ -5,7 +5,7 @@ up; each ratio is that of two steps of one round, and what is told is their medi
 quartiles. The plain network runs twice, so that the spread of no difference at all is in the
 table. Rivals run beside them: those of Keras over the plain Keras network, PyTorch's
 parametrizations over a plain PyTorch network, Flax' over a plain Flax one. The peak of memory is
-that of a process of its own for each.
+that of a process of its own for each; on JAX, what the compiled step plans for its temporaries.
 
 Appends to benchmarks/results/overhead/BACKEND.jsonl, or BACKEND-gpu.jsonl where the backend
 computes on a GPU, a line for each case and normalization; what is there already is not measured
@@ -56,7 +56,7 @@ def baseline(normalization):
 
 
 def subject(case, normalization):
-    """`{"training": step, "inference": call}` of a network."""
+    """`{"training": step, "inference": call}` of a network, and on JAX `"temporaries"`."""
     if normalization.startswith("PyTorch"):
         return steps.of_torch(*subjects.torch_twin(case, normalization), case.batch)
     if normalization.startswith("Flax"):
@@ -201,7 +201,11 @@ def main(words=None):
             if (name, each) not in known
         ]
         if options.memory:
-            measured = measure_memory(name, [subjects.PLAIN, *names], options.steps)
+            wanted = [subjects.PLAIN, *names]
+            if backend == "jax":
+                measured = planned_memory(name, case, wanted)
+            else:
+                measured = measure_memory(name, wanted, options.steps)
         else:
             wanted = dict.fromkeys(
                 (*(baseline(each) for each in names if each != subjects.PLAIN), *names)
@@ -221,6 +225,13 @@ def file_name(backend, on_gpu=False, memory=False):
 def measure_memory(name, names, taken):
     for each in environment.bar(names, desc=f"{name}, memory", unit="process"):
         yield {"case": name, "normalization": each, "peak": peak_bytes(name, each, taken)}
+
+
+def planned_memory(name, case, names):
+    """The same from the compiled programs, exact to the byte and without running them."""
+    for each in environment.bar(names, desc=f"{name}, memory", unit="program"):
+        peak = subject(case, each)["temporaries"]
+        yield {"case": name, "normalization": each, "peak": peak}
 
 
 def tell(record):

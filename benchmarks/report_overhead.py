@@ -161,7 +161,7 @@ def memory_table(records):
             for name in names
             if (case, name) in peaks
         }  # fmt: skip
-        cells = (f"{over[name]:+.0f}" if name in over else "" for name in names)
+        cells = (f"{over[name]:+.1f}" if name in over else "" for name in names)
         rows.append([case, kernel_size(case), f"{plain / 2**20:.0f}", *cells])
     headers = ["MiB", "a kernel", "plain", *names]
     return tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True)
@@ -226,7 +226,8 @@ def page(on_cpu, on_gpu, memory, grown, products):
                 parts += [f"\n{of_others}", table(records, kind, OTHERS)]
         if memory.get(backend):
             title = f"\n### Memory on {backend}\n"
-            parts += [title, MEMORY, memory_table(memory[backend])]
+            how = PLANNED_MEMORY if backend == "jax" else MEMORY
+            parts += [title, how, memory_table(memory[backend])]
         parts.append("")
     if grown:
         parts += [GROWTH, growth.table(grown), "", environment.conditions(grown), ""]
@@ -267,6 +268,13 @@ From a GPU, the plain network's milliseconds are told too. PyTorch starts operat
 Python, which takes longer than most of them take to run.
 
 ![Training steps over the plain network's, on a GPU](overhead-gpu.png)
+"""
+
+PLANNED_MEMORY = """\
+The temporaries of a training step, as the compiled program plans them: gradients, activations and
+whatever else is neither an argument nor a result. For the plain network as it is, for the others
+what comes on top. Where the product is scaled no kernel is among them; a kernel that is formed is
+kept from the forward to the backward pass.
 """
 
 MEMORY = """\

@@ -254,6 +254,19 @@ def test_peak_of_memory_is_that_of_the_steps(monkeypatch):
     assert 60 * 2**20 < printed[-1] < 90 * 2**20
 
 
+def test_memory_that_a_compiled_step_plans_is_told(tmp_path, monkeypatch):
+    overhead = load("overhead", monkeypatch)
+    temporaries = {"plain": 5, "row_equilibration": 8}
+    monkeypatch.setattr(overhead, "subject", lambda case, name: {"temporaries": temporaries[name]})
+    monkeypatch.setattr(overhead.environment, "environment", lambda *own: {"backend": "jax"})
+    monkeypatch.setattr(overhead.environment, "gpu", lambda: None)
+    case = small_case(overhead.subjects)
+    monkeypatch.setattr(overhead.subjects, "CASES", {"small": case})
+    overhead.main(["--memory", "--networks", "row_equilibration", "--results", str(tmp_path)])
+    told = (tmp_path / "jax-memory.jsonl").read_text().splitlines()
+    assert {r["normalization"]: r["peak"] for r in map(json.loads, told)} == temporaries
+
+
 def test_products_are_as_many_as_the_methods_take(monkeypatch):
     products = load("products", monkeypatch)
     from keras_wcond import conditioners

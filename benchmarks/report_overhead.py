@@ -273,8 +273,10 @@ Python, which takes longer than most of them take to run.
 PLANNED_MEMORY = """\
 The temporaries of a training step, as the compiled program plans them: gradients, activations and
 whatever else is neither an argument nor a result. For the plain network as it is, for the others
-what comes on top. Where the product is scaled no kernel is among them; a kernel that is formed is
-kept from the forward to the backward pass.
+what comes on top. Row equilibration adds no kernel to them where it scales the product, as in the
+Dense cases. A kernel that is formed is kept from the forward to the backward pass, and the compiler
+may let gradients wait for their corrections: in the transformer's block, whose kernels have 6.8 MiB
+together, for up to all of them.
 """
 
 MEMORY = """\

@@ -34,8 +34,9 @@ def install(session, backend, extra, constraints="constraints.txt"):
 def run_tests(session, *arguments):
     """Two processes of one thread each: threads of small operations only get in their way."""
     session.env.update(OMP_NUM_THREADS="1", TF_NUM_INTEROP_THREADS="1", TF_NUM_INTRAOP_THREADS="1")
-    # A process for all of a file: what it has compiled for one test serves the next.
-    session.run("pytest", "-n", "2", "--dist", "loadfile", *arguments, *session.posargs)
+    # Half of the files each, since what is compiled for one test serves the next of its file; and
+    # whoever is done first takes from the other.
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *arguments, *session.posargs)
 
 
 @nox.session

@@ -274,9 +274,10 @@ PLANNED_MEMORY = """\
 The temporaries of a training step, as the compiled program plans them: gradients, activations and
 whatever else is neither an argument nor a result. For the plain network as it is, for the others
 what comes on top. Row equilibration adds no kernel to them where it scales the product, as in the
-Dense cases. A kernel that is formed is kept from the forward to the backward pass, and the compiler
-may let gradients wait for their corrections: in the transformer's block, whose kernels have 6.8 MiB
-together, for up to all of them.
+Dense cases. A kernel that is formed is kept from the forward to the backward pass. And where a
+sum over a gradient corrects it, as for formed kernels and for column equilibration, the compiler
+lets other gradients wait meanwhile: in the transformer's block, whose kernels have 6.8 MiB
+together, up to all of them, with 4096 units two.
 """
 
 MEMORY = """\

@@ -174,13 +174,16 @@ def test_config_round_trip(name):
         assert keras.constraints.deserialize(config).get_config() == constraint.get_config()
 
 
+# Each takes a method twice, and one of them iterates.
+half_as_many = settings(max_examples=settings().max_examples // 2)
+
 kernels = st.builds(
     normal, st.sampled_from([3, 8]), st.sampled_from([3, 5]), seed=st.integers(0, 2**16)
 )
 
 
 @pytest.mark.parametrize("name", [*SCALINGS, "weight_standardization"])
-@settings(max_examples=50)
+@half_as_many
 @given(kernel=kernels)
 def test_applying_it_twice_is_applying_it_once(name, kernel):
     if name == "ruiz_equilibration":  # Which converges slowly where entries are nearly zero.
@@ -190,7 +193,7 @@ def test_applying_it_twice_is_applying_it_once(name, kernel):
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if "polynomial" not in name])
-@settings(max_examples=50)
+@half_as_many
 @given(kernel=kernels, exponent=st.floats(-30, 30))
 def test_scale_invariance(name, kernel, exponent):
     scaled = (kernel.astype("float64") * 10.0**exponent).astype("float32")
@@ -199,7 +202,7 @@ def test_scale_invariance(name, kernel, exponent):
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if "row" in name or "weight" in name])
-@settings(max_examples=50)
+@half_as_many
 @given(kernel=kernels, exponents=st.lists(st.floats(-20, 20), min_size=5, max_size=5))
 def test_scales_of_rows_are_of_no_matter_to_methods_by_rows(name, kernel, exponents):
     scales = 10.0 ** np.array(exponents[: kernel.shape[1]])

@@ -200,7 +200,7 @@ def test_overhead_measures_and_reports(tmp_path, monkeypatch):
     assert "| plain, ms " in page
     assert "| row_equilibration " in page
     assert "| width 16, batch 128, 3 layers | " in page
-    assert page.count("+3 ") == 1
+    assert page.count("+3.0 ") == 1
     for name in ("overhead-gpu.png", "overhead-growth.png"):
         assert (tmp_path / name).stat().st_size > 0
 

@@ -34,8 +34,8 @@ def install(session, backend, extra, constraints="constraints.txt"):
 def run_tests(session, *arguments):
     """Two processes of one thread each: threads of small operations only get in their way."""
     session.env.update(OMP_NUM_THREADS="1", TF_NUM_INTEROP_THREADS="1", TF_NUM_INTRAOP_THREADS="1")
-    # Half of the files each, since what is compiled for one test serves the next of its file; and
-    # whoever is done first takes from the other.
+    # Half of the tests each, in their order, since what is compiled for one serves the next of its
+    # file; and whoever is done first takes from the other.
     session.run("pytest", "-n", "2", "--dist", "worksteal", *arguments, *session.posargs)
 
 

@@ -276,8 +276,7 @@ whatever else is neither an argument nor a result. For the plain network as it i
 what comes on top. Row equilibration adds no kernel to them where it scales the product, as in the
 Dense cases. A kernel that is formed is kept from the forward to the backward pass. And where a
 sum over a gradient corrects it, as for formed kernels and for column equilibration, the compiler
-lets other gradients wait meanwhile: in the transformer's block, whose kernels have 6.8 MiB
-together, up to all of them, with 4096 units two.
+plans for more gradients at a time.
 """
 
 MEMORY = """\

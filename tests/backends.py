@@ -1,4 +1,4 @@
-"""What Keras has no common way for: gradients, on each backend."""
+"""What Keras has no common way for, gradients on each backend, and what tensors differ by."""
 
 import re
 
@@ -8,6 +8,13 @@ import numpy as np
 
 def to_numpy(x):
     return keras.ops.convert_to_numpy(x)
+
+
+def relative(result, expected):
+    """The largest difference, relative to the largest value: sums may cancel to near zero."""
+    result, expected = (to_numpy(x).astype("float64") for x in (result, expected))
+    assert result.shape == expected.shape
+    return np.max(np.abs(result - expected)) / np.max(np.abs(expected))
 
 
 def at_once(function, **arguments):

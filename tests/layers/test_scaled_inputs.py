@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from keras_wcond import backends
 from keras_wcond.conditioners import ColumnEquilibration
-from tests.backends import gradient, normal, to_numpy
+from tests.backends import gradient, normal, relative, to_numpy
 from tests.reference import equilibrated, equilibrated_gradient
 
 ROWS = 8
@@ -30,12 +30,6 @@ def product_gradient(kernel, upstream, inputs):
 def expected_gradient(kernel, upstream, inputs):
     pulled = inputs.T.astype("float64") @ upstream
     return equilibrated_gradient(kernel.T, pulled.T).T
-
-
-def relative(result, expected):
-    result, expected = (to_numpy(x).astype("float64") for x in (result, expected))
-    assert result.shape == expected.shape
-    return np.max(np.abs(result - expected)) / np.max(np.abs(expected))
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (3, 64), (64, 3), (65, 7), (640, 480)], ids=str)

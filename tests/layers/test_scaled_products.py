@@ -14,7 +14,7 @@ from keras_wcond.conditioners import (
 )
 from keras_wcond.layers import dense
 from keras_wcond.norms import SQUARES_WITHIN_RANGE
-from tests.backends import gradient, kernel_gradient, normal, to_numpy
+from tests.backends import gradient, kernel_gradient, normal, relative, to_numpy
 from tests.reference import equilibrated, equilibrated_gradient
 
 pytestmark = pytest.mark.usefixtures("each_arithmetic")
@@ -50,13 +50,6 @@ def _count_products(monkeypatch, request):
     yield
     if "formed" in request.fixturenames:
         assert calls
-
-
-def relative(result, expected):
-    """The largest difference, relative to the largest value: sums may cancel to near zero."""
-    result, expected = (to_numpy(x).astype("float64") for x in (result, expected))
-    assert result.shape == expected.shape
-    return np.max(np.abs(result - expected)) / np.max(np.abs(expected))
 
 
 @pytest.mark.parametrize("shape", [(INPUTS,), (3, INPUTS), (2, 2, INPUTS)], ids=str)

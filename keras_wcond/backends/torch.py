@@ -90,7 +90,10 @@ def equilibrated(kernel, units):
 def equilibrated_product(inputs, kernel, gain, bias, one_norm):
     if _is_transformed(*(tensor for tensor in (inputs, kernel, gain, bias) if tensor is not None)):
         return _differentiable_product(inputs, kernel, gain, bias, one_norm)
-    return _EquilibratedProduct.apply(inputs, kernel, gain, bias, one_norm)
+    is_large = len(inputs) >= len(kernel) and kernel.device.type == "cpu"
+    has_trained_gain = gain is not None and gain.requires_grad
+    function = _LargeProduct if is_large and not has_trained_gain else _EquilibratedProduct
+    return function.apply(inputs, kernel, gain, bias, one_norm)
 
 
 def column_equilibrated_product(inputs, kernel, gain, bias):
@@ -152,8 +155,10 @@ def _times(factor, gain):
     return factor if gain is None else factor * gain
 
 
-def _scaled(product, scale, bias):
-    return product * scale if bias is None else torch.addcmul(bias, product, scale)
+def _scaled(product, scale, bias, out=None):
+    if bias is None:
+        return torch.mul(product, scale, out=out)
+    return torch.addcmul(bias, product, scale, out=out)
 
 
 def _equilibrated_on_cpu(kernel, units):
@@ -286,6 +291,45 @@ class _EquilibratedProduct(torch.autograd.Function):
         return tuple(gradients)
 
 
+class _LargeProduct(torch.autograd.Function):
+    """The same where the product is at least as large as the kernel, and its gain is not trained.
+
+    It is scaled in its place, and the gradient in the norms is taken from that in the kernel: a
+    pass over these costs less than to keep the product and read it again.
+    """
+
+    @staticmethod
+    def forward(ctx, inputs, kernel, gain, bias, one_norm):
+        inverse, ctx.is_within_range = _inverse_norms(kernel, one_norm)
+        ctx.one_norm = one_norm
+        product, scale = torch.mm(inputs, kernel), _times(inverse, gain)
+        ctx.save_for_backward(inputs, kernel, gain, bias, inverse, scale)
+        return _scaled(product, scale, bias, out=product)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        inputs, kernel, gain, bias, inverse, scale = ctx.saved_tensors
+        if torch.is_grad_enabled():  # The gradient is to be differentiated in turn.
+            function = functools.partial(_differentiable_product, one_norm=ctx.one_norm)
+            return *_gradients(function, (inputs, kernel, gain, bias), upstream), None
+        for_inputs, for_kernel, _, for_bias, _ = ctx.needs_input_grad
+        gradients = [None] * 5
+        scaled = torch.mul(upstream, scale)
+        if for_inputs:
+            gradients[0] = torch.mm(scaled, kernel.t())
+        if for_kernel:
+            if not ctx.is_within_range:  # The square of an inverse norm might not be.
+                kernel, inverse = torch.mul(kernel, inverse), torch.ones_like(inverse)
+            gradient = torch.mm(inputs.t(), scaled)
+            along = _column_products(kernel, gradient)
+            if ctx.one_norm:
+                along = along.sum()
+            gradients[1] = gradient.addcmul_(kernel, (along * inverse).mul_(inverse).neg_())
+        if for_bias:
+            gradients[3] = upstream.sum(0)
+        return tuple(gradients)
+
+
 class _ProductByRowNorms(torch.autograd.Function):
     """The product of inputs divided by the norms of the kernel's rows, and the kernel.
 
@@ -339,7 +383,7 @@ def _inverse_norms(kernel, one_norm):
     if _is_summed_in_float64(kernel) and not one_norm:
         return _wide_inverse_norms(kernel).to(kernel.dtype), False
     if kernel.device.type == "cpu":  # An accelerator would have to be waited for.
-        squares = _squared_norms(kernel)
+        squares = _column_products(kernel, kernel)
         smallest, largest = squares.aminmax()
         if one_norm:
             largest = squares.sum()
@@ -348,15 +392,15 @@ def _inverse_norms(kernel, one_norm):
     return torch.mul(*inverse_column_norms(kernel, one_norm)), False
 
 
-def _squared_norms(kernel):
-    """`‖kernelⱼ‖²` as it comes, within range or not."""
-    if kernel.numel() <= CACHED:
-        return torch.square(kernel).sum(0)
+def _column_products(first, second):
+    """`firstⱼ · secondⱼ` for each column j as it comes, within range or not."""
+    if first.numel() <= CACHED:
+        return torch.mul(first, second).sum(0)
     # The one operation that multiplies and adds over columns and writes no matrix: the gradient
     # in the scale of batch normalization, where that subtracts 0 and divides by √(0 + 1).
-    zeros = kernel.new_zeros(kernel.shape[1])
+    zeros = first.new_zeros(first.shape[1])
     return torch.ops.aten.native_batch_norm_backward(
-        kernel, kernel, None, zeros, zeros, None, None, False, 1.0, [False, True, False]
+        second, first, None, zeros, zeros, None, None, False, 1.0, [False, True, False]
     )[1]
 
 

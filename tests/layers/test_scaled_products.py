@@ -1,5 +1,7 @@
 """Products that are scaled in place of the kernel: the same numbers as with the kernel formed."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -52,22 +54,25 @@ def _count_products(monkeypatch, request):
         assert calls
 
 
-# Of the last one, the product is larger than the kernel.
-@pytest.mark.parametrize("shape", [(INPUTS,), (2, 2, INPUTS), (150, INPUTS)], ids=str)
+ARGUMENTS = [
+    {},
+    {"gain": 2.5, "activation": "leaky_relu"},
+    {"gain": "auto", "activation": "relu"},
+    {"gain": "initial_norm", "use_bias": False},
+    {"trainable_gain": "scalar"},
+    {"trainable_gain": "per_unit", "gain": 0.5},
+    {"kernel_conditioner": "column_equilibration", "gain": 2.5},
+    {"kernel_conditioner": "column_equilibration", "trainable_gain": "per_unit"},
+    {"kernel_conditioner": "frobenius_normalization"},
+    {"kernel_conditioner": "frobenius_normalization", "trainable_gain": "per_unit"},
+]
+# Of twice 150 rows, the product is larger than the kernel.
+SIZES = [(INPUTS,), (150, INPUTS)]
+
+
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        {},
-        {"gain": 2.5, "activation": "leaky_relu"},
-        {"gain": "auto", "activation": "relu"},
-        {"gain": "initial_norm", "use_bias": False},
-        {"trainable_gain": "scalar"},
-        {"trainable_gain": "per_unit", "gain": 0.5},
-        {"kernel_conditioner": "column_equilibration", "gain": 2.5},
-        {"kernel_conditioner": "column_equilibration", "trainable_gain": "per_unit"},
-        {"kernel_conditioner": "frobenius_normalization"},
-        {"kernel_conditioner": "frobenius_normalization", "trainable_gain": "per_unit"},
-    ],
+    ("arguments", "shape"),
+    [*itertools.product(ARGUMENTS, SIZES), ({}, (2, 2, INPUTS)), (ARGUMENTS[1], (3, INPUTS))],
     ids=str,
 )
 def test_both_forms_agree_with_their_gradients(formed, arguments, shape):

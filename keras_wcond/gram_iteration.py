@@ -66,7 +66,7 @@ def bounded(matrices: Any, is_zero: Any, iterations: int) -> Bounded:
     for _ in range(iterations):
         squares = squared_norm(product)
         log_scale = 2.0 * log_scale + ops.log(squares)
-        # The smaller of the two to scale, and within range before it is: norms are about 1.
+        # The smaller of the two to scale, and within range unscaled: no entry is far above 1.
         product = gram(product) * (1.0 / squares)
         grams.append((product, log_scale))
     log_squares = ops.log(squared_norm(product)) + 2.0 * log_scale

@@ -153,7 +153,8 @@ def draw(records, path):
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
         if ax.get_legend_handles_labels()[0]:
-            ax.legend(fontsize=8)
+            # Above the panel, where no spread is hidden.
+            ax.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0), frameon=False)
     axes[0].set_ylabel(
         "training step on top of the plain one, %\ndashed: what moving kernels takes"
     )

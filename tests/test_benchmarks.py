@@ -1,5 +1,6 @@
 """The benchmarks run, on something small."""
 
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -265,6 +266,18 @@ def test_memory_that_a_compiled_step_plans_is_told(tmp_path, monkeypatch):
     overhead.main(["--memory", "--networks", "row_equilibration", "--results", str(tmp_path)])
     told = (tmp_path / "jax-memory.jsonl").read_text().splitlines()
     assert {r["normalization"]: r["peak"] for r in map(json.loads, told)} == temporaries
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="needs JAX, whose programs tell")
+def test_a_step_on_jax_plans_memory_for_its_activations(monkeypatch):
+    overhead = load("overhead", monkeypatch)
+    case = small_case(overhead.subjects)
+    few, many = (
+        overhead.subject(dataclasses.replace(case, batch=batch), "row_equilibration")["temporaries"]
+        for batch in (2, 4096)
+    )
+    activations = 4096 * 4 * np.dtype("float32").itemsize
+    assert few < activations <= many
 
 
 def test_products_are_as_many_as_the_methods_take(monkeypatch):

@@ -100,16 +100,22 @@ def _product_by_one_norm(inputs, kernel, gain):
 def _product(inputs, kernel, gain, one_norm):
     inverse = tf.multiply(*_inverse_norms(kernel, one_norm))
     product = tf.matmul(inputs, kernel)
+    rows = inputs.shape[0]
+    is_small = rows is None or rows < kernel.shape[0]
 
     def gradient(upstream):
         scaled = upstream * (inverse * gain)
+        for_kernel = tf.matmul(inputs, scaled, transpose_a=True)
         along = _sum(upstream * product, axis=0) * inverse
-        pulled = tf.reduce_sum(along * gain) if one_norm else along * gain
         # Factors of about 1 each, since the cube of an inverse norm is soon out of range.
-        correction = (kernel * inverse) * (pulled * inverse)
+        unit = kernel * inverse
+        # Two ways to the same numbers. By the second one, only the gradient of a trained gain asks
+        # for the product: without one it is not kept, and the sum above dropped.
+        pulled = along * gain * inverse if is_small else _sum(unit * for_kernel, axis=0)
+        pulled = tf.reduce_sum(pulled) if one_norm else pulled
         return (
             tf.matmul(scaled, kernel, transpose_b=True),
-            tf.matmul(inputs, scaled, transpose_a=True) - correction,
+            for_kernel - unit * pulled,
             along if gain.shape.rank else tf.reduce_sum(along),
         )
 

@@ -13,11 +13,12 @@ and every number as JSON.
 
 import argparse
 import json
+import math
 import pathlib
 import statistics
-import time
 
 import environment
+import overhead
 
 METHODS = {
     "row_equilibration": {"class_name": "RowEquilibration", "config": {}},
@@ -116,7 +117,6 @@ def measure_spectra():
 
 def measure_costs(repeats):
     """Seconds of each method with its gradient, and of the product, interleaved."""
-    import keras
     import numpy as np
     from keras import ops
 
@@ -138,21 +138,19 @@ def measure_costs(repeats):
                 return ops.sum(ops.square(ops.matmul(x, kernel)))
             return ops.sum(ops.square(ops.conv(x, kernel, padding="same")))
 
-        timed = {"product": (gradient(product), [kernel, x])}
+        def timed(function, values):
+            function = gradient(function)
+            return lambda: ops.convert_to_numpy(function(values)[0])
+
+        functions = {"product": timed(product, [kernel, x])}
         for method, config in METHODS.items():
             conditioner = keras_wcond.conditioners.deserialize(config)
 
             def conditioned(values, conditioner=conditioner, upstream=upstream):
                 return ops.sum(conditioner(values[0]) * upstream)
 
-            timed[method] = (gradient(conditioned), [kernel])
-        seconds = {name: [] for name in timed}
-        for repeat in environment.bar(range(repeats + 3), unit="round", desc=case):
-            for name, (function, values) in timed.items():
-                began = time.perf_counter()
-                keras.ops.convert_to_numpy(function(values)[0])
-                if repeat >= 3:  # What comes before warms up.
-                    seconds[name].append(time.perf_counter() - began)
+            functions[method] = timed(conditioned, [kernel])
+        seconds = overhead.time_in_turn(functions, math.inf, repeats, case)
         records.append({"case": case, "seconds": seconds})
     return records
 

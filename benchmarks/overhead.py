@@ -4,8 +4,9 @@ All networks of a case run in one process, in rounds of an order of their own, a
 up; each ratio is that of two steps of one round, and what is told is their median with the
 quartiles. The plain network runs twice, so that the spread of no difference at all is in the
 table. Rivals run beside them: those of Keras over the plain Keras network, PyTorch's
-parametrizations over a plain PyTorch network, Flax' over a plain Flax one. The peak of memory is
-that of a process of its own for each; on JAX, what the compiled step plans for its temporaries.
+parametrizations over a plain PyTorch network, Flax' over a plain Flax one. Memory is what the
+compiled step plans for its temporaries on JAX, the peak of the tensors that it makes on PyTorch,
+and the peak of a process of its own on TensorFlow.
 
 Appends to benchmarks/results/overhead/BACKEND.jsonl, or BACKEND-gpu.jsonl where the backend
 computes on a GPU, a line for each case and normalization; what is there already is not measured
@@ -56,7 +57,7 @@ def baseline(normalization):
 
 
 def subject(case, normalization):
-    """`{"training": step, "inference": call}` of a network, and on JAX `"temporaries"`."""
+    """`{"training": step, "inference": call}` of a network, and but on TensorFlow `"memory"`."""
     if normalization.startswith("PyTorch"):
         return steps.of_torch(*subjects.torch_twin(case, normalization), case.batch)
     if normalization.startswith("Flax"):
@@ -202,10 +203,10 @@ def main(words=None):
         ]
         if options.memory:
             wanted = [subjects.PLAIN, *names]
-            if backend == "jax":
-                measured = planned_memory(name, case, wanted)
-            else:
+            if backend == "tensorflow":
                 measured = measure_memory(name, wanted, options.steps)
+            else:
+                measured = told_memory(name, case, wanted)
         else:
             wanted = dict.fromkeys(
                 (*(baseline(each) for each in names if each != subjects.PLAIN), *names)
@@ -227,11 +228,10 @@ def measure_memory(name, names, taken):
         yield {"case": name, "normalization": each, "peak": peak_bytes(name, each, taken)}
 
 
-def planned_memory(name, case, names):
-    """The same from the compiled programs, exact to the byte and without running them."""
-    for each in environment.bar(names, desc=f"{name}, memory", unit="program"):
-        peak = subject(case, each)["temporaries"]
-        yield {"case": name, "normalization": each, "peak": peak}
+def told_memory(name, case, names):
+    """The same as the backend tells it, exact to the byte."""
+    for each in environment.bar(names, desc=f"{name}, memory", unit="network"):
+        yield {"case": name, "normalization": each, "peak": subject(case, each)["memory"]()}
 
 
 def tell(record):

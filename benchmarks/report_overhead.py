@@ -226,8 +226,7 @@ def page(on_cpu, on_gpu, memory, grown, products):
                 parts += [f"\n{of_others}", table(records, kind, OTHERS)]
         if memory.get(backend):
             title = f"\n### Memory on {backend}\n"
-            how = PLANNED_MEMORY if backend == "jax" else MEMORY
-            parts += [title, how, memory_table(memory[backend])]
+            parts += [title, MEMORY[backend], memory_table(memory[backend])]
         parts.append("")
     if grown:
         parts += [GROWTH, growth.table(grown), "", environment.conditions(grown), ""]
@@ -270,19 +269,26 @@ Python, which takes longer than most of them take to run.
 ![Training steps over the plain network's, on a GPU](overhead-gpu.png)
 """
 
-PLANNED_MEMORY = """\
+MEMORY = {
+    "jax": """\
 The temporaries of a training step, as the compiled program plans them: gradients, activations and
 whatever else is neither an argument nor a result. For the plain network as it is, for the others
 what comes on top. Row equilibration adds no kernel to them where it scales the product, as in the
 Dense cases. A kernel that is formed is kept from the forward to the backward pass. And where a
 sum over a gradient corrects it, as for formed kernels and for column equilibration, the compiler
 plans for more gradients at a time.
-"""
-
-MEMORY = """\
+""",
+    "tensorflow": """\
 The peak of three training steps over what was held before them, each network in a process
 of its own; for the plain network as it is, for the others what comes on top.
-"""
+""",
+    "torch": """\
+The most that the tensors which a training step makes hold at a time, by PyTorch's profiler:
+gradients, activations and temporaries. For the plain network as it is, for the others what comes on
+top. Row equilibration adds no kernel where it scales the product, as in the Dense cases. A kernel
+that is formed is kept from the forward to the backward pass, one for each layer.
+""",
+}
 
 GROWTH = """\
 ## How the cost grows

@@ -3,8 +3,13 @@
 Each returns when the device is done. Steps are those of a loop of one's own: forward, backward and
 plain SGD, compiled as a whole on JAX and TensorFlow, which is how `fit()` compiles them, and eager
 on PyTorch. SGD takes the least time of all optimizers, so that what comes on top shows the most.
-On JAX it is told too how many bytes of temporaries the compiled training step takes.
+JAX and PyTorch tell too how much memory a training step takes: a function that returns bytes.
 """
+
+import functools
+import json
+import pathlib
+import tempfile
 
 import numpy as np
 
@@ -16,7 +21,10 @@ def normal(shape, seed):
 
 
 def of_keras(model, batch):
-    """`{"training": step, "inference": call}` of a Keras model on random data."""
+    """`{"training": step, "inference": call}` of a Keras model on random data.
+
+    And, but on TensorFlow, `"memory"`, a function.
+    """
     import keras
     from keras import ops
 
@@ -61,7 +69,7 @@ def _on_jax(model, optimizer, x, loss_of):
     def inference():
         call(*state[:2], x).block_until_ready()
 
-    return {"training": training, "inference": inference, "temporaries": _temporaries(step)}
+    return {"training": training, "inference": inference, "memory": lambda: _temporaries(step)}
 
 
 def _temporaries(compiled):
@@ -108,7 +116,32 @@ def _on_torch(model, optimizer, x, loss_of):
             model(x, training=False)
         _wait(torch)
 
-    return {"training": training, "inference": inference}
+    memory = functools.partial(peak_of_tensors, training)
+    return {"training": training, "inference": inference, "memory": memory}
+
+
+def peak_of_tensors(step):
+    """The most bytes that PyTorch tensors on the CPU which a step makes hold at a time."""
+    from torch import profiler
+
+    step()  # A first step is not like those that follow it.
+    activities = [profiler.ProfilerActivity.CPU]
+    with profiler.profile(activities=activities, profile_memory=True) as profile:
+        step()
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "trace.json"
+        profile.export_chrome_trace(str(path))
+        events = json.loads(path.read_text())["traceEvents"]
+    changes = [event["args"] for event in events if event["name"] == "[memory]"]
+    held, most = {}, 0
+    for change in sorted(changes, key=lambda change: change["Ev Idx"]):
+        # A negative number is given back, and not of the step's where its address is new.
+        if change["Bytes"] > 0:
+            held[change["Addr"]] = change["Bytes"]
+        else:
+            held.pop(change["Addr"], None)
+        most = max(most, sum(held.values()))
+    return most
 
 
 def of_torch(module, shape, batch):
@@ -135,7 +168,8 @@ def of_torch(module, shape, batch):
             module(x)
         _wait(torch)
 
-    return {"training": training, "inference": inference}
+    memory = functools.partial(peak_of_tensors, training)
+    return {"training": training, "inference": inference, "memory": memory}
 
 
 def _wait(torch):
@@ -169,4 +203,4 @@ def of_flax(module, shape, batch):
     def inference():
         call(state[0], x).block_until_ready()
 
-    return {"training": training, "inference": inference, "temporaries": _temporaries(step)}
+    return {"training": training, "inference": inference, "memory": lambda: _temporaries(step)}

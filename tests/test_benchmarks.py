@@ -255,29 +255,47 @@ def test_peak_of_memory_is_that_of_the_steps(monkeypatch):
     assert 60 * 2**20 < printed[-1] < 90 * 2**20
 
 
-def test_memory_that_a_compiled_step_plans_is_told(tmp_path, monkeypatch):
+def test_memory_that_a_backend_tells_is_written_down(tmp_path, monkeypatch):
     overhead = load("overhead", monkeypatch)
-    temporaries = {"plain": 5, "row_equilibration": 8}
-    monkeypatch.setattr(overhead, "subject", lambda case, name: {"temporaries": temporaries[name]})
+    told = {"plain": 5, "row_equilibration": 8}
+    monkeypatch.setattr(overhead, "subject", lambda case, name: {"memory": lambda: told[name]})
     monkeypatch.setattr(overhead.environment, "environment", lambda *own: {"backend": "jax"})
     monkeypatch.setattr(overhead.environment, "gpu", lambda: None)
     case = small_case(overhead.subjects)
     monkeypatch.setattr(overhead.subjects, "CASES", {"small": case})
     overhead.main(["--memory", "--networks", "row_equilibration", "--results", str(tmp_path)])
-    told = (tmp_path / "jax-memory.jsonl").read_text().splitlines()
-    assert {r["normalization"]: r["peak"] for r in map(json.loads, told)} == temporaries
+    written = (tmp_path / "jax-memory.jsonl").read_text().splitlines()
+    assert {r["normalization"]: r["peak"] for r in map(json.loads, written)} == told
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="needs JAX, whose programs tell")
-def test_a_step_on_jax_plans_memory_for_its_activations(monkeypatch):
+@pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow", reason="needs a backend other than TensorFlow"
+)
+def test_a_step_takes_memory_for_its_activations(monkeypatch):
     overhead = load("overhead", monkeypatch)
     case = small_case(overhead.subjects)
     few, many = (
-        overhead.subject(dataclasses.replace(case, batch=batch), "row_equilibration")["temporaries"]
+        overhead.subject(dataclasses.replace(case, batch=batch), "row_equilibration")["memory"]()
         for batch in (2, 4096)
     )
     activations = 4096 * 4 * np.dtype("float32").itemsize
     assert few < activations <= many
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="needs PyTorch")
+def test_the_peak_is_that_of_the_tensors_a_step_makes(monkeypatch):
+    import torch
+
+    steps = load("steps", monkeypatch)
+    older = [torch.empty(64)]
+
+    def step():
+        older.pop()
+        first = torch.empty(1000).exp()
+        del first
+        older.append(torch.empty(16))
+
+    assert steps.peak_of_tensors(step) == 2 * 1000 * 4
 
 
 def test_products_are_as_many_as_the_methods_take(monkeypatch):

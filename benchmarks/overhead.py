@@ -57,7 +57,7 @@ def baseline(normalization):
 
 
 def subject(case, normalization):
-    """`{"training": step, "inference": call}` of a network, and but on TensorFlow `"memory"`."""
+    """`{"training": step, "inference": call}`, and on JAX and PyTorch `"memory"`, of a network."""
     if normalization.startswith("PyTorch"):
         return steps.of_torch(*subjects.torch_twin(case, normalization), case.batch)
     if normalization.startswith("Flax"):
@@ -189,7 +189,7 @@ def main(words=None):
     gpu = environment.gpu()
     if options.memory and gpu is not None:
         raise ValueError(
-            "Expected a backend that computes on the CPU, whose memory is the process'. Received: "
+            "Expected a backend that computes on the CPU, whose memory alone is told. Received: "
             f"--memory with {backend} on {gpu}."
         )
     path = options.results / file_name(backend, on_gpu=gpu is not None, memory=options.memory)

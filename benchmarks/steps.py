@@ -23,7 +23,7 @@ def normal(shape, seed):
 def of_keras(model, batch):
     """`{"training": step, "inference": call}` of a Keras model on random data.
 
-    And, but on TensorFlow, `"memory"`, a function.
+    On JAX and PyTorch, `"memory"` is there too: a function that returns the bytes of a step.
     """
     import keras
     from keras import ops
@@ -135,7 +135,7 @@ def peak_of_tensors(step):
     changes = [event["args"] for event in events if event["name"] == "[memory]"]
     held, most = {}, 0
     for change in sorted(changes, key=lambda change: change["Ev Idx"]):
-        # A negative number is given back, and not of the step's where its address is new.
+        # What is given back, a negative number, may be older than the step.
         if change["Bytes"] > 0:
             held[change["Addr"]] = change["Bytes"]
         else:

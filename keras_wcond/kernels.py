@@ -74,12 +74,13 @@ class KernelLayout:
         return xp.reshape(kernel, plan.stack_shape)
 
     def from_matrices(self, matrices: Any, shape: Sequence[int]) -> Any:
-        """The kernel of the given shape that `to_matrices` turned into `matrices`."""
+        """The kernel of the given shape that `to_matrices` turned into `matrices`; NumPy stays so."""
+        xp = np if isinstance(matrices, np.ndarray) else ops
         plan = self._plan(shape)
         permuted_shape = [plan.split_shape[axis] for axis in plan.permutation]
         inverse = sorted(range(len(plan.permutation)), key=plan.permutation.__getitem__)
-        kernel = ops.transpose(ops.reshape(matrices, permuted_shape), inverse)
-        return ops.reshape(kernel, tuple(shape))
+        kernel = xp.transpose(xp.reshape(matrices, permuted_shape), inverse)
+        return xp.reshape(kernel, tuple(shape))
 
     def units(self, shape: Sequence[int]) -> Shape:
         """The sizes of the unit axes of a kernel of this shape, in the kernel's order."""

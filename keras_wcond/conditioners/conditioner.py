@@ -4,6 +4,9 @@ from keras_wcond.arrays import cast
 from keras_wcond.kernels import KernelLayout
 from keras_wcond.norms import widened
 
+# A stack of matrices read as a kernel: the axes of its matrices and their rows are unit axes.
+_STACK = KernelLayout(unit_axes=(0, 1), matrix_axes=0)
+
 
 class Conditioner:
     """Base class of the conditioning methods.
@@ -16,6 +19,11 @@ class Conditioner:
     To write a method of your own, subclass this, implement `condition()`, add
     `get_config()` where the constructor takes arguments, and register the class with
     `keras.saving.register_keras_serializable()` so that models with it can be loaded.
+
+    `condition()`, `condition_kernel()` and `product()` are three forms of one function. A
+    subclass that overrides `condition()` or `condition_kernel()` does not inherit the other
+    forms or `has_unit_rows`, since they belong to the function of the class it extends. A
+    subclass that overrides `product()` must define one of the other two as well.
 
     Example:
 
@@ -36,10 +44,7 @@ class Conditioner:
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        if "condition" in vars(cls):
-            # The short cuts of a class it extends compute what that class does, not what it does.
-            for name in {"condition_kernel", "product"} - set(vars(cls)):
-                setattr(cls, name, getattr(Conditioner, name))
+        _drop_inherited_forms(cls)
 
     def __call__(self, kernel: Any, unit_axes: "int | tuple[int, ...] | KernelLayout" = -1) -> Any:
         """The conditioned kernel.
@@ -89,6 +94,17 @@ class Conditioner:
             )
         return layout.from_matrices(conditioned, kernel.shape)
 
+    def condition_stack(self, matrices: Any) -> Any:
+        """The conditioned matrices, by whichever form the method defines.
+
+        Args:
+            matrices: Tensor or NumPy array of shape `(matrices, rows, columns)`.
+
+        Returns:
+            Tensor or array of the same shape and dtype.
+        """
+        return self.condition_kernel(matrices, _STACK)
+
     def product(self, inputs: Any, kernel: Any, gain: Any = None, bias: Any = None) -> Any:
         """`inputs · gain · C(kernel) + bias`, computed without forming `C(kernel)`.
 
@@ -136,3 +152,33 @@ class Conditioner:
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
         return f"{type(self).__name__}({arguments})"
+
+
+def _drop_inherited_forms(cls):
+    """Gives a class the base class's form wherever its own function is newer than the form."""
+    matrices, kernel, product = (
+        _definer(cls, name) for name in ("condition", "condition_kernel", "product")
+    )
+    newest = min(matrices, kernel)
+    if product < newest < len(cls.__mro__):
+        raise TypeError(
+            "Expected a conditioner that overrides `product()` to define `condition()` or "
+            f"`condition_kernel()` as well. Received: {cls.__name__}, whose `product()` would "
+            "replace that of another class in Dense layers only. Define the function itself; if "
+            f"it is unchanged, write `condition = {cls.__mro__[1].__name__}.condition`."
+        )
+    if matrices < kernel:
+        cls.condition_kernel = Conditioner.condition_kernel
+    if newest < product:
+        cls.product = Conditioner.product
+    if newest < next(i for i, base in enumerate(cls.__mro__) if "has_unit_rows" in vars(base)):
+        cls.has_unit_rows = False
+
+
+def _definer(cls, name):
+    """The position of the class that defines a form, or that past the last for the default."""
+    for index, base in enumerate(cls.__mro__):
+        if name in vars(base):
+            is_default = vars(base)[name] is vars(Conditioner)[name]
+            return len(cls.__mro__) if is_default else index
+    return len(cls.__mro__)

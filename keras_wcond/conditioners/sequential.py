@@ -50,7 +50,7 @@ class Sequential(Conditioner):
 
     def condition(self, matrices: Any) -> Any:
         for conditioner in self.conditioners:
-            matrices = conditioner.condition(matrices)
+            matrices = conditioner.condition_stack(matrices)
         return matrices
 
     def get_config(self) -> dict[str, Any]:

@@ -228,7 +228,7 @@ def _left_by(conditioner, matrices, epsilon):
     # What goes over the largest number of float32 is non-finite afterwards, and told as such.
     with np.errstate(all="ignore"):
         matrices = matrices if is_double else matrices.astype("float32")
-        conditioned = conditioner.condition(matrices)
+        conditioned = conditioner.condition_stack(matrices)
     conditioned = keras.ops.convert_to_numpy(conditioned).astype("float64")
     decompose = Spectrum.of_matrices if is_double else Spectrum.by_gram
     return _largest(decompose(conditioned, epsilon).effective_condition_numbers())

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 # An unknown size of a batch counts as that of `fit()` by default.
 USUAL_BATCH_SIZE = 32
@@ -11,12 +12,14 @@ SMALLEST_KERNEL = 2**15
 LARGEST_PRODUCT = 2
 
 
-def is_cheaper_than_kernel(inputs_shape: Sequence[int | None], kernel_shape: Sequence[int]) -> bool:
+def is_cheaper_than_kernel(inputs_shape: Sequence[Any], kernel_shape: Sequence[int]) -> bool:
     """Whether scaling the product with a `(inputs, units)` kernel costs less than scaling that.
 
-    Told from static shapes. Both forms give the same numbers, but for rounding: this one costs
-    passes over the product, the other one more passes over the kernel.
+    Only static sizes decide: those that a program is compiled or exported for as symbols count as
+    unknown. Both forms give the same numbers, but for rounding: this one costs passes over the
+    product, the other one more passes over the kernel.
     """
-    rows = math.prod(size or USUAL_BATCH_SIZE for size in inputs_shape[:-1])
+    sizes = (size if isinstance(size, int) else USUAL_BATCH_SIZE for size in inputs_shape[:-1])
+    rows = math.prod(sizes)
     is_small = math.prod(kernel_shape) < SMALLEST_KERNEL
     return not is_small and rows <= LARGEST_PRODUCT * kernel_shape[0]

@@ -8,6 +8,7 @@ Derivatives take functions of lists of tensors, and return functions of lists of
 may be called again and again; on JAX and TensorFlow these are compiled once.
 """
 
+import contextlib
 import functools
 import importlib
 from collections.abc import Callable, Sequence
@@ -84,6 +85,22 @@ def column_equilibrated_product(
     them, any number of times.
     """
     return _module().column_equilibrated_product(inputs, kernel, gain, bias)
+
+
+def without_autocast() -> Any:
+    """A scope in which the backend computes in the dtypes that it is given.
+
+    PyTorch's own `torch.autocast` rounds the operands of matrix products and some other
+    operations to half precision. Keras' dtype policies do not, and no other backend does.
+    """
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    return _module().without_autocast()
+
+
+def is_autocasting(tensor: Any) -> bool:
+    """Whether the backend rounds the operands of matrix products with a tensor."""
+    return keras.backend.backend() == "torch" and _module().is_autocasting(tensor)
 
 
 def has_equilibrated() -> bool:

@@ -1,3 +1,4 @@
+import contextlib
 import functools
 import itertools
 
@@ -15,6 +16,8 @@ from keras_wcond.norms import (
 
 # A kernel of so many entries and its squares fit into the cache of a core.
 CACHED = 2**18
+# The devices that `torch.autocast` is commonly switched on for.
+AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
 
 
 def gradient(loss):
@@ -76,6 +79,18 @@ def _grad(outputs, inputs, vectors=None, create_graph=False):
         torch.zeros_like(tensor) if value is None else value
         for tensor, value in zip(inputs, found, strict=True)
     ]
+
+
+def without_autocast():
+    scopes = contextlib.ExitStack()
+    for device in AUTOCAST_DEVICES:
+        if torch.is_autocast_enabled(device):
+            scopes.enter_context(torch.autocast(device, enabled=False))
+    return scopes
+
+
+def is_autocasting(tensor):
+    return torch.is_autocast_enabled(tensor.device.type)
 
 
 def equilibrated(kernel, units):

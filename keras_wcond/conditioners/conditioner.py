@@ -1,6 +1,7 @@
 from typing import Any
 
 from keras_wcond.arrays import cast
+from keras_wcond.backends import without_autocast
 from keras_wcond.kernels import KernelLayout
 from keras_wcond.norms import widened
 
@@ -64,7 +65,8 @@ class Conditioner:
 
     def in_full_precision(self, kernel: Any, layout: KernelLayout) -> Any:
         """As calling the conditioner, of a kernel that is in float32 or wider already."""
-        conditioned = self.condition_kernel(kernel, layout)
+        with without_autocast():
+            conditioned = self.condition_kernel(kernel, layout)
         if tuple(conditioned.shape) != tuple(kernel.shape):
             raise ValueError(
                 f"Expected `{type(self).__name__}.condition_kernel()` to return a kernel of the "

@@ -3,6 +3,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_wcond.backends import is_autocasting
 from keras_wcond.layers.conditioned_layer import register
 from keras_wcond.layers.kernel_conditioning import KernelConditioning
 from keras_wcond.products import is_cheaper_than_kernel
@@ -81,4 +82,5 @@ def _is_full_precision(inputs, variable_dtype):
     Half precision would round once more, or have too small a range.
     """
     dtype = keras.backend.standardize_dtype(inputs.dtype)
-    return dtype == variable_dtype and dtype in ("float32", "float64")
+    is_wide = dtype == variable_dtype and dtype in ("float32", "float64")
+    return is_wide and not is_autocasting(inputs)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_wcond
+from keras_wcond.conditioners import METHODS
 from tests.backends import kernel_gradient, normal, to_numpy
 from tests.reference import central_differences, convolution, equilibrated
 
@@ -149,3 +150,33 @@ def test_agrees_with_the_weight_norm_of_pytorch(rank):
     theirs.backward(torch.from_numpy(np.moveaxis(upstream, -1, 1).copy()))
     ours = kernel_gradient(layer, inputs, upstream).transpose(to_torch)
     assert_close(ours, to_numpy(direction.grad).astype("float64"))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="only PyTorch has `torch.autocast`")
+@pytest.mark.parametrize("gain", [2.0, "kernel_norm"])
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
+@pytest.mark.parametrize("form", ["layer", "wrapper"])
+def test_methods_compute_in_full_precision_under_autocast(form, method, gain):
+    """Outputs are rounded as those of the folded layer, and gradients agree with full precision."""
+    import torch
+
+    x = normal(3, 256)
+    if form == "layer":
+        layer = keras_wcond.ConditionedDense(160, kernel_conditioner=method(), gain=gain)
+    else:
+        inner = keras.layers.Dense(160)
+        layer = keras_wcond.Conditioned(inner, kernel_conditioner=method(), gain=gain)
+    expected = layer(x)
+    (raw,) = layer.raw_kernels.values()
+    (kernel,) = (to_numpy(kernel) for kernel in layer.conditioned_kernels.values())
+    (gradient,) = torch.autograd.grad(expected.square().sum(), raw.value)
+    folded = layer.fold()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_close(*map(to_numpy, layer.conditioned_kernels.values()), kernel, tolerance=1e-6)
+        constrained = keras_wcond.WeightConditioning(method())(normal(9, 4))
+        outputs, rounded = layer(x), folded(x)
+        (under_autocast,) = torch.autograd.grad(outputs.float().square().sum(), raw.value)
+    assert outputs.dtype == rounded.dtype
+    assert_close(outputs.float(), to_numpy(rounded.float()), tolerance=1e-2)
+    assert_close(under_autocast, to_numpy(gradient).astype("float64"), tolerance=3e-2)
+    assert_close(constrained, to_numpy(keras_wcond.WeightConditioning(method())(normal(9, 4))))

@@ -1,8 +1,9 @@
-"""Keras' own layer tests, from the installed wheel, with our classes in the plain ones' place."""
+"""Keras' own tests, from the installed wheel, with our classes in the plain ones' place."""
 
 import types
 from unittest import mock
 
+import keras
 import keras.src.testing  # Before the patch, which its own imports must not see.
 import pytest
 from keras.src import layers
@@ -14,16 +15,22 @@ def keras_tests(module: str, *names: str, **renamed: str) -> types.ModuleType:
     """A test module of Keras in which `layers.Dense` is our `ConditionedDense`, and so on.
 
     The classes are in place while the module is imported, when its decorators collect
-    parameters, and afterwards in its own `layers` only. `renamed` gives the public names of
-    classes that have another name inside Keras.
+    parameters, and afterwards in its own `layers` and `keras.layers` only. `renamed` gives the
+    public names of classes that have another name inside Keras.
     """
     public = {**{name: name for name in names}, **renamed}
-    replaced = {name: getattr(keras_wcond, f"Conditioned{public[name]}") for name in public}
-    with mock.patch.multiple(layers, **replaced):
+    ours = {name: getattr(keras_wcond, f"Conditioned{public[name]}") for name in public}
+    ours_by_public_name = {public[name]: ours[name] for name in public}
+    with (
+        mock.patch.multiple(layers, **ours),
+        mock.patch.multiple(keras.layers, **ours_by_public_name),
+    ):
         tests = pytest.importorskip(
-            f"keras.src.layers.{module}",
+            f"keras.src.{module}",
             reason=f"the wheel of Keras {keras.__version__} holds no tests",
             exc_type=ModuleNotFoundError,
         )
         tests.layers = types.SimpleNamespace(**vars(layers))
+        public_layers = types.SimpleNamespace(**vars(keras.layers))
+        tests.keras = types.SimpleNamespace(**{**vars(keras), "layers": public_layers})
     return tests

@@ -1,9 +1,9 @@
 from keras_wcond import ConditionedGroupQueryAttention, ConditionedMultiHeadAttention
 from tests.keras_own.loading import keras_tests
 
-multi_head_test = keras_tests("attention.multi_head_attention_test", "MultiHeadAttention")
+multi_head_test = keras_tests("layers.attention.multi_head_attention_test", "MultiHeadAttention")
 group_query_test = keras_tests(
-    "attention.grouped_query_attention_test", GroupedQueryAttention="GroupQueryAttention"
+    "layers.attention.grouped_query_attention_test", GroupedQueryAttention="GroupQueryAttention"
 )
 
 

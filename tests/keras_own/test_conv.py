@@ -1,7 +1,7 @@
 import keras_wcond
 from tests.keras_own.loading import keras_tests
 
-conv_test = keras_tests("convolutional.conv_test", "Conv1D", "Conv2D", "Conv3D")
+conv_test = keras_tests("layers.convolutional.conv_test", "Conv1D", "Conv2D", "Conv3D")
 
 
 class TestConvBasics(conv_test.ConvBasicTest):

@@ -2,7 +2,7 @@ import keras_wcond
 from tests.keras_own.loading import keras_tests
 
 NAMES = [f"Conv{rank}DTranspose" for rank in (1, 2, 3)]
-transpose_test = keras_tests("convolutional.conv_transpose_test", *NAMES)
+transpose_test = keras_tests("layers.convolutional.conv_transpose_test", *NAMES)
 
 
 class TestConvTransposeBasics(transpose_test.ConvTransposeBasicTest):

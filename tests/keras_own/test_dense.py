@@ -6,7 +6,7 @@ import pytest
 from keras_wcond import ConditionedDense
 from tests.keras_own.loading import keras_tests
 
-dense_test = keras_tests("core.dense_test", "Dense")
+dense_test = keras_tests("layers.core.dense_test", "Dense")
 NO_TENSORFLOW = importlib.util.find_spec("tensorflow") is None
 
 

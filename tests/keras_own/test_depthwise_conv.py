@@ -2,7 +2,7 @@ import keras_wcond
 from tests.keras_own.loading import keras_tests
 
 NAMES = ["DepthwiseConv1D", "DepthwiseConv2D"]
-depthwise_test = keras_tests("convolutional.depthwise_conv_test", *NAMES)
+depthwise_test = keras_tests("layers.convolutional.depthwise_conv_test", *NAMES)
 
 
 class TestDepthwiseConvBasics(depthwise_test.DepthwiseConvBasicTest):

@@ -1,7 +1,7 @@
 from keras_wcond import ConditionedEinsumDense
 from tests.keras_own.loading import keras_tests
 
-einsum_dense_test = keras_tests("core.einsum_dense_test", "EinsumDense")
+einsum_dense_test = keras_tests("layers.core.einsum_dense_test", "EinsumDense")
 
 
 class TestEinsumDense(einsum_dense_test.EinsumDenseTest):

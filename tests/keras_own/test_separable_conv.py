@@ -2,7 +2,7 @@ import keras_wcond
 from tests.keras_own.loading import keras_tests
 
 NAMES = ["SeparableConv1D", "SeparableConv2D"]
-separable_test = keras_tests("convolutional.separable_conv_test", *NAMES)
+separable_test = keras_tests("layers.convolutional.separable_conv_test", *NAMES)
 
 
 class TestSeparableConvBasics(separable_test.SeparableConvBasicTest):

@@ -2,8 +2,10 @@ import contextlib
 import functools
 import itertools
 
+import keras
 import torch
 from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from keras_wcond.norms import (
     NORMS_WITHIN_RANGE,
@@ -20,6 +22,10 @@ CACHED = 2**18
 AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
 
 
+# The fused kernels of attention have no second derivative.
+_by_differentiable_attention = sdpa_kernel(SDPBackend.MATH)
+
+
 def gradient(loss):
     def gradient(values, *data):
         values = _leaves(values)
@@ -29,6 +35,7 @@ def gradient(loss):
 
 
 def hessian_product(loss):
+    @_by_differentiable_attention
     def product(values, vectors, *data):
         values = _leaves(values)
         first = _grad(loss(values, *data), values, create_graph=True)
@@ -38,6 +45,7 @@ def hessian_product(loss):
 
 
 def gauss_newton_product(outputs, loss):
+    @_by_differentiable_attention
     def product(values, vectors, *data):
         values = _leaves(values)
         z = outputs(values, *data)
@@ -90,7 +98,25 @@ def without_autocast():
 
 
 def is_autocasting(tensor):
-    return torch.is_autocast_enabled(tensor.device.type)
+    device = getattr(tensor, "device", "cpu")
+    return torch.is_autocast_enabled(getattr(device, "type", device))  # NumPy names it.
+
+
+def parameter_exchanges(layer, variable):
+    if not isinstance(layer, keras.layers.TorchModuleWrapper):
+        return []
+    return [
+        functools.partial(_exchange_parameter, module, name)
+        for module in layer.module.modules()
+        for name, parameter in module._parameters.items()
+        if parameter is variable.value
+    ]
+
+
+def _exchange_parameter(module, name, tensor):
+    # As `torch.func.functional_call` does, which keeps their order.
+    before, module._parameters[name] = module._parameters[name], tensor
+    return before
 
 
 def equilibrated(kernel, units):

@@ -6,6 +6,7 @@ from keras_wcond.arguments import positive_integer
 from keras_wcond.arrays import namespace
 from keras_wcond.conditioners.conditioner import Conditioner
 from keras_wcond.gram_iteration import bounded, transposed, wide
+from keras_wcond.held_constant import held_constant
 from keras_wcond.norms import divided_by_maximum, with_zero_rows_fixed
 
 # By degree, the coefficients of q in powers of s², lowest first.
@@ -73,7 +74,7 @@ class PolynomialPreconditioner(Conditioner):
         found = bounded(x, is_zero, iterations=6)
         x = self._polynomial(found.gram, found.gram_squared) @ (x * found.inverse)
         bound = maximum / ops.where(is_zero, 1.0, found.inverse)
-        return ops.stop_gradient(bound) * (transposed(x) if is_tall else x)
+        return held_constant(bound) * (transposed(x) if is_tall else x)
 
     def get_config(self) -> dict[str, Any]:
         return {"degree": self.degree}

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_wcond.arguments import positive_integer
+from keras_wcond.held_constant import exact_derivatives
 from keras_wcond.internals import loss_as_compiled, mask_of
 
 
@@ -68,7 +69,8 @@ class LossOnData:
 
     def outputs(self, values: Any, x: Any, y: Any) -> Any:
         fixed = [variable.value for variable in self.model.non_trainable_variables]
-        outputs, _ = self.model.stateless_call(values, fixed, x, training=False)
+        with exact_derivatives():
+            outputs, _ = self.model.stateless_call(values, fixed, x, training=False)
         if not hasattr(outputs, "shape"):
             raise ValueError(
                 "Expected a model with one tensor as its output. Received: "

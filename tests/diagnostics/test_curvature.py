@@ -2,10 +2,12 @@ import keras
 import numpy as np
 import pytest
 
+import keras_wcond
 from keras_wcond import ConditionedConv2D, ConditionedDense, loss_curvature, loss_lines
+from keras_wcond.conditioners import METHODS
 from keras_wcond.diagnostics.curvature import curvature_of
 from keras_wcond.diagnostics.lanczos import lanczos
-from tests.backends import jacobian, normal
+from tests.backends import jacobian, normal, to_numpy
 
 MATRICES = ("hessian", "gauss_newton")
 
@@ -258,3 +260,54 @@ def test_lines_start_from_the_weights(tmp_path):
     figure = lines.plot(tmp_path / "lines.png")
     assert len(figure.axes[0].lines) == 4
     assert (tmp_path / "lines.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
+def test_curvature_is_that_of_the_value_whatever_the_gradient_holds_constant(method):
+    """Against second differences of the loss along the weights, in float64 on the host."""
+    layer = ConditionedDense(3, use_bias=False, kernel_conditioner=method())
+    model = keras.Sequential([keras.Input((4,)), layer])
+    x, y = normal(20, 4), normal(20, 3, seed=1)
+    kernel = to_numpy(layer.kernel).astype("float64")
+
+    def loss(w):
+        conditioned = to_numpy(method().condition_stack(w.T[None]))[0].T
+        return np.mean((x.astype("float64") @ conditioned - y) ** 2)
+
+    size, step = kernel.size, 1e-4
+    basis = step * np.eye(size).reshape(size, *kernel.shape)
+    hessian = np.array(
+        [
+            [
+                (loss(kernel + a + b) - loss(kernel + a - b) - loss(kernel - a + b)
+                 + loss(kernel - a - b)) / (4.0 * step**2)
+                for b in basis
+            ]
+            for a in basis
+        ]
+    )  # fmt: skip
+    true = np.linalg.eigvalsh(hessian)
+    found = loss_curvature(model, x, y, "mse", iterations=size)
+    assert found.largest_eigenvalue == pytest.approx(true[-1], abs=1e-3 * abs(true).max())
+    assert found.smallest_eigenvalue == pytest.approx(true[0], abs=1e-3 * abs(true).max())
+
+
+@pytest.mark.parametrize("matrix", ["hessian", "gauss_newton"])
+@pytest.mark.parametrize(
+    "name", ["ConditionedMultiHeadAttention", "ConditionedGroupQueryAttention"]
+)
+def test_curvature_of_attention(name, matrix):
+    """As of the same function without the kernels that backends fuse attention into."""
+    size = (2, 4) if "Multi" in name else (4, 2, 1)
+    layer = getattr(keras_wcond, name)(*size)
+    inputs, head = keras.Input((5, 8)), keras.layers.Dense(2)
+    fused = keras.Model(inputs, head(layer(inputs, inputs)))
+    # For the scores, Keras computes attention step by step.
+    by_steps = keras.Model(inputs, head(layer(inputs, inputs, return_attention_scores=True)[0]))
+    x, y = normal(6, 5, 8), np.ones((6, 5, 2), "float32")
+    norms = [
+        loss_curvature(model, x, y, "mse", matrix=matrix, iterations=8).norm
+        for model in (fused, by_steps)
+    ]
+    assert norms[1] > 0.0
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)

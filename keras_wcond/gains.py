@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_wcond.norms import frobenius_norm
+from keras_wcond.norms import divided_by_maximum, frobenius_norm
 
 Gain = float | str
 GAIN_WORDS = ("auto", "initial_norm", "kernel_norm")
@@ -36,6 +36,23 @@ def norm_ratio(kernel: Any, conditioned: Any) -> Any:
     is_zero = ops.equal(norm, 0.0)
     ratio = frobenius_norm(kernel) / ops.where(is_zero, 1.0, norm)
     return ops.where(is_zero, 0.0, ratio)
+
+
+def row_norm_ratios(kernel: Any, conditioned: Any, column_axes: tuple[int, ...]) -> Any:
+    """`‖Wᵢ‖ / ‖C(W)ᵢ‖`, the factor that gives each row of C(W) its norm in W; 1 for zero rows.
+
+    Args:
+        kernel: Tensor W, in float32 or wider.
+        conditioned: Tensor C(W) of the same shape and dtype.
+        column_axes: The axes along which a row runs.
+    """
+    raw, raw_divisor, _ = divided_by_maximum(kernel, column_axes)
+    unit, divisor, is_zero = divided_by_maximum(conditioned, column_axes)
+    raw_norm, norm = (
+        ops.sqrt(ops.sum(ops.square(rows), axis=column_axes, keepdims=True)) for rows in (raw, unit)
+    )
+    ratio = raw_norm / ops.where(is_zero, 1.0, norm) * (raw_divisor / divisor)
+    return ops.squeeze(ops.where(is_zero, 1.0, ratio), axis=column_axes)
 
 
 def activation_gain(activation: Callable[[Any], Any]) -> float:

@@ -4,15 +4,39 @@ from typing import Any
 
 import keras
 
+__all__ = [
+    "forget_variable",
+    "full_precision",
+    "get_stateless_scope",
+    "is_rematerialized",
+    "loss_as_compiled",
+    "mask_of",
+    "origin",
+    "own_variables",
+    "sublayers",
+    "without_numbers",
+]
+
 # Under mixed precision `variable.value` is already rounded to the compute dtype. Norms
 # need the full value.
 from keras.src.backend import AutocastScope, get_keras_mask
+from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.trainers.compile_utils import CompileLoss
 
 
 def full_precision() -> Any:
     """A scope in which variables are read in the dtype they are stored in."""
     return AutocastScope(None)
+
+
+def is_rematerialized(layer: keras.layers.Layer) -> bool:
+    """Whether a layer was made in a `keras.RematScope`, which Keras tells nobody else."""
+    return layer._remat_mode is not None
+
+
+def forget_variable(layer: keras.layers.Layer, variable: keras.Variable) -> None:
+    """Takes a variable out of a built layer, which Keras offers for attributes only."""
+    layer._untrack_variable(variable)
 
 
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:

@@ -74,7 +74,7 @@ class KernelLayout:
         return xp.reshape(kernel, plan.stack_shape)
 
     def from_matrices(self, matrices: Any, shape: Sequence[int]) -> Any:
-        """The kernel of the given shape that `to_matrices` turned into `matrices`; NumPy stays so."""
+        """The kernel of the given shape that `to_matrices` turned into `matrices`."""
         xp = np if isinstance(matrices, np.ndarray) else ops
         plan = self._plan(shape)
         permuted_shape = [plan.split_shape[axis] for axis in plan.permutation]

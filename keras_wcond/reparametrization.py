@@ -9,7 +9,7 @@ from keras import ops
 from keras_wcond import conditioners
 from keras_wcond.arrays import tensor
 from keras_wcond.conditioning import condition, is_kernel_norm
-from keras_wcond.gains import Gain, norm_ratio
+from keras_wcond.gains import Gain, norm_ratio, row_norm_ratios
 from keras_wcond.internals import full_precision
 from keras_wcond.kernels import KernelLayout
 from keras_wcond.norms import widened
@@ -39,14 +39,20 @@ class Reparametrization:
         return layout.units(kernel_shape) if self.trainable_gain == "per_unit" else ()
 
     def initial_gain(self, kernel: Any, layout: KernelLayout) -> Any:
-        """The number the gain's weight starts at, for the value the kernel has now."""
+        """What the gain's weight starts at, for the value the kernel has now.
+
+        `"initial_norm"` per unit keeps the norm of each row, as weight normalization starts.
+        """
         if is_kernel_norm(self.gain):
             return 1.0
         if self.gain != "initial_norm":
             return self.gain
         with full_precision():
             kernel = widened(kernel)
-            return norm_ratio(kernel, self.conditioner(kernel, layout))
+            conditioned = self.conditioner(kernel, layout)
+            if self.trainable_gain == "per_unit":
+                return row_norm_ratios(kernel, conditioned, layout.column_axes(kernel.shape))
+            return norm_ratio(kernel, conditioned)
 
     def apply(self, kernel: Any, layout: KernelLayout, gain_weight: Any = None) -> Any:
         """`gain · C(W)` in float32 or wider.

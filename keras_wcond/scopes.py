@@ -1,12 +1,14 @@
 """How conditioned kernels take the place of raw ones inside a layer's own `call`."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
 
 from keras_wcond.arrays import cast
-from keras_wcond.internals import full_precision
+from keras_wcond.backends import call_traced_anew, is_tracing_apart
+from keras_wcond.internals import full_precision, get_stateless_scope, is_rematerialized
 
 
 class Substitution(keras.StatelessScope):
@@ -20,6 +22,8 @@ class Substitution(keras.StatelessScope):
 
     Args:
         replacements: List of pairs of a variable and the tensor to read in its place.
+        exchanges: List of pairs of a variable and a function that puts a tensor where that of the
+            variable is read past it, and returns the one that was there.
         add_loss: Function that is given, on exit, the losses that layers added inside; of
             no use in an enclosing scope, which is given them itself. None drops them.
 
@@ -37,6 +41,7 @@ class Substitution(keras.StatelessScope):
         self,
         replacements: list[tuple[Any, Any]],
         add_loss: Callable[[Any], None] | None = None,
+        exchanges: Sequence[tuple[Any, Callable[[Any], Any]]] = (),
     ):
         super().__init__(initialize_variables=False)
         self.add_loss_outside = add_loss
@@ -44,15 +49,39 @@ class Substitution(keras.StatelessScope):
             for variable, tensor in replacements:
                 # Not `variable.dtype`, which names the compute dtype in a layer's call.
                 self.state_mapping[id(variable)] = cast(tensor, variable.value.dtype)
+        self.replaced = tuple(self.state_mapping)
+        self.exchanges = exchanges
         self.updates: dict[int, tuple[Any, Any]] = {}
+        self.unread = set(self.replaced) - {id(variable) for variable, _ in exchanges}
+        self.traced: set[int] = set()
 
     def __enter__(self):
         super().__enter__()
+        self.is_eager = not is_tracing_apart()
+        self.originals = [
+            exchange(self.state_mapping[id(variable)]) for variable, exchange in self.exchanges
+        ]
         outer = self.original_scope
         self.collect_losses = outer is None or outer.collect_losses
         return self
 
+    def resumed(self, tensors: Iterable[Any]) -> "Substitution":
+        """A scope for a part of a layer's body that runs later or apart from the rest.
+
+        Args:
+            tensors: What to read in place of each replaced variable, in their order.
+        """
+        scope = Substitution([])
+        scope.replaced = self.replaced
+        scope.state_mapping = dict(zip(self.replaced, tensors, strict=True))
+        scope.exchanges = self.exchanges
+        scope.unread, scope.traced = self.unread, self.traced
+        return scope
+
     def get_current_value(self, variable):
+        self.unread.discard(id(variable))
+        if self.is_eager and is_tracing_apart():
+            self.traced.add(id(variable))
         value = self.state_mapping.get(id(variable))
         if value is None and self.original_scope is not None:
             return self.original_scope.get_current_value(variable)
@@ -71,8 +100,38 @@ class Substitution(keras.StatelessScope):
 
     def __exit__(self, exception_type, *args):
         super().__exit__(exception_type, *args)
+        for (_, exchange), original in zip(self.exchanges, self.originals, strict=True):
+            exchange(original)
         if exception_type is None:
             for variable, value in self.updates.values():
                 variable.assign(value)
             if self.add_loss_outside is not None and self.losses:
                 self.add_loss_outside(self.losses)
+
+
+def follow_into_deferred_calls(layer: keras.layers.Layer) -> None:
+    """Has a layer whose body runs later, or in a program of its own, read what is replaced.
+
+    Rematerialization runs the body again after the scope is left, and on TensorFlow
+    differentiates it in its arguments and variables alone: there the tensors become arguments of
+    the body. A `call` that is compiled by itself is traced anew in each scope.
+    """
+    if is_rematerialized(layer):
+        layer.rematerialized_call = functools.partial(_rematerialized_call, layer)
+    call = call_traced_anew(layer)
+    if call is not None:
+        layer.call = call
+
+
+def _rematerialized_call(layer, body, *args, **kwargs):
+    scope = get_stateless_scope()
+    rematerialize = functools.partial(type(layer).rematerialized_call, layer)
+    if not isinstance(scope, Substitution):
+        return rematerialize(body, *args, **kwargs)
+    tensors = [scope.state_mapping[variable] for variable in scope.replaced]
+
+    def resumed(*args, **kwargs):  # Of another signature than the body, so not a wrapper of it.
+        with scope.resumed(args[: len(tensors)]):
+            return body(*args[len(tensors) :], **kwargs)
+
+    return functools.partial(rematerialize(resumed, *args, **kwargs), *tensors)

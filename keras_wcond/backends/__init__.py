@@ -103,6 +103,32 @@ def is_autocasting(tensor: Any) -> bool:
     return keras.backend.backend() == "torch" and _module().is_autocasting(tensor)
 
 
+def call_traced_anew(layer: keras.layers.Layer) -> Callable[..., Any] | None:
+    """The `call` of a layer without the programs it was compiled to, or None for any other.
+
+    On TensorFlow, a `call` under `tf.function` keeps the tensors it read when it was traced.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return None
+    return _module().call_traced_anew(layer)
+
+
+def is_tracing_apart() -> bool:
+    """Whether TensorFlow is tracing a function, and not computing at once."""
+    return keras.backend.backend() == "tensorflow" and _module().is_tracing()
+
+
+def parameter_exchanges(layer: keras.layers.Layer, variable: Any) -> list[Callable[[Any], Any]]:
+    """Functions that put a tensor where a PyTorch module holds that of a variable.
+
+    A `keras.layers.TorchModuleWrapper` runs its module, which never asks the Keras variable.
+    Each function returns the tensor that was there before.
+    """
+    if keras.backend.backend() != "torch":
+        return []
+    return _module().parameter_exchanges(layer, variable)
+
+
 def has_equilibrated() -> bool:
     """Whether the backend in force has these, as all have that can train."""
     return keras.backend.backend() in ("jax", "tensorflow", "torch")

@@ -1,3 +1,5 @@
+import functools
+
 import tensorflow as tf
 from keras import ops
 
@@ -57,6 +59,25 @@ def gauss_newton_product(outputs, loss):
         return backward.gradient(z, values, output_gradients=curved, unconnected_gradients="zero")
 
     return product
+
+
+def call_traced_anew(layer):
+    if not isinstance(layer.call, tf.types.experimental.PolymorphicFunction):
+        return None
+    function = layer.call.python_function
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        if tf.executing_eagerly():
+            return function(*args, **kwargs)
+        # Which converts Python's control flow, as the layer's own does.
+        return tf.function(function)(*args, **kwargs)
+
+    return call
+
+
+def is_tracing():
+    return not tf.executing_eagerly()
 
 
 def equilibrated(kernel, units):

@@ -5,17 +5,18 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_wcond.backends import parameter_exchanges
 from keras_wcond.conditioning import with_unit_rows
 from keras_wcond.gains import activation_gain
-from keras_wcond.internals import without_numbers
+from keras_wcond.internals import forget_variable, without_numbers
 from keras_wcond.kernel_search import Kernel, all_layers, by_position, find_kernels
 from keras_wcond.kernels import kernel_layouts
 from keras_wcond.layers.conditioned_layer import ConditionedLayer
 from keras_wcond.layers.configs import leave_out_of_config, refused_arguments
-from keras_wcond.layers.folding import conditioned_variables, folded
+from keras_wcond.layers.folding import assign_all, conditioned_variables, folded
 from keras_wcond.layers.lora import merged, replacements
 from keras_wcond.reparametrization import Reparametrization
-from keras_wcond.scopes import Substitution
+from keras_wcond.scopes import Substitution, follow_into_deferred_calls
 
 
 @keras.saving.register_keras_serializable(package="keras_wcond")
@@ -78,7 +79,13 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         if isinstance(layer, keras.layers.Layer):
             self.call = self._calling(layer)
             kwargs.setdefault("dtype", layer.dtype_policy)
-            kwargs.setdefault("name", f"conditioned_{layer.name}")
+        if "go_backwards" in kwargs:
+            raise ValueError(
+                "Expected a layer with arguments of its own for `keras.layers.Bidirectional`, "
+                "which makes the backward layer from them. Received: "
+                f"go_backwards={kwargs['go_backwards']!r} for `Conditioned`. Wrap the other way "
+                "round: Conditioned(Bidirectional(layer))."
+            )
         super().__init__(
             layer,
             kernel_conditioner=kernel_conditioner,
@@ -96,19 +103,30 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         self._reparametrizations: tuple[Reparametrization, ...] = ()
         self._by_position: tuple[dict[str, Any], ...] = ()
         self._gains: list[Any] = []
+        self._exchanges: tuple[tuple[int, Any], ...] = ()
+        self._is_read = False
+        self._traced: frozenset[int] = frozenset()
 
     def _calling(self, layer):
         @functools.wraps(layer.call)
         def call(*args, **kwargs):
             self._build_for(args, kwargs)  # Some wrappers of Keras' use `call` directly.
-            with self.conditioned_scope():
-                return self.layer(*args, **kwargs)
+            with self.conditioned_scope() as scope:
+                outputs = self.layer(*args, **kwargs)
+            if scope is not None:
+                self._require_read(scope)
+            return outputs
 
         return call
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._build_for(args, kwargs)
         return super().__call__(*args, **kwargs)
+
+    def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
+        # JAX keeps the program of a function, and the kernels it was traced with, while the
+        # function lives. That of a method lives for one call; that of `call` here would stay.
+        return super().rematerialized_call(functools.partial(layer_call), *args, **kwargs)
 
     def _build_for(self, args, kwargs):
         if self._is_searched:
@@ -124,6 +142,8 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
             tensor = keras.KerasTensor(shapes[0], self.layer.compute_dtype)
             _build_by_calling(self.layer, [tensor], {})
         self._is_searched = True
+        for inner in all_layers(self.layer):
+            follow_into_deferred_calls(inner)
         if self.kernel_conditioner is not None:
             self._unbuilt = tuple(layer for layer in all_layers(self.layer) if not layer.built)
             self._kernels = tuple(find_kernels(self.layer, self.named_weights))
@@ -134,6 +154,13 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
                 for index, reparametrization in enumerate(self._reparametrizations)
                 if reparametrization.has_gain_weight
             ]
+            self._exchanges = tuple(
+                (index, exchange)  # Not the variable, which Keras would count as this layer's own.
+                for index, kernel in enumerate(self._kernels)
+                for exchange in parameter_exchanges(kernel.owner, kernel.variable)
+            )
+            for owner in {id(kernel.owner): kernel.owner for kernel in self._kernels}.values():
+                owner.quantize = functools.partial(self._quantize, owner.quantize)
             # Now, since adapters that are added later move the weights.
             self._by_position = tuple(by_position(self.layer, self._kernels))
 
@@ -199,7 +226,7 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         if not self._kernels:
             return contextlib.nullcontext()
         self._refuse_late_kernels()
-        return Substitution(self._replacements(), self.add_loss)
+        return Substitution(self._replacements(), self.add_loss, self._pairs_to_exchange())
 
     @property
     def gain_weights(self) -> list[Any]:
@@ -245,6 +272,44 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
             leave_out_of_config(conditioned.layer, refused)
         return conditioned
 
+    def _require_read(self, scope):
+        """Raises where the layer did not read a kernel that is conditioned."""
+        if self._is_read and not self._traced & scope.unread:
+            self._traced |= scope.traced
+            return
+        unread = [k.path for k in self._kernels if id(k.variable) in scope.unread]
+        if self._is_read:
+            raise ValueError(
+                "Expected a layer that reads its kernels in every call. Received: "
+                f"layer.name={self.layer.name!r}, which did not read {unread}: a function that "
+                "`tf.function` compiled keeps those of the call it was traced in. Leave "
+                "`tf.function` out inside the layer; `fit()` compiles the whole model."
+            )
+        if unread:
+            raise ValueError(
+                "Expected a layer whose call reads the kernels that are conditioned. Received: "
+                f"layer.name={self.layer.name!r} of type {type(self.layer).__qualname__}, whose "
+                f"first call did not read {unread}, so that they were not conditioned. Name the "
+                "kernels that it does read with `weights=`."
+            )
+        self._is_read, self._traced = True, frozenset(scope.traced)
+
+    def _quantize(self, quantize, *args, **kwargs):
+        """Folds the wrapped layer in place for good, and quantizes one of the layers in it."""
+        replaced = self._replacements() if self._kernels else []
+        originals = [(variable, variable.numpy()) for variable, _ in replaced]
+        assign_all(replaced)
+        try:
+            quantize(*args, **kwargs)
+        except Exception:
+            assign_all(originals)
+            raise
+        for gain in self._gains:
+            forget_variable(self, gain)
+        self._kernels, self._reparametrizations, self._by_position = (), (), ()
+        self._gains, self._exchanges, self.named_weights = [], (), None
+        self.kernel_conditioner, self.gain, self.trainable_gain = None, 1.0, None
+
     def _refuse_late_kernels(self):
         late = [layer.name for layer in self._unbuilt if layer.built]
         if late:
@@ -275,6 +340,9 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
             for kernel, conditioned in zip(self._kernels, self._conditioned(), strict=True)
             for pair in replacements(kernel.owner, kernel.variable, conditioned)
         ]
+
+    def _pairs_to_exchange(self):
+        return [(self._kernels[index].variable, exchange) for index, exchange in self._exchanges]
 
     def _add_gain(self, index):
         kernel = self._kernels[index]

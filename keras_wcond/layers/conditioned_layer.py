@@ -24,8 +24,9 @@ class ConditionedLayer(keras.layers.Layer):
             (ReLU √2), which multiplies rows of unit mean square norm: results of methods
             with other rows are scaled to that first; `"initial_norm"` for the number that
             keeps the Frobenius norm the kernel had when it was initialized, a non-trainable
-            weight; `"kernel_norm"` for `‖W‖_F / ‖C(W)‖_F` at every step, with gradient, so
-            that the scale stays the raw kernel's and only the spectrum is conditioned.
+            weight (with `trainable_gain="per_unit"`, the norm of each row); `"kernel_norm"`
+            for `‖W‖_F / ‖C(W)‖_F` at every step, with gradient, so that the scale stays the
+            raw kernel's and only the spectrum is conditioned.
         trainable_gain: None, `"scalar"` for one trainable factor, or `"per_unit"` for one
             per output unit, a weight that starts at the gain (for `"kernel_norm"`, one
             that starts at 1 and multiplies it). `"per_unit"` makes row equilibration into

@@ -1,10 +1,13 @@
 """From layers with conditioned layers inside to plain Keras layers that compute the same."""
 
 import itertools
+import tempfile
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
 
+from keras_wcond.internals import sublayers
 from keras_wcond.kernel_search import all_layers
 from keras_wcond.layers.conditioned_layer import (
     ConditionedLayer,
@@ -29,7 +32,10 @@ def plain_twin(layer: keras.layers.Layer) -> keras.layers.Layer:
     # Classes need not be registered with Keras to be used here and now.
     classes = {type(inner) for inner in all_layers(layer)}
     known = {keras.saving.get_registered_name(cls): cls for cls in classes}
-    return keras.saving.deserialize_keras_object(_plain(config), custom_objects=known)
+    # The config is of this process, so that the code in it is no stranger's.
+    return keras.saving.deserialize_keras_object(
+        _plain(config), custom_objects=known, safe_mode=False
+    )
 
 
 def assign_folded_weights(layer: keras.layers.Layer, plain: keras.layers.Layer) -> None:
@@ -39,9 +45,71 @@ def assign_folded_weights(layer: keras.layers.Layer, plain: keras.layers.Layer) 
     shapes = [tuple(value.shape) for value, _ in values]
     if left or shapes != [tuple(variable.shape) for variable in plain.variables]:
         raise ValueError(_no_correspondence(layer, left))
+    transfer_own_state(layer, plain)
+    transfer_trainable(layer, plain)
     for variable, (value, trainable) in zip(plain.variables, values, strict=True):
         assign_copy(variable, value)
         variable.trainable = trainable
+
+
+def transfer_own_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
+    """Gives a copy what layers keep beside their config and the values of their variables.
+
+    A `Normalization` computes with numbers that it derives when its variables are loaded, and a
+    lookup layer has its vocabulary in a file.
+    """
+    for original, twin in corresponding_layers(layer, copy):
+        if type(original).load_own_variables is not keras.layers.Layer.load_own_variables:
+            _transfer_store(original, twin)
+        if hasattr(original, "save_assets") and hasattr(twin, "load_assets"):
+            with tempfile.TemporaryDirectory() as folder:
+                original.save_assets(folder)
+                twin.load_assets(folder)
+
+
+def _transfer_store(original, twin):
+    if isinstance(original, ConditionedLayer) or isinstance(twin, ConditionedLayer):
+        return  # These derive nothing, and their kernels may become others.
+    store: dict[str, Any] = {}
+    original.save_own_variables(store)
+    twin.load_own_variables(
+        {key: keras.ops.convert_to_numpy(value) for key, value in store.items()}
+    )
+
+
+def transfer_trainable(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
+    """Freezes in a copy the layers that are frozen; variables come last, and by themselves."""
+    if _is_conditioned_wrapper(copy) and not layer.trainable:
+        copy.trainable = False
+    # What a frozen wrapper holds is frozen as well, whatever its own flag.
+    frozen = {
+        id(each.layer)
+        for each in all_layers(layer)
+        if _is_conditioned_wrapper(each) and not each.trainable
+    }
+    for original, twin in corresponding_layers(layer, copy):
+        trainable = original.trainable and id(original) not in frozen
+        if twin.trainable != trainable:
+            twin.trainable = trainable  # And all layers inside it, which come next.
+
+
+def corresponding_layers(
+    layer: keras.layers.Layer, copy: keras.layers.Layer
+) -> Iterator[tuple[keras.layers.Layer, keras.layers.Layer]]:
+    """Each layer in a layer with that in a copy, where one may be wrapped in `Conditioned`."""
+    if _is_conditioned_wrapper(layer) and not _is_conditioned_wrapper(copy):
+        yield from corresponding_layers(layer.layer, copy)
+    elif _is_conditioned_wrapper(copy) and not _is_conditioned_wrapper(layer):
+        yield from corresponding_layers(layer, copy.layer)
+    else:
+        yield layer, copy
+        # A layer that makes others for itself may have more of them than its copy has yet.
+        for original, twin in zip(sublayers(layer), sublayers(copy), strict=False):
+            yield from corresponding_layers(original, twin)
+
+
+def _is_conditioned_wrapper(layer):
+    return isinstance(layer, ConditionedLayer) and isinstance(layer, keras.layers.Wrapper)
 
 
 def _no_correspondence(layer, left):
@@ -67,6 +135,11 @@ def assign_copy(variable: keras.Variable, value: Any) -> None:
     that array's memory away.
     """
     variable.assign(keras.ops.convert_to_numpy(value))
+
+
+def assign_all(values: Iterable[tuple[keras.Variable, Any]]) -> None:
+    for variable, value in values:
+        variable.assign(value)
 
 
 def conditioned_layers(layer: keras.layers.Layer) -> list[ConditionedLayer]:

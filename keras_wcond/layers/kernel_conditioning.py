@@ -17,6 +17,7 @@ from keras_wcond.layers.conditioned_layer import (
 )
 from keras_wcond.layers.configs import config_of
 from keras_wcond.layers.file_sharing import FileSharing
+from keras_wcond.layers.folding import assign_all
 from keras_wcond.layers.lora import has_lora, merged, replacements
 from keras_wcond.reparametrization import Reparametrization
 from keras_wcond.scopes import Substitution
@@ -157,11 +158,16 @@ class KernelConditioning(FileSharing):
         plain.load_own_variables(
             {name: ops.convert_to_numpy(value) for name, value in weights.items()}
         )
+        self.transfer_flags(plain)
+        return plain
+
+    def transfer_flags(self, plain: keras.layers.Layer) -> None:
+        """Freezes of the folded layer what is frozen of this one."""
+        plain.trainable = self.trainable
         if not has_lora(self):  # Which freezes the kernel that it is merged into.
             trainable = {variable.name: variable.trainable for variable in self.variables}
             for variable in plain.variables:
                 variable.trainable = trainable[variable.name]
-        return plain
 
     def quantize(self, mode: Any = None, type_check: bool = True, **kwargs: Any) -> None:
         """Folds the layer in place and quantizes it; conditioner and gain are gone then."""
@@ -173,11 +179,11 @@ class KernelConditioning(FileSharing):
             return
         replaced = self._replacements()
         originals = [(variable, variable.numpy()) for variable, _ in replaced]
-        _assign(replaced)
+        assign_all(replaced)
         try:
             super().quantize(mode, **kwargs)
         except Exception:
-            _assign(originals)
+            assign_all(originals)
             raise
         for attribute in map(_gain_attribute, kernel_layouts(self)):
             if getattr(self, attribute) is not None:
@@ -240,8 +246,3 @@ class KernelConditioning(FileSharing):
 
 def _gain_attribute(kernel_name):
     return kernel_name.replace("kernel", "gain_weight")
-
-
-def _assign(values):
-    for variable, value in values:
-        variable.assign(value)

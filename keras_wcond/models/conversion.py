@@ -124,7 +124,10 @@ def fold_model(model: keras.Model) -> keras.Model:
 
     def exchange(layer):
         if isinstance(layer, KernelConditioning):
-            return layer.fold()
+            plain = layer.fold()
+            # Again after the models around it, which freeze what they hold.
+            transfers.append((KernelConditioning.transfer_flags, layer, plain))
+            return plain
         if isinstance(layer, ConditionedLayer) or conditioned_layers(layer):
             plain, transfer = plain_twin(layer), assign_folded_weights
         else:

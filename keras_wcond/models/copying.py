@@ -1,7 +1,5 @@
 """Copies of single layers, made from their configs."""
 
-import tempfile
-
 import keras
 
 from keras_wcond.layers.conditioned_layer import ConditionedLayer
@@ -10,14 +8,14 @@ from keras_wcond.layers.configs import (
     leave_out_of_config,
     refused_arguments,
 )
-from keras_wcond.layers.folding import assign_copy
+from keras_wcond.layers.folding import assign_copy, transfer_own_state, transfer_trainable
 
 
 def copy_of(layer: keras.layers.Layer) -> keras.layers.Layer:
     """A new layer of the same configuration, its weights not yet set."""
     cls = type(layer)
     try:
-        return cls.from_config(layer.get_config())
+        return _built_as(layer, cls.from_config(layer.get_config()))
     except Exception as error:
         refused = refused_arguments(layer)
         config = {k: value for k, value in config_of(layer).items() if k not in refused}
@@ -26,8 +24,19 @@ def copy_of(layer: keras.layers.Layer) -> keras.layers.Layer:
             copy = cls(**config)
         except Exception:
             raise _not_copied(layer, error) from error
+    _built_as(layer, copy)
     if refused:
         leave_out_of_config(copy, refused)
+    return copy
+
+
+def _built_as(layer, copy):
+    """Builds a copy as files do, where a layer has a way of its own to be built."""
+    methods = ("get_build_config", "build_from_config")
+    is_own = any(getattr(type(layer), m) is not getattr(keras.layers.Layer, m) for m in methods)
+    config = layer.get_build_config() if is_own and layer.built else None
+    if config and not copy.built:
+        copy.build_from_config(config)
     return copy
 
 
@@ -43,10 +52,6 @@ def _not_copied(layer, error):
 def transfer_weights(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
     """Gives a copy the weights of a layer, and what else the layer keeps in files."""
     _transfer(layer, copy, copy.variables)
-    if hasattr(layer, "save_assets"):
-        with tempfile.TemporaryDirectory() as folder:  # The vocabulary of a lookup layer.
-            layer.save_assets(folder)
-            copy.load_assets(folder)
 
 
 def transfer_weights_to_conditioned(layer: keras.layers.Layer, copy: ConditionedLayer) -> None:
@@ -65,6 +70,8 @@ def _transfer(layer, copy, variables):
             f"config has weights of shapes {shapes}. Implement `get_config()` with all arguments "
             "of its constructor."
         )
+    transfer_own_state(layer, copy)
+    transfer_trainable(layer, copy)
     for variable, original in zip(variables, layer.variables, strict=True):
         assign_copy(variable, original)
         variable.trainable = original.trainable

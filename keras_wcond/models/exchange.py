@@ -93,7 +93,22 @@ def with_exchanged_layers(model: keras.Model, exchange: Exchange) -> keras.Model
         # An operation such as an addition, which keeps a list of its calls.
         return type(operation).from_config(operation.get_config())
 
-    return _rebuilt(model, once)
+    rebuilt = _rebuilt(model, once)
+    # Freezing a model freezes all inside it, so that those inside come later.
+    for original, copy in [
+        (model, rebuilt),
+        *((m, exchanged[id(m)]) for m in _nested_models(model)),
+    ]:
+        if copy.trainable != original.trainable:
+            copy.trainable = original.trainable
+    return rebuilt
+
+
+def _nested_models(model):
+    for layer in model.layers:
+        if is_exchangeable(layer):
+            yield layer
+            yield from _nested_models(layer)
 
 
 def input_structure(model: keras.Model) -> Any:

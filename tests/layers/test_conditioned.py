@@ -651,12 +651,124 @@ def test_cell_with_dropout_is_refused(cell):
         Conditioned(cell())
 
 
-def test_quantizing_what_is_inside_is_refused_and_what_is_folded_is_not():
-    wrapped = Conditioned(keras.Sequential([layers.Dense(4), layers.Dense(3)]))
-    model = model_of(wrapped, SEQUENCES)
+def test_quantizing_inside_folds_first(tmp_path):
+    """As quantizing the folded layer does, and in files as well."""
+    x = normal(4, 7, 3)
+    inner = keras.Sequential([layers.Dense(4, activation="tanh"), layers.Dense(3)])
+    model = model_of(Conditioned(inner, trainable_gain="per_unit", gain="initial_norm"), x)
     folded = fold_model(model)
-    folded.quantize("int8")
+    for each in (folded, model):
+        with pytest.warns(UserWarning, match="does not have a `quantize` method"):
+            each.quantize("int8")
+    wrapped = model.layers[1]
     assert folded.layers[1].layers[0].quantization_mode == "int8"
-    wrapped.layer.layers[0].quantize("int8")
-    with pytest.raises(ValueError, match=r"folded before it was quantized.*'dense.*/kernel'"):
-        wrapped(SEQUENCES)
+    assert wrapped.layer.layers[0].quantization_mode == "int8"
+    assert wrapped.kernel_conditioner is None
+    assert not wrapped.gain_weights
+    np.testing.assert_allclose(to_numpy(model(x)), to_numpy(folded(x)), atol=1e-6)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(to_numpy(loaded(x)), to_numpy(folded(x)), atol=1e-6)
+
+
+def test_quantizing_inside_that_fails_leaves_the_kernel():
+    layer = Conditioned(layers.Dense(4))
+    x = normal(2, 3)
+    before = to_numpy(layer(x))
+    with pytest.raises(ValueError, match="Invalid quantization mode"):
+        layer.layer.quantize("int3")
+    assert layer.kernel_conditioner is not None
+    np.testing.assert_array_equal(to_numpy(layer(x)), before)
+
+
+def test_automatic_names_are_unique():
+    inputs = keras.Input((8,))
+    hidden = ConditionedDense(6)(Conditioned(layers.Dense(4))(inputs))
+    hidden = Conditioned(layers.Dense(4, name="dense_1"))(ConditionedDense(6)(hidden))
+    model = keras.Model(inputs, Conditioned(layers.Dense(4))(hidden))
+    names = [layer.name for layer in model.layers]
+    assert len(set(names)) == len(names)
+    assert Conditioned(layers.Dense(4), name="mine").name == "mine"
+
+
+def test_bidirectional_around_a_conditioned_layer_is_refused():
+    message = r"Received: go_backwards=True.*Conditioned\(Bidirectional\(layer\)\)"
+    with pytest.raises(ValueError, match=message):
+        layers.Bidirectional(Conditioned(layers.LSTM(4)))
+
+
+def test_kernel_that_is_not_read_is_refused():
+    class Unused(layers.Dense):
+        def call(self, inputs):
+            return keras.ops.matmul(inputs, keras.ops.ones(self.kernel.shape))
+
+    class Ignored(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.used, self.ignored = layers.Dense(4), layers.Dense(4, name="ignored")
+
+        def build(self, input_shape):
+            self.used.build(input_shape)
+            self.ignored.build(input_shape)
+
+        def call(self, inputs):
+            return self.used(inputs)
+
+    message = r"reads the kernels that are conditioned.*did not read \['ignored/kernel'\].*weights="
+    with pytest.raises(ValueError, match=message):
+        Conditioned(Ignored())(normal(2, 3))
+    chosen = Conditioned(Ignored(), weights="dense*/kernel")
+    assert chosen(normal(2, 3)).shape == (2, 4)
+    with pytest.raises(ValueError, match=r"did not read \['kernel'\]"):
+        Conditioned(Unused(4))(normal(2, 3))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="only PyTorch has its modules")
+class TestTorchModules:
+    """A PyTorch module reads its own parameters, not the Keras variables around them."""
+
+    def layer(self, **arguments):
+        import torch
+
+        module = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 4))
+        inner = layers.TorchModuleWrapper(module)
+        weights = {inner.weights[0].name: 0, inner.weights[2].name: 0}
+        return Conditioned(inner, weights=weights, **arguments)
+
+    def test_outputs_and_gradients(self):
+        layer = self.layer(gain=2.0)
+        x = normal(6, 3)
+        outputs = layer(x)
+        first, first_bias, second, second_bias = (
+            to_numpy(w).astype("float64") for w in layer.layer.weights
+        )
+        hidden = np.tanh(x @ (2.0 * equilibrated(first, 0)).T + first_bias)
+        expected = hidden @ (2.0 * equilibrated(second, 0)).T + second_bias
+        np.testing.assert_allclose(to_numpy(outputs), expected, atol=1e-5)
+        keras.ops.sum(keras.ops.square(outputs)).backward()
+        gradient = to_numpy(layer.layer.weights[0].value.grad)
+        assert np.max(np.abs(np.sum(gradient * first, axis=1))) <= 1e-4 * np.max(np.abs(gradient))
+
+    def test_parameters_are_themselves_afterwards(self):
+        layer = self.layer()
+        module = layer.layer.module
+        before = dict(module.named_parameters())
+        layer(normal(2, 3))
+        after = dict(module.named_parameters())
+        assert list(after) == list(before)
+        assert all(after[name] is before[name] for name in before)
+
+    def test_fold_training_and_rematerialization(self):
+        x, folded = normal(8, 3), []
+        for mode in (None, "full"):
+            with keras.RematScope(mode=mode):
+                layer = self.layer(gain="kernel_norm")
+            model = keras.Sequential([keras.Input((3,)), layer])
+            for i, weight in enumerate(layer.layer.weights):
+                weight.assign(normal(*weight.shape, seed=i))
+            model.compile(keras.optimizers.SGD(0.05), "mse")
+            model.fit(x, np.ones((8, 4)), epochs=3, verbose=0, shuffle=False)
+            plain = layer.fold()
+            np.testing.assert_allclose(to_numpy(plain(x)), to_numpy(model(x)), atol=1e-5)
+            folded.append(to_numpy(plain(x)))
+        np.testing.assert_allclose(*folded, atol=1e-5)

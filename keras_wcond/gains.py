@@ -27,7 +27,9 @@ def standardize_gain(gain: Any, words: tuple[str, ...]) -> Gain:
 
 
 def _expected_gain(words):
-    return f"Expected `gain` to be a positive number or one of {', '.join(map(repr, words))}."
+    listed = ", ".join(map(repr, words))
+    choices = f"one of {listed}" if len(words) > 1 else listed
+    return f"Expected `gain` to be a positive number or {choices}."
 
 
 def norm_ratio(kernel: Any, conditioned: Any) -> Any:

@@ -203,7 +203,7 @@ def test_gain_of_a_wrong_type_is_refused(gain):
 @pytest.mark.parametrize("owner", [WeightConditioning, ConditionedInitializer])
 @pytest.mark.parametrize("gain", ["auto", "initial_norm"])
 def test_gains_that_need_a_layer_are_refused_without_one(owner, gain):
-    with pytest.raises(ValueError, match=r"positive number or one of 'kernel_norm'. Received"):
+    with pytest.raises(ValueError, match=r"positive number or 'kernel_norm'. Received"):
         owner(gain=gain)
 
 

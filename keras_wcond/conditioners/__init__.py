@@ -120,6 +120,7 @@ def name_of(conditioner: Conditioner) -> str:
 
 def _unknown(name: str) -> str:
     known = ", ".join(repr(known) for known in sorted(_BY_NAME))
-    close = difflib.get_close_matches(name.lower(), _BY_NAME, n=1)
+    beginning = [known for known in _BY_NAME if name and known.startswith(name.lower())]
+    close = beginning or difflib.get_close_matches(name.lower(), _BY_NAME, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"Expected the name of a conditioner, one of {known}. Received: {name!r}.{hint}"

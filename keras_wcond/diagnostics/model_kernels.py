@@ -38,6 +38,12 @@ def model_kernels(model: keras.layers.Layer) -> list[ModelKernel]:
 
     Embeddings are among them only where they are conditioned.
     """
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(
+            "Expected a Keras model or layer. Received: "
+            f"{model!r} (of type {type(model).__name__}). Load a model from its file with "
+            "`keras.saving.load_model()` first."
+        )
     unbuilt = [layer.name for layer in conditioned_layers(model) if not layer.built]
     if unbuilt:
         raise ValueError(

@@ -17,7 +17,7 @@ from keras_wcond.diagnostics.advice import advice
 from keras_wcond.diagnostics.model_kernels import ModelKernel, model_kernels, values
 from keras_wcond.diagnostics.plots import draw_spectra
 from keras_wcond.diagnostics.spectrum import Spectrum, machine_epsilon
-from keras_wcond.naming import snake_case
+from keras_wcond.naming import counted, snake_case
 from keras_wcond.progress import tracked
 
 # The methods that change condition numbers.
@@ -129,8 +129,8 @@ class ConditioningReport:
         conditioned = [record for record in self.records if record["conditioner"]]
         median = np.median([record["effective_condition_number"] for record in self.records])
         return (
-            f"{len(self.records)} kernels, {len(conditioned)} of them conditioned; median κ over "
-            f"the numerical rank {_cell(float(median))}."
+            f"{counted(len(self.records), 'kernel')}, {len(conditioned)} conditioned; median κ "
+            f"over the numerical rank {_cell(float(median))}."
         )
 
 

@@ -215,7 +215,7 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
     @property
     def conditioned_kernels(self) -> dict[str, Any]:
         """Each conditioned kernel in its layer's compute dtype, by its path in the layer."""
-        self._require_built()
+        self._require_kernels()
         return {
             kernel.path: ops.cast(conditioned, kernel.owner.compute_dtype)
             for kernel, conditioned in zip(self._kernels, self._conditioned(), strict=True)

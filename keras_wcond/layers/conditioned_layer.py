@@ -89,13 +89,37 @@ class ConditionedLayer(keras.layers.Layer):
             "trainable_gain": self.trainable_gain,
         }
 
+    def __getattr__(self, name: str) -> Any:
+        # Where a property has no value, PyTorch's modules would say that it does not exist.
+        if name in _KERNEL_PROPERTIES:
+            raise AttributeError(self._why_no_kernel(name))
+        inherited = getattr(super(), "__getattr__", None)
+        if inherited is None:
+            raise AttributeError(f"{type(self).__qualname__!r} object has no attribute {name!r}")
+        return inherited(name)
+
+    def _why_no_kernel(self, name):
+        """Why a property of kernels has no value."""
+        return _not_built(self.name)
+
     def _require_built(self):
         if not self.built:
-            raise ValueError(
-                "Expected a built layer, which has a kernel. Received: "
-                f"layer.name={self.name!r}, which is not built yet. Call it, or its "
-                "`build()`, first."
-            )
+            raise ValueError(_not_built(self.name))
+
+    def _require_kernels(self):
+        """As Keras does where a layer has no kernel yet, so that `hasattr` is False."""
+        if not self.built:
+            raise AttributeError(_not_built(self.name))
+
+
+_KERNEL_PROPERTIES = frozenset({"conditioned_kernel", "conditioned_kernels", "raw_kernels"})
+
+
+def _not_built(name):
+    return (
+        f"Expected a built layer, which has a kernel. Received: layer.name={name!r}, which is not "
+        "built yet. Call it, or its `build()`, first."
+    )
 
 
 def register(cls: _Class) -> _Class:

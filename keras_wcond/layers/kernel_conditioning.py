@@ -69,6 +69,8 @@ class KernelConditioning(FileSharing):
     def raw_kernels(self) -> dict[str, Any]:
         """The raw kernels by name. With LoRA, `layer.kernel` is a tensor, not the variable."""
         variables = {variable.name: variable for variable in own_variables(self)}
+        if not variables.keys() >= kernel_layouts(self).keys():
+            raise AttributeError(self._why_no_kernel("raw_kernels"))
         return {name: variables[name] for name in kernel_layouts(self)}
 
     @property
@@ -77,7 +79,7 @@ class KernelConditioning(FileSharing):
 
         With LoRA enabled, the conditioned kernel is that of the merged one, C(W + αAB).
         """
-        self._require_built()
+        self._require_kernels()
         if self.kernel_conditioner is None:
             kernels = {name: merged(self, v) for name, v in self.raw_kernels.items()}
         else:
@@ -90,13 +92,18 @@ class KernelConditioning(FileSharing):
 
         With LoRA enabled, the conditioned kernel is that of the merged one, C(W + αAB).
         """
-        kernels = self.conditioned_kernels
-        if len(kernels) > 1:
-            raise ValueError(
-                f"Expected a layer with one kernel. Received: layer.name={self.name!r} with "
-                f"{' and '.join(kernels)}. Its `conditioned_kernels` has each by its name."
-            )
-        return next(iter(kernels.values()))
+        self._require_kernels()
+        if len(kernel_layouts(self)) > 1:
+            raise AttributeError(self._why_no_kernel("conditioned_kernel"))
+        return next(iter(self.conditioned_kernels.values()))
+
+    def _why_no_kernel(self, name):
+        if not self.built or name != "conditioned_kernel":
+            return super()._why_no_kernel(name)
+        return (
+            f"Expected a layer with one kernel. Received: layer.name={self.name!r} with "
+            f"{' and '.join(kernel_layouts(self))}. Its `conditioned_kernels` has each by its name."
+        )
 
     def conditioned_scope(self) -> Any:
         """A scope in which the layer reads its conditioned kernels in place of the raw ones."""

@@ -44,7 +44,7 @@ class ProjectionConditioning(ConditionedLayer):
     @property
     def conditioned_kernels(self) -> dict[str, Any]:
         """Each projection's conditioned kernel by its path, such as `"query/kernel"`."""
-        self._require_built()
+        self._require_kernels()
         return {
             f"{projection.name}/kernel": projection.conditioned_kernel
             for projection in self._conditioned_projections()

@@ -14,6 +14,7 @@ from keras_wcond.internals import origin
 from keras_wcond.kernel_search import Kernel, all_layers, kernels_within
 from keras_wcond.layers.folding import conditioned_variables
 from keras_wcond.models.exchange import graph_layers, is_exchangeable
+from keras_wcond.naming import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +80,10 @@ def report(choices: list[Choice]) -> str:
         console.print(table)
     kernels = sum(len(choice.selected) for choice in choices)
     layers = sum(bool(choice.selected) for choice in choices)
+    others = len(choices) - len(with_kernels)
     return (
-        f"{capture.get()}{kernels} kernels of {layers} layers are conditioned; "
-        f"{len(choices) - len(with_kernels)} layers have no kernel.\n"
+        f"{capture.get()}Conditioned: {counted(kernels, 'kernel')} of {counted(layers, 'layer')}. "
+        f"Without a kernel: {counted(others, 'layer')}.\n"
     )
 
 

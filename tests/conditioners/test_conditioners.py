@@ -107,3 +107,9 @@ def test_own_way_with_a_kernel_that_changes_the_shape_is_refused():
         Transposing()(normal(3, 4))
     with pytest.raises(ValueError, match=message):
         ConditionedDense(4, kernel_conditioner=Transposing())(normal(2, 3))
+
+
+def test_beginning_of_a_name_is_completed():
+    for beginning, name in (("newton", "newton_orthogonalization"), ("ruiz", "ruiz_equilibration")):
+        with pytest.raises(ValueError, match=f"Did you mean '{name}'"):
+            conditioners.get(beginning)

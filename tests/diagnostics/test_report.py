@@ -149,7 +149,7 @@ def test_tables_hold_every_kernel_and_line_up():
     (header,) = [line for line in lines if "raw κ" in line]
     (row,) = [line for line in lines if "row_equilibration" in line and "dense/kernel" in line]
     assert row.index("12 × 96") + len("12 × 96") == header.index("matrix") + len("matrix")
-    assert "4 kernels, 3 of them conditioned" in lines[-1]
+    assert "4 kernels, 3 conditioned" in lines[-1]
     markdown = report.to_markdown()
     tables = [line for line in markdown.splitlines() if line.startswith("|")]
     assert len(tables) == 2 * (4 + 2)
@@ -260,3 +260,8 @@ def test_unbuilt_conditioned_layers_are_named():
     model = keras.Sequential([ConditionedDense(3, name="unbuilt")])
     with pytest.raises(ValueError, match=r"conditioned layers are built. .*\['unbuilt'\] are not"):
         conditioning_report(model)
+
+
+def test_file_in_place_of_a_model_is_refused():
+    with pytest.raises(TypeError, match=r"Keras model or layer.*'model.keras'.*load_model\(\)"):
+        conditioning_report("model.keras")

@@ -62,7 +62,8 @@ def test_a_layer_with_one_kernel_has_it_as_conditioned_kernel(case):
         expected = to_numpy(layer.conditioned_kernels["kernel"])
         np.testing.assert_array_equal(to_numpy(layer.conditioned_kernel), expected)
     elif isinstance(layer, KernelConditioning):
-        with pytest.raises(ValueError, match="with depthwise_kernel and pointwise_kernel"):
+        assert not hasattr(layer, "conditioned_kernel")
+        with pytest.raises(AttributeError, match="with depthwise_kernel and pointwise_kernel"):
             _ = layer.conditioned_kernel
     else:
         assert not hasattr(layer, "conditioned_kernel")
@@ -232,8 +233,10 @@ def test_subclass_folds_only_if_it_computes_the_same():
 def test_unbuilt_layer_has_no_conditioned_kernel(case):
     layer = case.conditioned(**case.arguments, name="unbuilt")
     message = r"Expected a built layer.*Received: layer.name='unbuilt'.*`build\(\)`, first"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(AttributeError, match=message):
         _ = layer.conditioned_kernels
+    for name in ("conditioned_kernel", "conditioned_kernels"):
+        assert not hasattr(layer, name)
     with pytest.raises(ValueError, match=message):
         layer.fold()
 

@@ -256,7 +256,7 @@ def test_report_says_what_was_conditioned_what_was_left_and_why(capsys):
     assert rows["attention"].split("│")[3:5] == [" 4       ", " 4           "]
     assert "features/stem" in rows
     assert "features/norm" not in rows
-    assert "13 kernels of 6 layers are conditioned; 6 layers have no kernel." in printed
+    assert "Conditioned: 13 kernels of 6 layers. Without a kernel: 6 layers." in printed
     condition_model(model)
     assert capsys.readouterr().out == ""
 

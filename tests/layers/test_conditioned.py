@@ -634,9 +634,11 @@ def test_what_is_no_layer_is_refused():
 
 def test_unbuilt_layer_is_refused():
     layer = Conditioned(layers.LSTM(4), name="mine")
-    for use in (lambda: layer.conditioned_kernels, layer.fold):
-        with pytest.raises(ValueError, match=r"Expected a built layer.*layer.name='mine'"):
-            use()
+    message = r"Expected a built layer.*layer.name='mine'"
+    with pytest.raises(AttributeError, match=message):
+        _ = layer.conditioned_kernels
+    with pytest.raises(ValueError, match=message):
+        layer.fold()
 
 
 @pytest.mark.parametrize(

@@ -236,10 +236,10 @@ def lookup():
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras' lookup layers need TensorFlow")
 def test_vocabularies_go_along():
     model = lookup()
-    x = np.array([["a"], ["c"], ["z"]])
+    x = keras.ops.convert_to_tensor([["a"], ["c"], ["z"]], dtype="string")
     conditioned = condition_model(model, trainable_gain="per_unit")
     for other in (conditioned, fold_model(conditioned)):
-        assert relative(other.predict(x, verbose=0), model.predict(x, verbose=0)) <= 1e-5
+        assert relative(other(x), model(x)) <= 1e-5
 
 
 def test_random_layers_go_on_from_where_they_were():
@@ -268,14 +268,17 @@ def test_freezing_goes_along(frozen):
     part.trainable = False
     if frozen == "thawed inside":
         inner.layers[0].trainable = True
-    conditioned = condition_model(model)
+    conditioned, others = condition_model(model), []
     for other in (conditioned, fold_model(conditioned)):
         assert flags(other) == flags(model)
         paths = [[len(w.shape) for w in each.trainable_weights] for each in (model, other)]
         assert paths[0] == paths[1]
-        other.trainable = True
-        model_weights = [w for w in model.weights if "dense" in w.path]
-        assert len(other.trainable_weights) == len(model_weights)
+        others.append(other)
+    # Not all layers: on TensorFlow, Keras itself does not thaw the models in a functional one.
+    for each in (model, *others):
+        each.trainable = True
+    counts = {len(each.trainable_weights) for each in (model, *others)}
+    assert len(counts) == 1
 
 
 @pytest.mark.parametrize("method", ["row_equilibration", "newton_orthogonalization"])

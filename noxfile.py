@@ -66,9 +66,7 @@ def lowest(session):
     """The test suite on the lowest version of Keras that the package declares."""
     install(session, "torch", "quickstart,test")
     session.install("--no-deps", LOWEST_KERAS)
-    exports = "tests/layers/test_deferred_execution.py"  # Which that Keras cannot for all layers.
-    newer = (exports, "tests/models/test_contract.py", "tests/diagnostics/test_curvature.py")
-    ignored = (*SCRIPTS, *newer, "tests/examples", "tests/many_devices")
+    ignored = (*SCRIPTS, "tests/examples", "tests/many_devices")
     # PyTorch compiles the same programs as beside the newest Keras, which takes minutes.
     compiled = "--deselect=tests/layers/test_training.py::test_fit_compiled"
     run_tests(session, *(f"--ignore={path}" for path in ignored), compiled)

@@ -305,6 +305,8 @@ def test_curvature_of_attention(name, matrix):
     # For the scores, Keras computes attention step by step.
     by_steps = keras.Model(inputs, head(layer(inputs, inputs, return_attention_scores=True)[0]))
     x, y = normal(6, 5, 8), np.ones((6, 5, 2), "float32")
+    if keras.__version__.startswith("3.12.") and "Group" in name:
+        pytest.skip("Keras 3.12 gives grouped attention other outputs when asked for its scores")
     norms = [
         loss_curvature(model, x, y, "mse", matrix=matrix, iterations=8).norm
         for model in (fused, by_steps)

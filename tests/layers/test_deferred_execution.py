@@ -266,6 +266,8 @@ class TestFunctionsCompiledByThemselves:
 def test_torch_export_with_a_dynamic_batch(case, form):
     import torch
 
+    if keras.__version__.startswith("3.12."):
+        pytest.skip("under `torch.export`, Keras 3.12 fixes the batch size of plain layers too")
     layer = conditioned(case, form, gain="kernel_norm")
     model = case.model(layer)
     expected = {batch: to_numpy(model(case.inputs(batch))) for batch in (2, 5)}

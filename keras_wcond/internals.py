@@ -13,8 +13,10 @@ __all__ = [
     "mask_of",
     "origin",
     "own_variables",
+    "read_note",
     "sublayers",
     "without_numbers",
+    "write_note",
 ]
 
 # Under mixed precision `variable.value` is already rounded to the compute dtype. Norms
@@ -47,6 +49,23 @@ def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
 def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
     """The variables of a layer itself, in the order of their positions in a file."""
     return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
+def write_note(store: Any, name: str, text: str) -> None:
+    """Notes something about a layer in a weights file, beside its arrays.
+
+    What Keras hands to `save_own_variables` writes arrays only, each of which it counts as a
+    variable when it loads. An attribute of the layer's group in the HDF5 file is not counted.
+    """
+    group = getattr(store, "_h5_entry_group", None)
+    if hasattr(group, "attrs"):
+        group.attrs[name] = text[:10_000]  # HDF5 takes up to 64 KB.
+
+
+def read_note(store: Any, name: str) -> str | None:
+    """What was noted about a layer in a weights file, or None."""
+    group = getattr(store, "_h5_entry_group", None)
+    return group.attrs.get(name) if hasattr(group, "attrs") else None
 
 
 def origin(tensor: keras.KerasTensor) -> tuple[Any, list[keras.KerasTensor]]:

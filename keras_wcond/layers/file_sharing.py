@@ -4,6 +4,7 @@ from typing import Any
 
 from keras_wcond.internals import own_variables
 from keras_wcond.layers.conditioned_layer import ConditionedLayer
+from keras_wcond.layers.conditioning_note import note_conditioning, warn_of_other_conditioning
 
 
 class FileSharing(ConditionedLayer):
@@ -15,6 +16,7 @@ class FileSharing(ConditionedLayer):
 
     def save_own_variables(self, store: Any) -> None:
         """Stores the raw kernels as the plain layer does, and gains that are weights last."""
+        note_conditioning(self, store)
         entries: dict[str, Any] = {}
         super().save_own_variables(entries)
         gains = {id(gain) for gain in self.gain_weights}
@@ -30,6 +32,7 @@ class FileSharing(ConditionedLayer):
         A plain layer's file says nothing of a gain: one that is a weight then starts anew
         from the loaded kernel.
         """
+        warn_of_other_conditioning(self, store)
         entries = {key: store[key] for key in store.keys()}  # noqa: SIM118 (no dict)
         self._check_shapes(entries)
         stored = {gain.name: entries.pop(gain.name, None) for gain in self.gain_weights}

@@ -2,12 +2,16 @@
 
 import copy
 import pickle
+import re
+import warnings
 
 import keras
 import numpy as np
 import pytest
 
 import keras_wcond
+from keras_wcond import Conditioned
+from keras_wcond.conditioners import NewtonOrthogonalization
 from keras_wcond.layers.kernel_conditioning import KernelConditioning
 from tests.backends import normal, to_numpy
 from tests.layers.cases import CASES, every_layer
@@ -148,6 +152,87 @@ def test_files_of_whole_models_are_shared_with_plain_ones(tmp_path, suffix):
         target.load_weights(path)
         for ours, theirs in zip(target.get_weights(), source.get_weights(), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def warnings_of_loading(model, path):
+    """What `load_weights()` says of conditioning."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.load_weights(path)
+    return {str(w.message) for w in caught if "kernel_conditioner" in str(w.message)}
+
+
+@every_layer
+@pytest.mark.parametrize(
+    ("arguments", "received"),
+    [
+        ({"kernel_conditioner": None}, "kernel_conditioner=None,"),
+        ({"gain": 2.0}, "kernel_conditioner=row_equilibration, gain=2.0,"),
+        (
+            {"kernel_conditioner": NewtonOrthogonalization(iterations=3)},
+            r"kernel_conditioner=NewtonOrthogonalization\(.*iterations=3.*\), gain=1.0,",
+        ),
+    ],
+    ids=["none", "gain", "method"],
+)
+def test_weights_saved_with_another_conditioning_are_loaded_with_a_warning(
+    case, arguments, received, tmp_path
+):
+    path = tmp_path / "m.weights.h5"
+    case.model(case.layer()).save_weights(path)
+    (message,) = warnings_of_loading(case.model(case.layer(**arguments)), path)
+    assert "saved by layers with kernel_conditioner=row_equilibration, gain=1.0," in message
+    assert re.search(f"are loaded into layers with {received}", message)
+    assert "`fold()` or `fold_model()`" in message
+
+
+@every_layer
+def test_weights_of_the_same_conditioning_and_plain_ones_are_loaded_quietly(case, tmp_path):
+    path = tmp_path / "m.weights.h5"
+    layer = case.layer(gain=3.0)
+    sources = (layer, case.layer(kernel_conditioner=None), case.plain_layer(), layer.fold())
+    for source in sources:
+        case.model(source).save_weights(path)
+        same = type(layer).from_config(layer.get_config())
+        assert not warnings_of_loading(case.model(same), path)
+
+
+def test_wrapped_layers_warn_of_another_conditioning_too(tmp_path):
+    def model(**arguments):
+        wrapped = Conditioned(keras.layers.LSTM(3, name="lstm"), name="wrapped", **arguments)
+        return keras.Sequential([keras.Input((5, 2)), wrapped])
+
+    path = tmp_path / "m.weights.h5"
+    model().save_weights(path)
+    assert not warnings_of_loading(model(), path)
+    (message,) = warnings_of_loading(model(kernel_conditioner="ruiz_equilibration"), path)
+    assert "are loaded into layers with kernel_conditioner=ruiz_equilibration" in message
+    (message,) = warnings_of_loading(model(kernel_conditioner=None), path)
+    assert "are loaded into layers with kernel_conditioner=None" in message
+
+
+def test_the_warning_is_shown_once_for_a_whole_model(tmp_path):
+    def model(**arguments):
+        layers = [keras_wcond.ConditionedDense(3, name=f"d{i}", **arguments) for i in range(4)]
+        return keras.Sequential([keras.Input((3,)), *layers])
+
+    path = tmp_path / "m.weights.h5"
+    model().save_weights(path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        model(gain=2.0).load_weights(path)
+    assert len([w for w in caught if "kernel_conditioner" in str(w.message)]) == 1
+
+
+def test_files_of_several_parts_carry_the_note(tmp_path):
+    def model(**arguments):
+        layers = [keras_wcond.ConditionedDense(64, name=f"d{i}", **arguments) for i in range(4)]
+        return keras.Sequential([keras.Input((64,)), *layers])
+
+    model().save_weights(tmp_path / "m.weights.json", max_shard_size=2e-5)
+    assert len(list(tmp_path.glob("*.h5"))) > 1
+    assert not warnings_of_loading(model(), tmp_path / "m.weights.json")
+    assert len(warnings_of_loading(model(gain=2.0), tmp_path / "m.weights.json")) == 1
 
 
 def test_layers_are_told_apart_by_name_and_registered_by_their_own():

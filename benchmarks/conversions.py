@@ -213,9 +213,9 @@ def report(result, folder):
             environment.conditions([result]),
             "Random weights; images of 64 × 64, or 16 tokens; float32.",
             tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True),
-            "- *layers*, *kernels*: how many `condition_model(model)` conditioned. Embeddings and "
-            "the Dense layers that make the outputs stay plain. A layer of KerasHub's with many "
-            "layers inside counts as one.\n"
+            "- *layers*, *kernels*: how many `condition_model(model)` conditioned. "
+            "Embeddings, depthwise kernels and the Dense layers that make the outputs stay plain. "
+            "A layer of KerasHub's with many layers inside counts as one.\n"
             "- *changed by a step*: how many of these kernels one step of Adam changed.\n"
             "- *seconds to convert*: weights and all; the first conversion, in which JAX compiles "
             f"for every shape of kernel, and the range of the {repeats - 1} after it. *To fold*: "

@@ -57,15 +57,20 @@ def write_note(store: Any, name: str, text: str) -> None:
     What Keras hands to `save_own_variables` writes arrays only, each of which it counts as a
     variable when it loads. An attribute of the layer's group in the HDF5 file is not counted.
     """
-    group = getattr(store, "_h5_entry_group", None)
-    if hasattr(group, "attrs"):
-        group.attrs[name] = text[:10_000]  # HDF5 takes up to 64 KB.
+    attributes = _attributes(store)
+    if attributes is not None:
+        attributes[name] = text[:10_000]  # HDF5 takes up to 64 KB.
 
 
 def read_note(store: Any, name: str) -> str | None:
     """What was noted about a layer in a weights file, or None."""
-    group = getattr(store, "_h5_entry_group", None)
-    return group.attrs.get(name) if hasattr(group, "attrs") else None
+    attributes = _attributes(store)
+    return None if attributes is None else attributes.get(name)
+
+
+def _attributes(store):
+    # A dictionary, where nothing was saved, and in what is no HDF5 file, has none.
+    return getattr(getattr(store, "_h5_entry_group", None), "attrs", None)
 
 
 def origin(tensor: keras.KerasTensor) -> tuple[Any, list[keras.KerasTensor]]:

@@ -34,21 +34,30 @@ class Kernel:
         """The layer that made the variable."""
         return self.holders[-1]
 
+    @property
+    def left_by_default(self) -> str | None:
+        """Why the kernel is conditioned only where it is asked for, or None."""
+        if isinstance(self.owner, keras.layers.Embedding):
+            return "embedding"
+        # A matrix for each channel, whose rows are a few numbers.
+        one_by_one = getattr(self.owner, "groups", 1) > 1 and self.variable.shape[-2] == 1
+        return "depthwise" if self.layout.matrix_axes or one_by_one else None
+
 
 def find_kernels(layer: keras.layers.Layer, weights: Any = None) -> list[Kernel]:
     """The kernels that patterns name, or else those the table knows; at least one.
 
     Args:
         layer: A built layer.
-        weights: None for all that the table knows, except the embeddings of layers inside
-            this one; or what `named_kernels` takes.
+        weights: None for all that the table knows, except embeddings and depthwise kernels
+            of layers inside this one; or what `named_kernels` takes.
     """
     if weights is not None:
         return with_unique_paths(named_kernels(layer, weights))
     kernels = [
         kernel
         for kernel in kernels_within(layer)
-        if kernel.owner is layer or not isinstance(kernel.owner, keras.layers.Embedding)
+        if kernel.owner is layer or kernel.left_by_default is None
     ]
     if not kernels:
         unbuilt = [inner.name for inner in all_layers(layer) if not inner.built]

@@ -39,8 +39,8 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         trainable_gain: None, `"scalar"` or `"per_unit"`. `ConditionedLayer` tells what
             these three mean.
         weights: None for every kernel that `keras_wcond` knows: those of Keras' layers, of
-            subclasses of them, and of all layers inside this one, except the embeddings of
-            inner `Embedding` layers. Or a pattern such as `"lstm_cell/kernel"` or
+            subclasses of them, and of all layers inside this one, except embeddings and
+            depthwise kernels of inner layers. Or a pattern such as `"lstm_cell/kernel"` or
             `"*/kernel"` for the paths of weights within the layer, a list of patterns, or
             a dict from pattern to the axes that index output units, such as
             `{"mixing": -2}`. Weights that are not Keras' have theirs on axis -1 by default.

@@ -22,6 +22,7 @@ from keras_wcond.models.copying import (
     transfer_weights_to_conditioned,
 )
 from keras_wcond.models.exchange import input_structure, require_exchangeable, with_exchanged_layers
+from keras_wcond.models.output_change import report_output_change
 from keras_wcond.models.selection import Choice, choose, report
 
 
@@ -32,11 +33,17 @@ def condition_model(
     trainable_gain: str | None = None,
     layers: Any = None,
     verbose: bool = False,
+    check_on: Any = None,
 ) -> keras.Model:
     """A copy of a model with the same weights, in which kernels are conditioned.
 
-    Each kernel W becomes `gain · C(W)`. A layer that has a conditioned class becomes one of
-    that class; any other is wrapped in `Conditioned`, which reaches the layers inside it.
+    **The copy computes another function** than the model: each kernel W becomes `gain · C(W)`.
+    A trained model needs fine-tuning after that; `check_on` tells how far its outputs are off.
+    With `kernel_conditioner="row_equilibration"` and `trainable_gain="per_unit"`, each gain
+    starts at the norm of its row, and the copy computes the same function.
+
+    A layer that has a conditioned class becomes one of that class; any other is wrapped in
+    `Conditioned`, which reaches the layers inside it.
 
     Args:
         model: A built functional or Sequential model, `keras.applications` and KerasHub
@@ -48,12 +55,16 @@ def condition_model(
             the scale the model had.
         trainable_gain: None, `"scalar"` or `"per_unit"`. `ConditionedLayer` tells what
             these mean.
-        layers: None for all but embeddings and the Dense layers that make the outputs. Or
-            what to condition: a layer class, a layer of the model, a pattern of names or of
-            paths such as `"encoder/*"`, a function that is given a layer and returns whether,
-            or a list of these. They apply to layers inside layers as well.
+        layers: None for all but embeddings, depthwise kernels, whose rows are a few numbers
+            each, and the Dense layers that make the outputs. Or what to condition: a layer
+            class, a layer of the model, a pattern of names or of paths such as `"encoder/*"`,
+            a function that is given a layer and returns whether, or a list of these. They
+            apply to layers inside layers as well.
         verbose: Boolean. Whether to print which layers are conditioned, which are left,
             and why.
+        check_on: None, or one batch of inputs, in the structure that the model takes. The
+            relative change of the outputs on it is printed, and in how many rows their argmax
+            differs.
 
     Returns:
         A new model, not compiled, with layers of the same names. A subclass of
@@ -94,6 +105,8 @@ def condition_model(
         transfer(layer, copy)
     if verbose:
         print(report(list(choices.values())))
+    if check_on is not None:
+        print(report_output_change(model, conditioned, check_on))
     return conditioned
 
 

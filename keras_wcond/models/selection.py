@@ -41,9 +41,9 @@ def choose(model: keras.Model, criteria: Any = None) -> list[Choice]:
 
     Args:
         model: The model.
-        criteria: None for all but embeddings and the Dense layers that make the outputs;
-            or a layer class, a layer, a name pattern or a function of a layer, or a list of
-            these.
+        criteria: None for all but embeddings, depthwise kernels and the Dense layers that
+            make the outputs; or a layer class, a layer, a name pattern or a function of a
+            layer, or a list of these.
     """
     if criteria is None:
         select = _default_selection(model)
@@ -122,8 +122,8 @@ def _default_selection(model) -> Select:
     heads = _output_layers(model)
 
     def select(kernel, above):
-        if isinstance(kernel.owner, keras.layers.Embedding):
-            return "embedding"
+        if kernel.left_by_default is not None:
+            return kernel.left_by_default
         layer = kernel.holders[0]
         inner = layer.layer if isinstance(layer, keras.layers.Wrapper) else layer
         if id(layer) in heads and isinstance(inner, keras.layers.Dense):

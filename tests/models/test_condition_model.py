@@ -1,5 +1,7 @@
 """`condition_model`: what is converted, what is left, and that the given model is untouched."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -77,7 +79,7 @@ def test_every_layer_of_a_model_is_converted_with_its_weights():
     conditioned = condition_model(model)
     require_unchanged(model, before)
     kinds = {
-        "depthwise": keras_wcond.ConditionedDepthwiseConv2D,
+        "depthwise": layers.DepthwiseConv2D,
         "shared": ConditionedDense,
         "attention": keras_wcond.ConditionedMultiHeadAttention,
         "recurrent": Conditioned,
@@ -103,7 +105,7 @@ def test_every_layer_of_a_model_is_converted_with_its_weights():
 def test_converted_model_starts_at_the_scale_it_had():
     model = moved(small())
     conditioned = condition_model(model)
-    for name in ("depthwise", "shared", "attention", "recurrent"):
+    for name in ("shared", "attention", "recurrent"):
         layer = conditioned.get_layer(name)
         raw = layer.raw_kernels
         for path, kernel in layer.conditioned_kernels.items():
@@ -148,7 +150,7 @@ def test_training_changes_every_conditioned_kernel_and_the_file_is_read_again(tm
         for layer in [*conditioned.layers, *conditioned.get_layer("features").layers]
         for kernel in getattr(layer, "raw_kernels", {}).values()
     ]
-    assert len(kernels) == 1 + 1 + 1 + 4 + 4 + 2
+    assert len(kernels) == 1 + 1 + 4 + 4 + 2
     before = [to_numpy(kernel).copy() for kernel in kernels]
     conditioned.compile("adam", ["mse", "mse"])
     conditioned.fit(IMAGES, [np.zeros((4, 3)), np.ones((4, 1))], verbose=0)
@@ -246,6 +248,47 @@ def test_embeddings_are_left_unless_they_are_chosen():
     np.testing.assert_allclose(norms, norms[0], rtol=1e-5)
 
 
+def test_depthwise_kernels_are_left_unless_they_are_chosen():
+    kinds = {
+        "depthwise": layers.DepthwiseConv2D(3, name="depthwise"),
+        "separable": layers.SeparableConv2D(4, 3, name="separable"),
+        "by_groups": layers.Conv2D(4, 3, groups=4, name="by_groups"),
+        "in_groups": layers.Conv2D(4, 3, groups=2, name="in_groups"),
+        "wrapped": layers.TimeDistributed(layers.DepthwiseConv1D(2), name="wrapped"),
+    }
+    model = keras.Sequential([keras.Input((12, 12, 2)), layers.Conv2D(4, 3), *kinds.values()])
+    conditioned = condition_model(model)
+    assert type(conditioned.get_layer("depthwise")) is layers.DepthwiseConv2D
+    assert type(conditioned.get_layer("by_groups")) is layers.Conv2D
+    assert type(conditioned.get_layer("wrapped")) is layers.TimeDistributed
+    assert type(conditioned.get_layer("in_groups")) is ConditionedConv2D
+    assert list(conditioned.get_layer("separable").raw_kernels) == ["pointwise_kernel"]
+    images = normal(2, 12, 12, 2)
+    np.testing.assert_allclose(
+        to_numpy(keras_wcond.fold_model(conditioned)(images)),
+        to_numpy(conditioned(images)),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+    named = condition_model(model, layers=["depthwise", "separable", "by_groups"])
+    assert type(named.get_layer("depthwise")) is keras_wcond.ConditionedDepthwiseConv2D
+    assert type(named.get_layer("separable")) is keras_wcond.ConditionedSeparableConv2D
+    assert type(named.get_layer("by_groups")) is ConditionedConv2D
+
+
+def test_wrapper_leaves_depthwise_kernels_of_inner_layers():
+    inner = keras.Sequential([layers.SeparableConv1D(4, 3), layers.Conv1D(2, 3)])
+    wrapper = Conditioned(inner)
+    wrapper.build((None, 9, 2))
+    assert sorted(name.rpartition("/")[2] for name in wrapper.raw_kernels) == [
+        "kernel",
+        "pointwise_kernel",
+    ]
+    itself = Conditioned(layers.SeparableConv1D(4, 3))
+    itself.build((None, 9, 2))
+    assert list(itself.raw_kernels) == ["depthwise_kernel", "pointwise_kernel"]
+
+
 def test_report_says_what_was_conditioned_what_was_left_and_why(capsys):
     model = small()
     condition_model(model, verbose=True)
@@ -256,9 +299,36 @@ def test_report_says_what_was_conditioned_what_was_left_and_why(capsys):
     assert rows["attention"].split("│")[3:5] == [" 4       ", " 4           "]
     assert "features/stem" in rows
     assert "features/norm" not in rows
-    assert "Conditioned: 13 kernels of 6 layers. Without a kernel: 6 layers." in printed
+    assert [cell.strip() for cell in rows["depthwise"].split("│")[3:6]] == ["1", "-", "depthwise"]
+    assert "Conditioned: 12 kernels of 5 layers. Without a kernel: 6 layers." in printed
     condition_model(model)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("method", ["row_equilibration", "newton_orthogonalization"])
+def test_change_of_the_outputs_is_reported(method, capsys):
+    model = moved(small())
+    conditioned = condition_model(model, method, check_on=IMAGES)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith("Fine-tune the model to recover, or keep its function: ")
+    for line, before, after in zip(lines, model(IMAGES), conditioned(IMAGES), strict=False):
+        before, after = to_numpy(before), to_numpy(after)
+        change = np.linalg.norm(after - before) / np.linalg.norm(before)
+        name, _, rest = line.removeprefix("Output change of ").partition(": ")
+        number = float(rest.removeprefix("‖new - old‖ / ‖old‖ = ").rstrip(".").partition(",")[0])
+        assert number == pytest.approx(change, rel=0.06)
+        if before.shape[-1] > 1:
+            moved_rows = np.mean(before.argmax(-1) != after.argmax(-1))
+            assert f"the argmax differs in {moved_rows:.1%} of rows." in rest
+        assert name in {"'softmax'", "'value'"} or name.startswith("'softmax_")
+
+
+def test_outputs_that_are_kept_are_reported_without_advice(capsys):
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(5, "tanh"), layers.Dense(3)])
+    condition_model(model, trainable_gain="per_unit", check_on=normal(8, 6))
+    (line,) = capsys.readouterr().out.splitlines()
+    text = r"Output change: ‖new - old‖ / ‖old‖ = (\S+), and the argmax differs in 0\.0% of rows\."
+    assert float(re.fullmatch(text, line)[1]) < 1e-6
 
 
 def test_report_names_layers_whose_kernels_are_not_known(capsys):

@@ -13,14 +13,19 @@ from keras_wcond.diagnostics.spectrum import Spectrum, machine_epsilon
 from keras_wcond.kernel_search import all_layers
 from keras_wcond.scalar_files import CSVFile, EventFile
 
+# The condition numbers over the numerical rank first, as the report shows them.
 MEASURES = (
+    "raw_effective_condition_number",
+    "effective_condition_number",
+    "numerical_rank",
     "raw_condition_number",
     "condition_number",
-    "effective_condition_number",
     "largest_singular_value",
     "row_norm_spread",
     "relative_update",
 )
+# Where a method takes a rank, the smallest singular value is a rounding error, and so is κ.
+_NOT_DRAWN = {"raw_condition_number", "condition_number"}
 
 
 class ConditioningMonitor(keras.callbacks.Callback):
@@ -29,8 +34,9 @@ class ConditioningMonitor(keras.callbacks.Callback):
     For every kernel, as `conditioning_report()` finds them, it measures before the first
     step, and from then on every so many epochs or steps:
 
-    - `raw_condition_number`, of the kernel as it is stored (with LoRA, of the merged one);
-    - `condition_number`, `effective_condition_number` (over the numerical rank),
+    - `raw_effective_condition_number` and `raw_condition_number`, over the numerical rank and
+      over all singular values, of the kernel as it is stored (with LoRA, of the merged one);
+    - `effective_condition_number` and `condition_number`, likewise, `numerical_rank`,
       `largest_singular_value` and `row_norm_spread` (the largest norm of a row over the
       smallest), of the kernel as the layer multiplies by it;
     - `relative_update`, `‖W - W′‖_F / ‖W′‖_F`, by how much the stored kernel has changed
@@ -74,7 +80,7 @@ class ConditioningMonitor(keras.callbacks.Callback):
     >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[monitor])
     >>> [(record["epoch"], record["kernel"]) for record in monitor.records]
     [(0, 'last/kernel'), (1, 'last/kernel'), (2, 'last/kernel')]
-    >>> len(history.history["last/kernel/condition_number"])
+    >>> len(history.history["last/kernel/effective_condition_number"])
     2
     """
 
@@ -137,7 +143,9 @@ class ConditioningMonitor(keras.callbacks.Callback):
             self.plot(self.plot_path)
 
     def plot(self, path: Any = None) -> Any:
-        """Draws each measure over training, a line per kernel.
+        """Draws measures over training, a line per kernel.
+
+        Condition numbers are those over the numerical rank.
 
         Args:
             path: Where to save the picture, or None.
@@ -145,7 +153,8 @@ class ConditioningMonitor(keras.callbacks.Callback):
         Returns:
             The `matplotlib.figure.Figure`.
         """
-        return draw_measurements(self.records, MEASURES, self.unit, self.seconds, path)
+        drawn = tuple(measure for measure in MEASURES if measure not in _NOT_DRAWN)
+        return draw_measurements(self.records, drawn, self.unit, self.seconds, path)
 
     def _measure(self, in_history=True):
         began = time.perf_counter()
@@ -185,9 +194,11 @@ class ConditioningMonitor(keras.callbacks.Callback):
             "epoch": self._epoch,
             "step": step,
             "kernel": path,
+            "raw_effective_condition_number": float(before.effective_condition_numbers().max()),
+            "effective_condition_number": float(after.effective_condition_numbers().max()),
+            "numerical_rank": int(after.numerical_ranks().min()),
             "raw_condition_number": float(before.condition_numbers().max()),
             "condition_number": float(after.condition_numbers().max()),
-            "effective_condition_number": float(after.effective_condition_numbers().max()),
             "largest_singular_value": float(after.values.max()),
             "row_norm_spread": row_norm_spread(matrices),
             "relative_update": _relative_change(stored, previous),

@@ -10,6 +10,7 @@ from keras_wcond import (
     ConditionedDense,
     ConditioningMonitor,
     condition_number,
+    effective_condition_number,
     singular_values,
 )
 from keras_wcond.conditioners import NewtonOrthogonalization
@@ -133,7 +134,7 @@ def test_tensorboard_reads_its_files(tmp_path):
     events.Reload()
     tags = events.Tags()["tensors"]
     assert "condition_number/hidden/kernel" in tags
-    assert len(tags) == 4 * 6
+    assert len(tags) == 4 * 8
     read = events.Tensors("condition_number/hidden/kernel")
     own = [r for r in monitor.records if r["kernel"] == "hidden/kernel"]
     assert [event.step for event in read] == [r["step"] for r in own]
@@ -193,6 +194,18 @@ def test_kernels_that_lose_a_rank_are_told_over_the_rank():
     model.fit(normal(8, 6), normal(8, 6), verbose=0, callbacks=[monitor])
     assert monitor.records[-1]["condition_number"] > 1e5
     assert monitor.records[-1]["effective_condition_number"] < 1.01
+    assert monitor.records[-1]["numerical_rank"] == 5
+    raw = effective_condition_number(model.layers[0].kernel)
+    assert monitor.records[-1]["raw_effective_condition_number"] == raw
+    drawn = {axes.get_title() for axes in monitor.plot().axes}
+    assert drawn == {
+        "raw effective condition number",
+        "numerical rank",
+        "effective condition number",
+        "largest singular value",
+        "row norm spread",
+        "relative update",
+    }
 
 
 def test_arguments_are_checked():

@@ -31,9 +31,9 @@ _MEASURES = {
     "kernel": "path",
     "matrix": "matrix",
     "method": "conditioner",
-    "raw κ": "raw_condition_number",
-    "κ": "condition_number",
-    "κ, rank": "effective_condition_number",
+    "raw κ": "raw_effective_condition_number",
+    "κ": "effective_condition_number",
+    "rank": "rank",
     "stable rank": "stable_rank",
     "σ_max": "largest_singular_value",
     "rows, max/min": "row_norm_spread",
@@ -44,6 +44,10 @@ _MEASURES = {
 @dataclasses.dataclass(frozen=True)
 class ConditioningReport:
     """What `conditioning_report()` found; `print()` shows it as tables.
+
+    Each κ in the tables is over the numerical rank: weight standardization and Newton's
+    iteration center rows, which takes one rank from a kernel with no more columns than rows,
+    and the smallest singular value is then a rounding error.
 
     Attributes:
         records: List of dicts, one per kernel, which make a data frame. `path`, `layer`
@@ -71,7 +75,7 @@ class ConditioningReport:
         return "\n".join(
             [
                 _table(list(_MEASURES), measures),
-                "κ over the numerical rank of what each method would make of the raw kernel:",
+                "κ of what each method would make of the raw kernel:",
                 _table(*self._predictions()),
                 self._summary(),
             ]
@@ -83,7 +87,7 @@ class ConditioningReport:
         return "\n\n".join(
             [
                 _markdown(list(_MEASURES), measures),
-                "κ over the numerical rank of what each method would make of the raw kernel:",
+                "κ of what each method would make of the raw kernel:",
                 _markdown(*self._predictions()),
                 self._summary(),
             ]
@@ -112,7 +116,9 @@ class ConditioningReport:
         for record in self.records:
             matrix = f"{record['rows']} × {record['columns']}"
             stack = f"{record['matrices']} · " if record["matrices"] > 1 else ""
-            yield {**record, "matrix": stack + matrix}
+            full_rank = min(record["rows"], record["columns"])
+            rank = f"{record['numerical_rank']} of {full_rank}"
+            yield {**record, "matrix": stack + matrix, "rank": rank}
 
     def _predictions(self):
         rows = [
@@ -130,7 +136,7 @@ class ConditioningReport:
         median = np.median([record["effective_condition_number"] for record in self.records])
         return (
             f"{counted(len(self.records), 'kernel')}, {len(conditioned)} conditioned; median κ "
-            f"over the numerical rank {_cell(float(median))}."
+            f"{_cell(float(median))}. Every κ is over the numerical rank."
         )
 
 

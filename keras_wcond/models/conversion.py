@@ -21,7 +21,12 @@ from keras_wcond.models.copying import (
     transfer_weights,
     transfer_weights_to_conditioned,
 )
-from keras_wcond.models.exchange import input_structure, require_exchangeable, with_exchanged_layers
+from keras_wcond.models.exchange import (
+    input_structure,
+    require_built_model,
+    require_exchangeable,
+    with_exchanged_layers,
+)
 from keras_wcond.models.output_change import report_output_change
 from keras_wcond.models.selection import Choice, choose, report
 
@@ -110,18 +115,24 @@ def condition_model(
     return conditioned
 
 
-def fold_model(model: keras.Model) -> keras.Model:
+def fold_model(model: keras.Model, into: keras.Model | None = None) -> keras.Model:
     """The plain Keras model that computes the same, ready to be quantized and exported.
 
     Every conditioned layer in it, `Conditioned` or of a conditioned class, becomes the plain
     layer, whose kernel is the conditioned one with gain and LoRA update merged in.
 
+    A model with a `call` of its own cannot be taken apart and put together again. Make a plain
+    one of the same layers in the same order, and give it as `into`.
+
     Args:
-        model: A built functional or Sequential model, which is left as it is.
+        model: A built functional or Sequential model, or with `into` any built model. It is
+            left as it is.
+        into: None, or a built model without conditioning, whose weights are of the same names
+            and shapes in the same order. It receives the folded weights.
 
     Returns:
-        A new model, not compiled, with layers of the same names, that does not need
-        `keras_wcond`.
+        `into`, or a new model, not compiled, with layers of the same names. Neither needs
+        `keras_wcond`, as long as `into` is written with plain layers.
 
     Example:
 
@@ -131,7 +142,26 @@ def fold_model(model: keras.Model) -> keras.Model:
     >>> conditioned = condition_model(model)
     >>> [type(layer).__qualname__ for layer in fold_model(conditioned).layers]
     ['Dense', 'Dense']
+
+    A model with a `call` of its own, by an argument that its constructor takes:
+
+    >>> from keras_wcond import ConditionedDense
+    >>> class Net(keras.Model):
+    ...     def __init__(self, kernel_conditioner="row_equilibration"):
+    ...         super().__init__()
+    ...         self.hidden = ConditionedDense(8, kernel_conditioner=kernel_conditioner)
+    ...         self.last = keras.layers.Dense(2)
+    ...     def call(self, inputs):
+    ...         return self.last(self.hidden(inputs))
+    >>> net, plain = Net(), Net(kernel_conditioner=None)
+    >>> x = np.ones((4, 3))
+    >>> outputs, _ = net.predict(x, verbose=0), plain.predict(x, verbose=0)  # Which builds them.
+    >>> folded = fold_model(net, into=plain)
+    >>> bool(np.allclose(folded.predict(x, verbose=0), outputs, atol=1e-6))
+    True
     """
+    if into is not None:
+        return _fold_into(model, into)
     require_exchangeable(model)
     transfers: list[tuple[Any, keras.layers.Layer, keras.layers.Layer]] = []
 
@@ -154,6 +184,38 @@ def fold_model(model: keras.Model) -> keras.Model:
     # Keras exports no model that was never called; a call without numbers will do.
     folded(keras.tree.map_structure(without_numbers, input_structure(folded)))
     return folded
+
+
+def _fold_into(model, plain):
+    for name, given in (("model", model), ("into", plain)):
+        require_built_model(given, name)
+    left = [layer.name for layer in conditioned_layers(plain)]
+    if left:
+        raise ValueError(
+            "Expected `into` to be a model without conditioning. Received: "
+            f"into={plain.name!r}, in which {left} are conditioned. Make it with plain Keras "
+            "layers, or with `kernel_conditioner=None`."
+        )
+    gone = {
+        id(variable)
+        for layer in conditioned_layers(model)
+        for variable, value in layer.folds()
+        if value is None
+    }
+    ours = [_described(variable) for variable in model.variables if id(variable) not in gone]
+    theirs = [_described(variable) for variable in plain.variables]
+    if ours != theirs:
+        raise ValueError(
+            "Expected `into` to have the weights of `model`, of the same names and shapes, in the "
+            f"same order. Received: model={model.name!r}, which without its gains has {ours}, and "
+            f"into={plain.name!r} with {theirs}."
+        )
+    assign_folded_weights(model, plain)
+    return plain
+
+
+def _described(variable):
+    return f"{variable.name} {tuple(variable.shape)}"
 
 
 _CONDITIONED_CLASSES = {

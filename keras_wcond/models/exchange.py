@@ -19,21 +19,34 @@ def is_exchangeable(layer: Any) -> bool:
 
 def require_exchangeable(model: Any) -> None:
     """Raises for what is no built functional or Sequential model."""
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"Expected a Keras model. Received: model={model!r} (of type {type(model).__name__}). "
-            "A single layer is conditioned by `Conditioned(layer)`, and folded by its `fold()`."
-        )
+    require_model(model)
     if not is_exchangeable(model):
         raise ValueError(
             "Expected a functional or Sequential model, whose layers can be exchanged. Received: "
             f"model={model.name!r} of type {type(model).__qualname__}, which has a `call` of its "
-            "own. Write its layers as `Conditioned(layer)`, or as the conditioned classes, in "
-            "its constructor."
+            "own. To condition it, write its layers as `Conditioned(layer)`, or as the "
+            "conditioned classes, in its constructor. To fold it, make a plain model of the same "
+            "layers, such as one with `kernel_conditioner=None`, and call "
+            "`fold_model(model, into=plain_model)`."
         )
+    require_built_model(model)
+
+
+def require_model(model: Any, name: str = "model") -> None:
+    """Raises for what is no Keras model."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"Expected a Keras model. Received: {name}={model!r} (of type {type(model).__name__}). "
+            "A single layer is conditioned by `Conditioned(layer)`, and folded by its `fold()`."
+        )
+
+
+def require_built_model(model: Any, name: str = "model") -> None:
+    """Raises for what is no Keras model, or one without weights yet."""
+    require_model(model, name)
     if not model.built:
         raise ValueError(
-            f"Expected a built model, which has weights. Received: model={model.name!r}, which "
+            f"Expected a built model, which has weights. Received: {name}={model.name!r}, which "
             "is not built yet. Give it a `keras.Input`, or call it on data, first."
         )
 

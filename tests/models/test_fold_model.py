@@ -117,6 +117,124 @@ def test_lora_is_merged():
     np.testing.assert_allclose(to_numpy(folded(x)), to_numpy(conditioned(x)), rtol=1e-5, atol=1e-6)
 
 
+class Net(keras.Model):
+    """A model with a `call` of its own, conditioned or plain by an argument."""
+
+    def __init__(self, kernel_conditioner="row_equilibration", **arguments):
+        super().__init__()
+        arguments = {"kernel_conditioner": kernel_conditioner, **arguments}
+        self.norm = layers.Normalization(name="norm")
+        self.h1 = ConditionedDense(8, "relu", name="h1", **arguments)
+        self.recurrent = Conditioned(layers.LSTM(5, name="lstm"), **arguments)
+        self.blocks = [ConditionedDense(5, "tanh", **arguments) for _ in range(2)]
+        self.dropout = layers.Dropout(0.1)
+        self.out = layers.Dense(3)
+
+    def call(self, inputs):
+        x = self.recurrent(self.h1(self.norm(inputs)))
+        for block in self.blocks:
+            x = block(x) + x
+        return self.out(self.dropout(x))
+
+
+class PlainNet(keras.Model):
+    """The same, written without `keras_wcond`."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = layers.Normalization(name="norm")
+        self.h1 = layers.Dense(8, "relu", name="h1")
+        self.recurrent = layers.LSTM(5)
+        self.blocks = [layers.Dense(5, "tanh") for _ in range(2)]
+        self.dropout = layers.Dropout(0.1)
+        self.out = layers.Dense(3)
+
+    call = Net.call
+
+
+def called(net, x):
+    # First, since Keras' `Normalization` computes with what it derived when it was built, which in
+    # a model's first call is a symbol on JAX and nothing on PyTorch.
+    net.norm.adapt(x)
+    net(x)
+    return net
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [lambda: Net(kernel_conditioner=None), PlainNet],
+    ids=["by argument", "of plain layers"],
+)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"kernel_conditioner": "newton_orthogonalization", "trainable_gain": "per_unit"},
+        {"gain": "initial_norm", "trainable_gain": "scalar"},
+    ],
+    ids=str,
+)
+def test_models_with_a_call_of_their_own_fold_into_a_plain_one(plain, arguments, tmp_path):
+    x = normal(16, 4, 3)
+    net, into = called(Net(**arguments), 3.0 + 2.0 * x), called(plain(), x)
+    net.compile("adam", "mse")
+    net.fit(x, normal(16, 3), epochs=2, verbose=0)
+    net.h1.trainable = False
+    expected, weights = to_numpy(net(x)), net.get_weights()
+    assert fold_model(net, into=into) is into
+    np.testing.assert_allclose(to_numpy(into(x)), expected, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(net.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert not into.h1.trainable
+    into.save_weights(tmp_path / "plain.weights.h5")
+    loaded = called(plain(), x)
+    loaded.load_weights(tmp_path / "plain.weights.h5")
+    np.testing.assert_allclose(to_numpy(loaded(x)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_functional_models_fold_into_a_given_one_too():
+    """A model of a class of its own, as KerasHub's, keeps the class so."""
+    model = moved(small())
+    conditioned = moved(condition_model(model))
+    folded = fold_model(conditioned, into=model)
+    assert folded is model
+    for ours, theirs in zip(folded(IMAGES), conditioned(IMAGES), strict=True):
+        np.testing.assert_allclose(to_numpy(ours), to_numpy(theirs), rtol=1e-5, atol=1e-6)
+
+
+def test_lora_is_merged_into_a_given_model():
+    x = normal(4, 4, 3)
+    net, into = called(Net(), x), called(PlainNet(), x)
+    net.h1.enable_lora(2)
+    net.h1.lora_kernel_b.assign(normal(*net.h1.lora_kernel_b.shape))
+    fold_model(net, into=into)
+    np.testing.assert_allclose(to_numpy(into(x)), to_numpy(net(x)), rtol=1e-5, atol=1e-6)
+
+
+def test_models_to_fold_into_are_checked():
+    x = normal(4, 4, 3)
+    net = called(Net(trainable_gain="scalar"), x)
+    with pytest.raises(ValueError, match=r"own\. .*`fold_model\(model, into=plain_model\)`"):
+        fold_model(net)
+    with pytest.raises(
+        ValueError, match=r"built model, which has weights. Received: into='plain_net"
+    ):
+        fold_model(net, into=PlainNet())
+    with pytest.raises(TypeError, match=r"Expected a Keras model. Received: into=3"):
+        fold_model(net, into=3)
+    other = called(Net(), x)
+    with pytest.raises(ValueError, match=r"`into` to be a model without conditioning.*\['h1', "):
+        fold_model(net, into=other)
+    wider = PlainNet()
+    wider.h1 = layers.Dense(9, name="h1")
+    called(wider, x)
+    before = wider.get_weights()
+    with pytest.raises(ValueError, match=r"same order. .*kernel \(3, 8\).*kernel \(3, 9\)"):
+        fold_model(net, into=wider)
+    for ours, theirs in zip(wider.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_folded_model_quantizes():
     model = keras.Sequential(
         [keras.Input((16,)), layers.Dense(32, activation="relu"), layers.Dense(4)]

@@ -16,7 +16,7 @@ SCRIPTS = (
 )
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "tests", "lowest"]
+nox.options.sessions = ["lint", "tests", "exports", "lowest"]
 
 each_backend = nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
 
@@ -43,7 +43,7 @@ def run_tests(session, *arguments):
 @each_backend
 def tests(session, backend):
     """The test suite on one backend: nox -s 'tests(jax)' -- -k gradient."""
-    # Keras exports from JAX by TensorFlow only, which is not to be there.
+    # Keras exports from JAX by TensorFlow only, which is not to be there: see `exports`.
     install(session, backend, "examples,test" if backend == "jax" else "examples,export,test")
     # What one process has compiled, the others need not compile again; and most of it runs but
     # once, so that optimizing it takes longer than it saves. Of the two generators of code that XLA
@@ -59,6 +59,14 @@ def tests(session, backend):
     )
     ignored = () if backend == "torch" else SCRIPTS
     run_tests(session, *(f"--ignore={path}" for path in ignored))
+
+
+@nox.session
+def exports(session):
+    """The tests of exports from JAX, which Keras makes by TensorFlow."""
+    install(session, "jax", "test")
+    session.install("--no-compile", "--constraint", "constraints.txt", BACKENDS["tensorflow"])
+    session.run("pytest", "tests/models/test_export.py", *session.posargs)
 
 
 @nox.session

@@ -76,8 +76,15 @@ def lowest(session):
     session.install("--no-deps", LOWEST_KERAS)
     ignored = (*SCRIPTS, "tests/examples", "tests/many_devices")
     # PyTorch compiles the same programs as beside the newest Keras, which takes minutes.
-    compiled = "--deselect=tests/layers/test_training.py::test_fit_compiled"
-    run_tests(session, *(f"--ignore={path}" for path in ignored), compiled)
+    compiled = (
+        "tests/layers/test_training.py::test_fit_compiled",
+        "tests/layers/test_deferred_execution.py::test_torch_compile_with_dynamic_shapes",
+    )
+    run_tests(
+        session,
+        *(f"--ignore={path}" for path in ignored),
+        *(f"--deselect={test}" for test in compiled),
+    )
 
 
 @nox.session

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_wcond.arrays import cast
-from keras_wcond.backends import call_traced_anew, is_tracing_apart
+from keras_wcond.backends import call_traced_anew
 from keras_wcond.internals import full_precision, get_stateless_scope, is_rematerialized
 
 
@@ -22,8 +22,9 @@ class Substitution(keras.StatelessScope):
 
     Args:
         replacements: List of pairs of a variable and the tensor to read in its place.
-        exchanges: List of pairs of a variable and a function that puts a tensor where that of the
-            variable is read past it, and returns the one that was there.
+        exchanges: List of pairs of a variable and a function, for variables whose tensor is also
+            read elsewhere, as the parameter of a PyTorch module. The function puts its argument
+            there and returns what was there before.
         add_loss: Function that is given, on exit, the losses that layers added inside; of
             no use in an enclosing scope, which is given them itself. None drops them.
 
@@ -52,12 +53,9 @@ class Substitution(keras.StatelessScope):
         self.replaced = tuple(self.state_mapping)
         self.exchanges = exchanges
         self.updates: dict[int, tuple[Any, Any]] = {}
-        self.unread = set(self.replaced) - {id(variable) for variable, _ in exchanges}
-        self.traced: set[int] = set()
 
     def __enter__(self):
         super().__enter__()
-        self.is_eager = not is_tracing_apart()
         self.originals = [
             exchange(self.state_mapping[id(variable)]) for variable, exchange in self.exchanges
         ]
@@ -65,23 +63,19 @@ class Substitution(keras.StatelessScope):
         self.collect_losses = outer is None or outer.collect_losses
         return self
 
-    def resumed(self, tensors: Iterable[Any]) -> "Substitution":
+    def resumed(self, tensors: Iterable[Any]) -> Any:
         """A scope for a part of a layer's body that runs later or apart from the rest.
 
         Args:
             tensors: What to read in place of each replaced variable, in their order.
         """
-        scope = Substitution([])
+        scope = type(self)([])
         scope.replaced = self.replaced
         scope.state_mapping = dict(zip(self.replaced, tensors, strict=True))
         scope.exchanges = self.exchanges
-        scope.unread, scope.traced = self.unread, self.traced
         return scope
 
     def get_current_value(self, variable):
-        self.unread.discard(id(variable))
-        if self.is_eager and is_tracing_apart():
-            self.traced.add(id(variable))
         value = self.state_mapping.get(id(variable))
         if value is None and self.original_scope is not None:
             return self.original_scope.get_current_value(variable)
@@ -114,7 +108,7 @@ def follow_into_deferred_calls(layer: keras.layers.Layer) -> None:
 
     Rematerialization runs the body again after the scope is left, and on TensorFlow
     differentiates it in its arguments and variables alone: there the tensors become arguments of
-    the body. A `call` that is compiled by itself is traced anew in each scope.
+    the body. TensorFlow traces a `call` that is a `tf.function` again in each scope.
     """
     if is_rematerialized(layer):
         layer.rematerialized_call = functools.partial(_rematerialized_call, layer)

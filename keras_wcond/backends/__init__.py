@@ -118,6 +118,16 @@ def is_tracing_apart() -> bool:
     return keras.backend.backend() == "tensorflow" and _module().is_tracing()
 
 
+def files_that_run_again() -> frozenset[str]:
+    """The source files of functions that run what they are given again, for the gradient.
+
+    JAX' own traces it once, and differentiates what was read then.
+    """
+    if keras.backend.backend() not in ("tensorflow", "torch"):
+        return frozenset()
+    return _module().files_that_run_again()
+
+
 def parameter_exchanges(layer: keras.layers.Layer, variable: Any) -> list[Callable[[Any], Any]]:
     """Functions that put a tensor where a PyTorch module holds that of a variable.
 

@@ -1,4 +1,5 @@
 import functools
+import inspect
 
 import tensorflow as tf
 from keras import ops
@@ -8,6 +9,8 @@ from keras_wcond.norms import SQUARES_WITHIN_RANGE, inverse_column_norms, with_z
 # By measurement of training steps: 32 rows in place of 64 take a third longer at a width of 512,
 # and at 1024 a little less.
 FEW_TERMS, FEW_OF_MANY_TERMS, MANY_TERMS = 64, 32, 1024
+# The source files of functions that run what they are given again, for the gradient.
+RUN_AGAIN = frozenset({inspect.unwrap(tf.recompute_grad).__code__.co_filename})
 
 
 def gradient(loss):
@@ -74,6 +77,10 @@ def call_traced_anew(layer):
         return tf.function(function)(*args, **kwargs)
 
     return call
+
+
+def files_that_run_again():
+    return RUN_AGAIN
 
 
 def is_tracing():

@@ -6,6 +6,7 @@ import keras
 import torch
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import CheckpointFunction
 
 from keras_wcond.norms import (
     NORMS_WITHIN_RANGE,
@@ -20,6 +21,8 @@ from keras_wcond.norms import (
 CACHED = 2**18
 # The devices that `torch.autocast` is commonly switched on for.
 AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
+# The source files of functions that run what they are given again, for the gradient.
+RUN_AGAIN = frozenset({CheckpointFunction.forward.__code__.co_filename})
 
 
 # The fused kernels of attention have no second derivative.
@@ -87,6 +90,11 @@ def _grad(outputs, inputs, vectors=None, create_graph=False):
         torch.zeros_like(tensor) if value is None else value
         for tensor, value in zip(inputs, found, strict=True)
     ]
+
+
+def files_that_run_again():
+    # `torch.compile` cannot look at frames.
+    return frozenset() if torch.compiler.is_compiling() else RUN_AGAIN
 
 
 def without_autocast():

@@ -15,8 +15,9 @@ from keras_wcond.layers.conditioned_layer import ConditionedLayer
 from keras_wcond.layers.configs import leave_out_of_config, refused_arguments
 from keras_wcond.layers.folding import assign_all, conditioned_variables, folded
 from keras_wcond.layers.lora import merged, replacements
+from keras_wcond.layers.read_check import ReadCheck, WatchedSubstitution
 from keras_wcond.reparametrization import Reparametrization
-from keras_wcond.scopes import Substitution, follow_into_deferred_calls
+from keras_wcond.scopes import follow_into_deferred_calls
 
 
 @keras.saving.register_keras_serializable(package="keras_wcond")
@@ -104,8 +105,7 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         self._by_position: tuple[dict[str, Any], ...] = ()
         self._gains: list[Any] = []
         self._exchanges: tuple[tuple[int, Any], ...] = ()
-        self._is_read = False
-        self._traced: frozenset[int] = frozenset()
+        self._read_check = ReadCheck()
 
     def _calling(self, layer):
         @functools.wraps(layer.call)
@@ -114,7 +114,7 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
             with self.conditioned_scope() as scope:
                 outputs = self.layer(*args, **kwargs)
             if scope is not None:
-                self._require_read(scope)
+                self._read_check.require_read(scope, self.layer, self._kernels)
             return outputs
 
         return call
@@ -226,7 +226,7 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         if not self._kernels:
             return contextlib.nullcontext()
         self._refuse_late_kernels()
-        return Substitution(self._replacements(), self.add_loss, self._pairs_to_exchange())
+        return WatchedSubstitution(self._replacements(), self.add_loss, self._pairs_to_exchange())
 
     @property
     def gain_weights(self) -> list[Any]:
@@ -271,28 +271,6 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
             # What was left out once, so that the layer could be loaded, is left out again.
             leave_out_of_config(conditioned.layer, refused)
         return conditioned
-
-    def _require_read(self, scope):
-        """Raises where the layer did not read a kernel that is conditioned."""
-        if self._is_read and not self._traced & scope.unread:
-            self._traced |= scope.traced
-            return
-        unread = [k.path for k in self._kernels if id(k.variable) in scope.unread]
-        if self._is_read:
-            raise ValueError(
-                "Expected a layer that reads its kernels in every call. Received: "
-                f"layer.name={self.layer.name!r}, which did not read {unread}: a function that "
-                "`tf.function` compiled keeps those of the call it was traced in. Leave "
-                "`tf.function` out inside the layer; `fit()` compiles the whole model."
-            )
-        if unread:
-            raise ValueError(
-                "Expected a layer whose call reads the kernels that are conditioned. Received: "
-                f"layer.name={self.layer.name!r} of type {type(self.layer).__qualname__}, whose "
-                f"first call did not read {unread}, so that they were not conditioned. Name the "
-                "kernels that it does read with `weights=`."
-            )
-        self._is_read, self._traced = True, frozenset(scope.traced)
 
     def _quantize(self, quantize, *args, **kwargs):
         """Folds the wrapped layer in place for good, and quantizes one of the layers in it."""

@@ -279,3 +279,138 @@ def test_torch_export_with_a_dynamic_batch(case, form):
     for size, outputs in expected.items():
         given = [keras.ops.convert_to_tensor(x) for x in case.inputs(size)]
         assert relative(program(given), outputs) <= 1e-4
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="only PyTorch has `torch.compile`")
+@pytest.mark.parametrize(("name", "form"), [("Dense, wide", "class"), ("Conv2D", "wrapper")])
+def test_torch_compile_with_dynamic_shapes(name, form):
+    """Traced, and no code generated: of one layer, that takes some 20 seconds."""
+    import torch
+
+    torch.compiler.reset()
+    case = CASES[name]
+    layer = conditioned(case, form, gain="kernel_norm")
+    layer(*case.inputs(3))
+    kernel = next(iter(layer.raw_kernels.values()))
+    compiled = torch.compile(layer, dynamic=True, backend="eager")
+    for batch in (2, 5):
+        x, gradients = case.inputs(batch), []
+        for call in (layer, compiled):
+            kernel.value.grad = None
+            outputs = call(*x)
+            (outputs**2).sum().backward()
+            gradients.append((outputs, kernel.value.grad))
+        for plain, later in zip(*gradients, strict=True):
+            assert relative(later, plain) <= 1e-5
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="only JAX has `jax.jit` and `jax.vmap`")
+@every_form
+@every_layer
+def test_jit_and_vmap_around_a_stateless_call(case, form):
+    import jax
+
+    layer = conditioned(case, form, gain="kernel_norm")
+    x = case.inputs(3)
+    expected = layer(*x)
+    rest = [variable.value for variable in layer.non_trainable_variables]
+
+    @jax.jit
+    def outputs(values):
+        def of_sample(*sample):
+            return layer.stateless_call(values, rest, *(part[None] for part in sample))[0][0]
+
+        return jax.vmap(of_sample)(*x)
+
+    values = [variable.value for variable in layer.trainable_variables]
+    assert relative(outputs(values), expected) <= 1e-5
+    # With other weights than those that the program was compiled with.
+    assert relative(outputs([0.5 * v for v in values]), expected) > 0.0
+
+
+RERUNS = {
+    "tensorflow": ["keras.remat", "tf.recompute_grad"],
+    "torch": ["keras.remat", "checkpoint", "reentrant checkpoint"],
+    "jax": ["keras.remat", "jax.checkpoint"],
+}
+
+
+def rerun(function, by):
+    """A function that runs another again for the gradient."""
+    if by == "keras.remat":
+        return keras.remat(function)
+    if by == "tf.recompute_grad":
+        import tensorflow as tf
+
+        return tf.recompute_grad(function)
+    if by == "jax.checkpoint":
+        import jax
+
+        return jax.checkpoint(function)
+    from torch.utils.checkpoint import checkpoint
+
+    return lambda *args: checkpoint(function, *args, use_reentrant="reentrant" in by)
+
+
+class RunsAgain(layers.Layer):
+    """A user's layer that rematerializes a part of itself."""
+
+    def __init__(self, by=None, **kwargs):
+        super().__init__(**kwargs)
+        self.by = by
+        self.first, self.second = layers.Dense(4, "tanh"), layers.Dense(3)
+
+    def build(self, input_shape):
+        self.first.build(input_shape)
+        self.second.build((*input_shape[:-1], 4))
+
+    def both(self, inputs):
+        return self.second(self.first(inputs))
+
+    def call(self, inputs):
+        return (rerun(self.both, self.by) if self.by else self.both)(inputs)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX differentiates what it traced once")
+@pytest.mark.parametrize("by", RERUNS[BACKEND])
+def test_kernels_that_are_read_again_for_the_gradient_are_refused(by):
+    layer = Conditioned(RunsAgain(by, name="again"))
+    message = r"`call` runs once.*'again', which reads \['dense\w*/kernel', 'dense\w*/kernel'\]"
+    with pytest.raises(ValueError, match=message):
+        layer(normal(2, 5))
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="on other backends the test before this one has it")
+@pytest.mark.parametrize("by", RERUNS[BACKEND])
+def test_kernels_that_are_read_in_a_checkpoint_have_their_gradients(by):
+    trained = [
+        weights_after_training(Conditioned(RunsAgain(name)), CASES["Dense"]) for name in (None, by)
+    ]
+    for plain, rematerialized in zip(*trained, strict=True):
+        assert relative(rematerialized, plain) <= 1e-5
+
+
+class CallsAgain(Around):
+    """A user's layer that rematerializes the one inside it."""
+
+    def __init__(self, inner, by=None, **kwargs):
+        super().__init__(inner, **kwargs)
+        self.by = by
+
+    def call(self, inputs):
+        def inner(inputs):  # Made anew: JAX keeps what it traced of a function, plain layers too.
+            return self.inner(inputs)
+
+        return (rerun(inner, self.by) if self.by else inner)(inputs)
+
+
+@every_form
+@pytest.mark.parametrize("by", RERUNS[BACKEND])
+def test_conditioned_layers_can_be_called_in_what_runs_again(by, form):
+    case = CASES["Dense"]
+    trained = [
+        weights_after_training(CallsAgain(conditioned(case, form), name), case)
+        for name in (None, by)
+    ]
+    for plain, rematerialized in zip(*trained, strict=True):
+        assert relative(rematerialized, plain) <= 1e-5

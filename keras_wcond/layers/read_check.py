@@ -1,0 +1,120 @@
+"""Whether the kernels that a wrapped layer reads are the conditioned ones, in every call."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+
+from keras_wcond.backends import files_that_run_again, is_tracing_apart
+from keras_wcond.kernel_search import Kernel
+from keras_wcond.scopes import Substitution
+
+
+class WatchedSubstitution(Substitution):
+    """A substitution that knows which of the variables it replaces were read, and where from.
+
+    Attributes:
+        unread: The ids of the variables that were not read yet.
+        traced: The ids of those that were read while TensorFlow traced a function of the layer's.
+        read_to_run_again: The ids of those that were read inside a function that runs its body
+            again for the gradient, when the scope is left.
+    """
+
+    def __init__(self, replacements: list[tuple[Any, Any]], *args: Any):
+        super().__init__(replacements, *args)
+        self.unread = set(self.replaced) - {id(variable) for variable, _ in self.exchanges}
+        self.traced: set[int] = set()
+        self.read_to_run_again: set[int] = set()
+        self._entered: Any = None
+
+    def __enter__(self):
+        super().__enter__()
+        self._is_eager = not is_tracing_apart()
+        self._entered = sys._getframe(1) if files_that_run_again() else None
+        return self
+
+    def resumed(self, tensors: Iterable[Any]) -> "WatchedSubstitution":
+        scope = super().resumed(tensors)
+        scope.unread, scope.traced = self.unread, self.traced
+        scope.read_to_run_again = self.read_to_run_again
+        return scope
+
+    def get_current_value(self, variable):
+        if id(variable) in self.replaced:
+            self.unread.discard(id(variable))
+            if self._is_eager and is_tracing_apart():
+                self.traced.add(id(variable))
+            if self._runs_again():
+                self.read_to_run_again.add(id(variable))
+        return super().get_current_value(variable)
+
+    def __exit__(self, *args):
+        self._entered = None  # A frame keeps all of its variables alive.
+        super().__exit__(*args)
+
+    def _runs_again(self):
+        files, frame = files_that_run_again(), sys._getframe(2)
+        while files and frame is not None and frame is not self._entered:
+            if frame.f_code.co_filename in files:
+                return True
+            frame = frame.f_back
+        return False
+
+
+class ReadCheck:
+    """Raises where a call of a wrapped layer does not read the kernels that are conditioned."""
+
+    def __init__(self) -> None:
+        self._is_first = True
+        self._traced: frozenset[int] = frozenset()
+
+    def require_read(
+        self, scope: WatchedSubstitution, layer: keras.layers.Layer, kernels: Sequence[Kernel]
+    ) -> None:
+        """Raises for a call that has ended.
+
+        Args:
+            scope: The scope that the call ran in.
+            layer: The wrapped layer.
+            kernels: Those of its kernels that are conditioned.
+        """
+        unread = [kernel.path for kernel in kernels if id(kernel.variable) in scope.unread]
+        twice = [k.path for k in kernels if id(k.variable) in scope.read_to_run_again]
+        if twice:
+            raise ValueError(_runs_again(layer, twice))
+        if self._is_first and unread:
+            raise ValueError(_unread(layer, unread))
+        if self._traced & scope.unread:
+            raise ValueError(_compiled(layer, unread))
+        self._is_first = False
+        self._traced |= scope.traced
+
+
+def _unread(layer, paths):
+    return (
+        "Expected a layer whose call reads the kernels that are conditioned. Received: "
+        f"layer.name={layer.name!r} of type {type(layer).__qualname__}, whose first call did not "
+        f"read {paths}, so that they were not conditioned. Name the kernels that it does read "
+        "with `weights=`."
+    )
+
+
+def _compiled(layer, paths):
+    return (
+        "Expected a layer that reads its kernels in every call. Received: "
+        f"layer.name={layer.name!r}, which did not read {paths}: a function that `tf.function` "
+        "compiled keeps those of the call it was traced in. Leave `tf.function` out inside the "
+        "layer; `fit()` compiles the whole model."
+    )
+
+
+def _runs_again(layer, paths):
+    return (
+        "Expected a layer whose `call` runs once. Received: "
+        f"layer.name={layer.name!r}, which reads {paths} inside a function such as "
+        "`torch.utils.checkpoint.checkpoint`, `tf.recompute_grad` or `keras.remat`. It runs again "
+        "for the gradient, and reads the raw kernels then. Leave it out inside the layer, and "
+        "rematerialize the whole: make the layer in a `keras.RematScope`, or call the "
+        "`Conditioned` layer inside that function."
+    )

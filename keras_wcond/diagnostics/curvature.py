@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_wcond.arguments import positive_integer
 from keras_wcond.backends import gauss_newton_product, hessian_product
+from keras_wcond.diagnostics.gradient_check import require_gradients_of_values
 from keras_wcond.diagnostics.lanczos import lanczos
 from keras_wcond.diagnostics.loss_functions import LossOnData
 from keras_wcond.progress import tracked
@@ -71,7 +72,9 @@ def loss_curvature(
     itself. It has no negative eigenvalues for the usual losses, if these take the outputs
     as they are, logits and not probabilities.
 
-    The model runs as in inference, and penalties of regularizers are not part of the loss.
+    The model runs as in inference, and penalties of regularizers are not part of the loss. The
+    derivatives go through what a method of the package holds constant in training; a method of
+    your own that stops a part of its gradient is refused.
 
     Args:
         model: A built model with one output.
@@ -105,6 +108,7 @@ def loss_curvature(
     - Pearlmutter, *Fast exact multiplication by the Hessian*, 1994
     """
     data = LossOnData.of(model, x, y, loss, batch_size)
+    require_gradients_of_values(model)
     positive_integer("iterations", iterations)
     if not 0.0 < tolerance < 1.0:
         raise ValueError(f"Expected `tolerance` in (0, 1). Received: tolerance={tolerance}")

@@ -6,6 +6,7 @@ import keras_wcond
 from keras_wcond import ConditionedConv2D, ConditionedDense, loss_curvature, loss_lines
 from keras_wcond.conditioners import METHODS
 from keras_wcond.diagnostics.curvature import curvature_of
+from keras_wcond.diagnostics.gradient_check import require_gradients_of_values
 from keras_wcond.diagnostics.lanczos import lanczos
 from tests.backends import jacobian, normal, to_numpy
 
@@ -313,3 +314,44 @@ def test_curvature_of_attention(name, matrix):
     ]
     assert norms[1] > 0.0
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+
+
+class Scaled(keras_wcond.conditioners.Conditioner):
+    """A method of a user's own, with or without the gradient of a part."""
+
+    def __init__(self, stops):
+        self.stops = stops
+
+    def condition(self, matrices):
+        norm = keras.ops.sqrt(keras.ops.sum(keras.ops.square(matrices), (1, 2), keepdims=True))
+        return matrices / (keras.ops.stop_gradient(norm) if self.stops else norm)
+
+    def get_config(self):
+        return {"stops": self.stops}
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(
+    "conditioner", [Scaled(True), [Scaled(True), "polynomial_preconditioner"]], ids=str
+)
+def test_methods_that_stop_their_gradient_are_refused(conditioner, wrapped):
+    if wrapped:
+        layer = keras_wcond.Conditioned(keras.layers.Dense(4, "tanh"), conditioner)
+    else:
+        layer = keras_wcond.ConditionedDense(4, "tanh", kernel_conditioner=conditioner)
+    model = keras.Sequential([keras.Input((5,)), layer, keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match=r"that of their value.*Scaled\(stops=True\).*kernel'"):
+        loss_curvature(model, normal(6, 5), np.ones((6, 2), "float32"), "mse")
+
+
+@pytest.mark.parametrize("method", [*keras_wcond.conditioners.METHODS, "a user's own"], ids=str)
+def test_methods_with_their_own_gradient_are_not_refused(method, monkeypatch):
+    """The package's own methods included, as if they were a user's."""
+    conditioner = Scaled(False) if method == "a user's own" else method()
+    monkeypatch.setattr(keras_wcond.conditioners, "METHODS", ())
+    for shape in ((9, 7), (4, 12)):
+        layer = keras_wcond.ConditionedDense(shape[1], kernel_conditioner=conditioner)
+        model = keras.Sequential([keras.Input(shape[:1]), layer])
+        require_gradients_of_values(model)
+        layer.kernel.assign(normal(*shape) * np.geomspace(1.0, 1e-3, shape[1]))
+        require_gradients_of_values(model)

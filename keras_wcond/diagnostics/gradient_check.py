@@ -1,0 +1,79 @@
+"""Whether the gradient of a user's own method is that of its value."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_wcond import conditioners
+from keras_wcond.backends import gradient
+from keras_wcond.diagnostics.model_kernels import ModelKernel, model_kernels
+from keras_wcond.held_constant import exact_derivatives
+from keras_wcond.layers.folding import conditioned_layers
+from keras_wcond.layers.lora import merged
+
+# By which each entry of a kernel is changed, at most a few times over; differences in float32 are
+# then good to about a hundredth.
+_STEP = 1e-3
+_TOLERANCE = 0.05
+_DIRECTIONS = 4
+
+
+def require_gradients_of_values(model: keras.layers.Layer) -> None:
+    """Raises where a conditioner that is not the package's own stops a part of its gradient.
+
+    Second derivatives are then those of no function. Derivatives along random directions are
+    compared with central differences.
+    """
+    if all(_is_shipped(layer.kernel_conditioner) for layer in conditioned_layers(model)):
+        return
+    for entry in model_kernels(model):
+        if entry.conditioner is None or _is_shipped(entry.conditioner):
+            continue
+        with exact_derivatives():
+            agrees = _agrees(entry)
+        if not agrees:
+            raise ValueError(
+                "Expected conditioners whose gradient is that of their value, since second "
+                "derivatives are those of no function otherwise. Received: "
+                f"{entry.conditioner!r} for {entry.kernel.path!r}, whose derivatives differ from "
+                "differences of its values. Does its `condition` call `ops.stop_gradient`?"
+            )
+
+
+def _is_shipped(conditioner):
+    if isinstance(conditioner, conditioners.Sequential):
+        return all(map(_is_shipped, conditioner.conditioners))
+    return type(conditioner) in conditioners.METHODS
+
+
+def _agrees(entry: ModelKernel) -> bool:
+    conditioner: Any = entry.conditioner
+    kernel = _array(merged(entry.kernel.owner, entry.kernel.variable))
+    rng = np.random.default_rng(0)
+
+    def condition(value: Any) -> Any:
+        return conditioner(ops.convert_to_tensor(value, "float32"), entry.kernel.layout)
+
+    for _ in range(_DIRECTIONS):
+        # In proportion to each entry, since rows may be of very different norms.
+        direction = kernel * rng.normal(size=kernel.shape)
+        weights = rng.normal(size=kernel.shape)
+        after, before = (_array(condition(kernel + s * direction)) for s in (_STEP, -_STEP))
+        change = (after - before) / (2.0 * _STEP)
+        weighted = gradient(
+            lambda values, weights=weights: ops.sum(
+                condition(values[0]) * ops.convert_to_tensor(weights, "float32")
+            )
+        )
+        (derivative,) = weighted([ops.convert_to_tensor(kernel, "float32")])
+        difference = np.sum(weights * change) - np.sum(direction * _array(derivative))
+        # The sum of random weights times the change is of the size of the change's norm.
+        if abs(difference) > _TOLERANCE * np.linalg.norm(change):
+            return False
+    return True
+
+
+def _array(x):
+    return ops.convert_to_numpy(x).astype("float64")

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 __all__ = [
+    "attribute_of",
     "forget_variable",
     "full_precision",
     "get_stateless_scope",
@@ -44,6 +45,15 @@ def forget_variable(layer: keras.layers.Layer, variable: keras.Variable) -> None
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """The layers that a layer holds directly, in the order in which Keras lists their weights."""
     return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def attribute_of(holder: keras.layers.Layer, layer: keras.layers.Layer) -> str | None:
+    """The attribute under which a layer holds another, or None where it is in a list.
+
+    On PyTorch, layers are modules, which have a place of their own.
+    """
+    attributes = {**vars(holder), **vars(holder).get("_modules", {})}
+    return next((name for name, value in attributes.items() if value is layer), None)
 
 
 def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:

@@ -63,11 +63,11 @@ def find_kernels(layer: keras.layers.Layer, weights: Any = None) -> list[Kernel]
         unbuilt = [inner.name for inner in all_layers(layer) if not inner.built]
         hint = f" Layers inside it are not built: {unbuilt}. Call it once first." if unbuilt else ""
         raise ValueError(
-            "Expected a layer with a kernel. Received: "
-            f"layer.name={layer.name!r} of type {type(layer).__qualname__}, built, with the "
-            f"weights {list(weights_by_path(layer))}, none of which is known as a floating-point "
-            "kernel of a Keras layer. Name its kernels with `weights=`, or leave the layer as it "
-            f"is.{hint}"
+            "Expected a layer whose kernels are known, as those of Keras' layers are, or named by "
+            f"`weights=`. Received: layer.name={layer.name!r} of type {type(layer).__qualname__}, "
+            f"with the weights {list(weights_by_path(layer))}. Name those that are kernels, as in "
+            "`Conditioned(layer, weights='kernel')`, depthwise kernels and embeddings of inner "
+            f"layers too, or leave the layer as it is.{hint}"
         )
     return with_unique_paths(kernels)
 

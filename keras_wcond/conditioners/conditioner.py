@@ -1,3 +1,4 @@
+import inspect
 from typing import Any
 
 from keras_wcond.arrays import cast
@@ -139,6 +140,15 @@ class Conditioner:
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, for serialization and comparison."""
+        parameters = inspect.signature(type(self).__init__).parameters.values()
+        variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        names = [each.name for each in parameters if each.kind not in variadic][1:]
+        if names:
+            raise NotImplementedError(
+                f"Expected {type(self).__qualname__}, whose constructor takes {names}, to have a "
+                "`get_config` that returns them as a dict. Without it, a copy or a file would "
+                "lose them."
+            )
         return {}
 
     @classmethod

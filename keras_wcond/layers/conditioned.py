@@ -12,6 +12,7 @@ from keras_wcond.internals import forget_variable, without_numbers
 from keras_wcond.kernel_search import Kernel, all_layers, by_position, find_kernels
 from keras_wcond.kernels import kernel_layouts
 from keras_wcond.layers.conditioned_layer import ConditionedLayer
+from keras_wcond.layers.conditioning_note import note_conditioning, warn_of_other_conditioning
 from keras_wcond.layers.configs import leave_out_of_config, refused_arguments
 from keras_wcond.layers.folding import assign_all, conditioned_variables, folded
 from keras_wcond.layers.lora import merged, replacements
@@ -253,6 +254,16 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         """
         self._require_built()
         return folded(self)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the gains that are weights, with a note of conditioner and gain."""
+        note_conditioning(self, store)
+        super().save_own_variables(store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads the gains; warns if they were saved with another conditioner or gain."""
+        warn_of_other_conditioning(self, store, has_stored_gain=len(store.keys()) > 0)
+        super().load_own_variables(store)
 
     def get_config(self) -> dict[str, Any]:
         weights = self.named_weights

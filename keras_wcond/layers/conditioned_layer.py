@@ -6,7 +6,6 @@ import keras
 
 from keras_wcond import conditioners
 from keras_wcond.gains import GAIN_WORDS, standardize_gain, standardize_trainable_gain
-from keras_wcond.layers.conditioning_note import note_conditioning, warn_of_other_conditioning
 from keras_wcond.naming import snake_case
 
 _PACKAGE = "keras_wcond"
@@ -81,16 +80,6 @@ class ConditionedLayer(keras.layers.Layer):
     def fold(self) -> keras.layers.Layer:
         """The plain Keras layer that computes the same outputs."""
         raise NotImplementedError
-
-    def save_own_variables(self, store: Any) -> None:
-        """Saves the layer's own weights, with a note of its conditioner and gain."""
-        note_conditioning(self, store)
-        super().save_own_variables(store)
-
-    def load_own_variables(self, store: Any) -> None:
-        """Loads the layer's own weights; warns if they were saved with another conditioning."""
-        warn_of_other_conditioning(self, store)
-        super().load_own_variables(store)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -4,10 +4,11 @@ Conditioned and plain layers share files, and one file computes something else i
 plain layers read arrays alone, so that only a conditioned layer can warn of that.
 """
 
+import re
 import warnings
 from typing import Any
 
-from keras_wcond.conditioners import name_of
+from keras_wcond.conditioners import Sequential, name_of
 from keras_wcond.internals import read_note, write_note
 
 NAME = "keras_wcond"
@@ -16,29 +17,42 @@ NAME = "keras_wcond"
 def note_conditioning(layer: Any, store: Any) -> None:
     """Notes conditioner and gain of a layer in the file that its weights go to."""
     if layer.kernel_conditioner is not None:
-        write_note(store, NAME, _conditioning(layer))
+        write_note(store, NAME, _conditioning(layer, bool(layer.gain_weights)))
 
 
-def warn_of_other_conditioning(layer: Any, store: Any) -> None:
+def warn_of_other_conditioning(layer: Any, store: Any, has_stored_gain: bool) -> None:
     """Warns where the weights in a file were saved with another conditioner or gain.
 
     The warning names no layer, so that Python shows it once for a whole model. A file of plain
     layers has no note.
+
+    Args:
+        layer: The layer that is loaded.
+        store: What Keras hands to `load_own_variables`.
+        has_stored_gain: Whether the file has the gain, where it is a weight.
     """
     saved = read_note(store, NAME)
-    if saved is None or saved == _conditioning(layer):
+    if saved is None:
+        return
+    own = _conditioning(layer, bool(layer.gain_weights) and has_stored_gain)
+    if saved == own:
         return
     warnings.warn(
         f"The weights in this file were saved by layers with {saved}, and are loaded into layers "
-        f"with {_conditioning(layer)}, which compute another function with them. Load them into "
+        f"with {own}, which compute another function with them. Load them into "
         "layers with the conditioner and the gain that they were saved with. For layers without "
         "a conditioner, save what `fold()` or `fold_model()` returns.",
         stacklevel=2,
     )
 
 
-def _conditioning(layer):
+def _conditioning(layer, is_gain_stored):
     conditioner = layer.kernel_conditioner
     if conditioner is None:
         return "kernel_conditioner=None"
-    return f"kernel_conditioner={name_of(conditioner)}, gain={layer.gain}"
+    # A gain that is a weight is in the file, whatever it started at.
+    is_stored = is_gain_stored and layer.gain not in ("auto", "kernel_norm")
+    while isinstance(conditioner, Sequential) and len(conditioner.conditioners) == 1:
+        (conditioner,) = conditioner.conditioners
+    name = re.sub(" at 0x[0-9a-f]+", "", name_of(conditioner))  # Functions have addresses.
+    return f"kernel_conditioner={name}, gain={'a weight' if is_stored else layer.gain}"

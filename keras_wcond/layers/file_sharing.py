@@ -32,8 +32,9 @@ class FileSharing(ConditionedLayer):
         A plain layer's file says nothing of a gain: one that is a weight then starts anew
         from the loaded kernel.
         """
-        warn_of_other_conditioning(self, store)
         entries = {key: store[key] for key in store.keys()}  # noqa: SIM118 (no dict)
+        has_gain = all(gain.name in entries for gain in self.gain_weights)
+        warn_of_other_conditioning(self, store, has_stored_gain=has_gain)
         self._check_shapes(entries)
         stored = {gain.name: entries.pop(gain.name, None) for gain in self.gain_weights}
         super().load_own_variables({**entries, **self._entries_for_gains(entries)})

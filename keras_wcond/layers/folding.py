@@ -55,8 +55,9 @@ def assign_folded_weights(layer: keras.layers.Layer, plain: keras.layers.Layer) 
 def transfer_own_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
     """Gives a copy what layers keep beside their config and the values of their variables.
 
-    A `Normalization` computes with numbers that it derives when its variables are loaded, and a
-    lookup layer has its vocabulary in a file.
+    A `Normalization` computes with numbers that it derives when its variables are loaded, a
+    lookup layer has its vocabulary in a file, and a stateful recurrent layer its state in
+    variables that Keras does not list.
     """
     for original, twin in corresponding_layers(layer, copy):
         if type(original).load_own_variables is not keras.layers.Layer.load_own_variables:
@@ -65,6 +66,10 @@ def transfer_own_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> N
             with tempfile.TemporaryDirectory() as folder:
                 original.save_assets(folder)
                 twin.load_assets(folder)
+        if isinstance(original, keras.layers.RNN) and original.stateful and twin.built:
+            states = keras.tree.flatten(original.states), keras.tree.flatten(twin.states)
+            for state, copied in zip(*states, strict=True):
+                assign_copy(copied, state)
 
 
 def _transfer_store(original, twin):

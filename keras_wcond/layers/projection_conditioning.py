@@ -4,6 +4,7 @@ import keras
 
 from keras_wcond.internals import sublayers
 from keras_wcond.layers.conditioned_layer import ConditionedLayer
+from keras_wcond.layers.conditioning_note import note_conditioning, warn_of_other_conditioning
 from keras_wcond.layers.einsum_dense import ConditionedEinsumDense
 from keras_wcond.layers.folding import folded
 
@@ -58,6 +59,17 @@ class ProjectionConditioning(ConditionedLayer):
     def start_gains_anew(self) -> None:
         for projection in self._conditioned_projections():
             projection.start_gains_anew()
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves no weights of its own, but a note of conditioner and gain."""
+        note_conditioning(self, store)
+        super().save_own_variables(store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Warns, in place of projections that are plain, of weights of conditioned ones."""
+        if self.kernel_conditioner is None:
+            warn_of_other_conditioning(self, store, has_stored_gain=False)
+        super().load_own_variables(store)
 
     def folds(self) -> list[tuple[Any, Any]]:
         return []  # Its projections, which are conditioned layers, tell theirs.

@@ -96,7 +96,8 @@ def _unread(layer, paths):
         "Expected a layer whose call reads the kernels that are conditioned. Received: "
         f"layer.name={layer.name!r} of type {type(layer).__qualname__}, whose first call did not "
         f"read {paths}, so that they were not conditioned. Name the kernels that it does read "
-        "with `weights=`."
+        "with `weights=`. Where it reads these in a function that is compiled by itself, such as "
+        "by `jax.jit`, `tf.function` or `keras.remat`, call it uncompiled inside the layer."
     )
 
 

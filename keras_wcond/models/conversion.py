@@ -21,6 +21,7 @@ from keras_wcond.models.copying import (
     transfer_weights,
     transfer_weights_to_conditioned,
 )
+from keras_wcond.models.counterparts import require_counterpart
 from keras_wcond.models.exchange import (
     input_structure,
     require_built_model,
@@ -127,8 +128,9 @@ def fold_model(model: keras.Model, into: keras.Model | None = None) -> keras.Mod
     Args:
         model: A built functional or Sequential model, or with `into` any built model. It is
             left as it is.
-        into: None, or a built model without conditioning, whose weights are of the same names
-            and shapes in the same order. It receives the folded weights.
+        into: None, or a built model without conditioning, whose layers are made in the same
+            order with the same arguments. It receives the folded weights. What its `call` does
+            with them is not compared.
 
     Returns:
         `into`, or a new model, not compiled, with layers of the same names. Neither needs
@@ -196,26 +198,9 @@ def _fold_into(model, plain):
             f"into={plain.name!r}, in which {left} are conditioned. Make it with plain Keras "
             "layers, or with `kernel_conditioner=None`."
         )
-    gone = {
-        id(variable)
-        for layer in conditioned_layers(model)
-        for variable, value in layer.folds()
-        if value is None
-    }
-    ours = [_described(variable) for variable in model.variables if id(variable) not in gone]
-    theirs = [_described(variable) for variable in plain.variables]
-    if ours != theirs:
-        raise ValueError(
-            "Expected `into` to have the weights of `model`, of the same names and shapes, in the "
-            f"same order. Received: model={model.name!r}, which without its gains has {ours}, and "
-            f"into={plain.name!r} with {theirs}."
-        )
+    require_counterpart(model, plain)
     assign_folded_weights(model, plain)
     return plain
-
-
-def _described(variable):
-    return f"{variable.name} {tuple(variable.shape)}"
 
 
 _CONDITIONED_CLASSES = {

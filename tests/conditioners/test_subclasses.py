@@ -136,3 +136,15 @@ def test_unit_rows_are_not_inherited_with_another_function():
 def test_message_for_a_method_without_a_form():
     with pytest.raises(NotImplementedError, match=r"Empty must implement `condition\(matrices\)`"):
         type("Empty", (Conditioner,), {})()(normal(3, 4))
+
+
+def test_arguments_that_a_copy_would_lose_are_refused():
+    class Powered(Conditioner):
+        def __init__(self, power):
+            self.power = power
+
+        def condition(self, matrices):
+            return matrices
+
+    with pytest.raises(NotImplementedError, match=r"Powered, whose constructor takes \['power'\]"):
+        ConditionedDense(3, kernel_conditioner=Powered(2.0)).get_config()

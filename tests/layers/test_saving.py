@@ -211,6 +211,25 @@ def test_wrapped_layers_warn_of_another_conditioning_too(tmp_path):
     assert "are loaded into layers with kernel_conditioner=None" in message
 
 
+@pytest.mark.parametrize(
+    ("saved", "loaded"),
+    [
+        ({"gain": "initial_norm"}, {"trainable_gain": "scalar"}),
+        ({}, {"trainable_gain": "per_unit"}),
+        ({"kernel_conditioner": ["row_equilibration"]}, {}),
+    ],
+    ids=["the gain is in the file", "the gain starts where it was", "a list of one"],
+)
+@pytest.mark.parametrize("name", ["Dense", "MultiHeadAttention"])
+def test_weights_that_compute_the_same_are_loaded_quietly(name, saved, loaded, tmp_path):
+    case, path = CASES[name], tmp_path / "m.weights.h5"
+    source, target = case.layer(**saved), case.layer(**loaded)
+    case.model(source).save_weights(path)
+    assert not warnings_of_loading(case.model(target), path)
+    inputs = case.inputs()
+    np.testing.assert_allclose(to_numpy(target(*inputs)), to_numpy(source(*inputs)), rtol=1e-5)
+
+
 def test_the_warning_is_shown_once_for_a_whole_model(tmp_path):
     def model(**arguments):
         layers = [keras_wcond.ConditionedDense(3, name=f"d{i}", **arguments) for i in range(4)]

@@ -235,6 +235,80 @@ def test_models_to_fold_into_are_checked():
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize(
+    ("names", "activation", "message"),
+    [
+        (
+            ("b", "a"),
+            "relu",
+            "the layer in `[ab]`, and into='two.*' with that in `[ab]` in its place",
+        ),
+        (("a", "b"), "tanh", "activation='relu' in layer .*activation='tanh' in"),
+    ],
+    ids=["another order", "another activation"],
+)
+def test_models_of_other_layers_are_not_folded_into(names, activation, message):
+    class Two(keras.Model):
+        def __init__(self, kind, names, activation):
+            super().__init__()
+            for name in names:
+                setattr(self, name, kind(3, activation=activation))
+
+        def call(self, inputs):
+            return self.b(self.a(inputs))
+
+    x = normal(2, 3)
+    model, plain = Two(ConditionedDense, "ab", "relu"), Two(layers.Dense, names, activation)
+    model(x), plain(x)
+    before = plain.get_weights()
+    with pytest.raises(ValueError, match=message):
+        fold_model(model, into=plain)
+    for ours, theirs in zip(plain.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_layers_without_weights_have_to_correspond_too():
+    """By which flags and derived state would go to other layers."""
+    x = normal(8, 4)
+    norm = layers.Normalization()
+    norm.adapt(x)
+    hidden = [ConditionedDense(4), layers.ReLU()]
+    model = keras.Sequential([keras.Input((4,)), *hidden, norm, layers.Dense(2)])
+    plain = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(4, "relu"), layers.Normalization(), layers.Dense(2)]
+    )
+    with pytest.raises(ValueError, match=r"same\s+arguments\. Received: .*activation='linear'"):
+        fold_model(model, into=plain)
+
+
+@pytest.mark.parametrize("other", [lambda d: Conditioned(d, gain=3.0), lambda d: d])
+def test_one_kernel_as_two_matrices_is_refused(other):
+    class Net(keras.Model):
+        def __init__(self, first, second):
+            super().__init__()
+            self.first, self.second = first, second
+
+        def call(self, inputs):
+            return self.second(self.first(inputs))
+
+    shared, plain = layers.Dense(3, name="shared"), layers.Dense(3)
+    x, model, into = normal(2, 3), Net(Conditioned(shared), other(shared)), Net(plain, plain)
+    model(x), into(x)
+    with pytest.raises(ValueError, match="hold no layer in common"):
+        fold_model(model, into=into)
+
+
+def test_call_of_a_users_own_is_not_lost():
+    class Doubled(ConditionedDense):
+        def call(self, inputs):
+            return 2.0 * super().call(inputs)
+
+    model = keras.Sequential([keras.Input((3,)), Doubled(3)])
+    plain = keras.Sequential([keras.Input((3,)), layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"with the `call` of .*Doubled, and"):
+        fold_model(model, into=plain)
+
+
 def test_folded_model_quantizes():
     model = keras.Sequential(
         [keras.Input((16,)), layers.Dense(32, activation="relu"), layers.Dense(4)]

@@ -1,0 +1,132 @@
+"""Whether a plain model that was written by hand is the counterpart of a conditioned one."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from keras_wcond.internals import attribute_of, sublayers
+from keras_wcond.kernel_search import all_layers
+from keras_wcond.layers import Conditioned
+from keras_wcond.layers.conditioned_layer import (
+    ConditionedLayer,
+    computes_as_its_plain_class,
+    plain_class,
+    plain_config,
+)
+from keras_wcond.layers.folding import conditioned_layers
+
+# What does not change the function of a layer that has its weights.
+_OF_TRAINING = ("initializer", "regularizer", "constraint")
+_IGNORED = {"name", "trainable", "dtype", "seed"}
+
+
+def require_counterpart(model: keras.Model, plain: keras.Model) -> None:
+    """Raises where weights or layers of two models do not correspond, one by one, in order."""
+    _require_one_conditioning(model)
+    gone = {
+        id(variable)
+        for layer in conditioned_layers(model)
+        for variable, value in layer.folds()
+        if value is None
+    }
+    ours = [_described(variable) for variable in model.variables if id(variable) not in gone]
+    theirs = [_described(variable) for variable in plain.variables]
+    if ours != theirs:
+        raise ValueError(
+            "Expected `into` to have the weights of `model`, of the same names and shapes, in the "
+            f"same order. Received: model={model.name!r}, which without its gains has {ours}, and "
+            f"into={plain.name!r} with {theirs}."
+        )
+    for difference in _differences(model, plain):
+        raise ValueError(
+            "Expected `into` to have the layers of `model`, made in the same order with the same "
+            f"arguments. Received: model={model.name!r} with {difference[0]}, and "
+            f"into={plain.name!r} with {difference[1]} in its place."
+        )
+
+
+def _require_one_conditioning(model):
+    """Raises where one kernel is two matrices in one model."""
+    seen: dict[int, ConditionedLayer] = {}
+    for layer in {id(layer): layer for layer in conditioned_layers(model)}.values():
+        for variable, value in layer.folds():
+            other = seen.setdefault(id(variable), layer)
+            if value is not None and other is not layer:
+                raise ValueError(_two_matrices(variable.name, other.name, layer.name))
+    for layer in all_layers(model):
+        wrapped = {
+            id(each.layer): each for each in sublayers(layer) if isinstance(each, Conditioned)
+        }
+        for inner in sublayers(layer):
+            if id(inner) in wrapped:
+                raise ValueError(_two_matrices("kernel", wrapped[id(inner)].name, inner.name))
+
+
+def _two_matrices(path, first, second):
+    return (
+        "Expected conditioned layers that hold no layer in common, since a plain one has one "
+        f"kernel. Received: {first!r} and {second!r}, which share the {path!r} of a layer."
+    )
+
+
+def _described(variable):
+    return f"{variable.name} {tuple(variable.shape)}"
+
+
+def _differences(layer, twin) -> Iterator[tuple[str, str]]:
+    for original, counterpart in itertools.zip_longest(sublayers(layer), sublayers(twin)):
+        if original is None or counterpart is None:
+            yield _name(original), _name(counterpart)
+            return
+        names = attribute_of(layer, original), attribute_of(twin, counterpart)
+        inner, inner_twin = _unwrapped(original), _unwrapped(counterpart)
+        if None not in names and names[0] != names[1]:
+            yield f"the layer in `{names[0]}`", f"that in `{names[1]}`"
+        elif _has_its_own_call(inner) and type(inner) is not type(inner_twin):
+            yield f"the `call` of {type(inner).__qualname__}", type(inner_twin).__qualname__
+        elif _is_of_keras(inner) and _is_of_keras(inner_twin):
+            ours, theirs = _arguments(inner), _arguments(inner_twin)
+            for key in sorted(ours.keys() | theirs.keys()):
+                # By their text, since arrays have no one truth.
+                if repr(ours.get(key)) != repr(theirs.get(key)):
+                    yield (
+                        f"{key}={ours.get(key)!r} in layer {inner.name!r}",
+                        f"{key}={theirs.get(key)!r} in {inner_twin.name!r}",
+                    )
+        yield from _differences(inner, inner_twin)
+
+
+def _name(layer):
+    return "no other layer" if layer is None else f"layer {layer.name!r}"
+
+
+def _has_its_own_call(layer):
+    return isinstance(layer, ConditionedLayer) and not computes_as_its_plain_class(type(layer))
+
+
+def _unwrapped(layer):
+    return layer.layer if isinstance(layer, Conditioned) else layer
+
+
+def _is_of_keras(layer):
+    cls = plain_class(type(layer)) if isinstance(layer, ConditionedLayer) else type(layer)
+    return cls.__module__.split(".")[0] == "keras" and not isinstance(layer, keras.Model)
+
+
+def _arguments(layer) -> dict[str, Any]:
+    cls = plain_class(type(layer)) if isinstance(layer, ConditionedLayer) else type(layer)
+    arguments = {
+        name: value
+        for name, value in plain_config(layer.get_config()).items()
+        # Of what is nested, such as the layer in a wrapper, the layers come next.
+        if not name.endswith(_OF_TRAINING) and name not in _IGNORED and not _is_layer(value)
+    }
+    return {"class": cls.__name__, **arguments}
+
+
+def _is_layer(value):
+    if isinstance(value, dict):
+        return "config" in value
+    return isinstance(value, (list, tuple)) and any(map(_is_layer, value))

@@ -26,11 +26,22 @@ def weight_normalized(kernel, gains):
     return gains * kernel / norms
 
 
+class Own(layers.Layer):
+    """A user's own layer."""
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(name="kernel", shape=(input_shape[-1], 4))
+
+    def call(self, inputs):
+        return keras.ops.matmul(inputs, self.kernel)
+
+
 @pytest.mark.parametrize(
     "layer",
     [
         lambda: ConditionedDense(4, trainable_gain="per_unit"),
         lambda: Conditioned(layers.Dense(4), trainable_gain="per_unit"),
+        lambda: Conditioned(Own(), trainable_gain="per_unit", weights="kernel"),
         lambda: ConditionedConv2D(4, 3, trainable_gain="per_unit"),
     ],
 )
@@ -49,9 +60,8 @@ def test_weight_normalization_of_tensorflow_addons(layer):
 
 
 def test_weight_normalization_can_start_as_the_plain_layer():
-    layer = ConditionedDense(4, trainable_gain="per_unit")
+    layer = ConditionedDense(4, gain="initial_norm", trainable_gain="per_unit")
     layer.build((None, 3))
-    layer.gain_weight.assign(keras.ops.norm(layer.kernel, axis=0))
     np.testing.assert_allclose(
         to_numpy(layer.conditioned_kernel), to_numpy(layer.kernel), rtol=1e-5
     )

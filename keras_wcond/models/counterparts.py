@@ -31,19 +31,20 @@ def require_counterpart(model: keras.Model, plain: keras.Model) -> None:
         for variable, value in layer.folds()
         if value is None
     }
-    ours = [_described(variable) for variable in model.variables if id(variable) not in gone]
-    theirs = [_described(variable) for variable in plain.variables]
-    if ours != theirs:
+    weights = [_described(variable) for variable in model.variables if id(variable) not in gone]
+    plain_weights = [_described(variable) for variable in plain.variables]
+    if weights != plain_weights:
         raise ValueError(
             "Expected `into` to have the weights of `model`, of the same names and shapes, in the "
-            f"same order. Received: model={model.name!r}, which without its gains has {ours}, and "
-            f"into={plain.name!r} with {theirs}."
+            f"same order. Received: model={model.name!r}, which without its gains has {weights}, "
+            f"and into={plain.name!r} with {plain_weights}."
         )
-    for difference in _differences(model, plain):
+    ours, theirs = next(_differences(model, plain), (None, None))
+    if ours is not None:
         raise ValueError(
             "Expected `into` to have the layers of `model`, made in the same order with the same "
-            f"arguments. Received: model={model.name!r} with {difference[0]}, and "
-            f"into={plain.name!r} with {difference[1]} in its place."
+            f"arguments. Received: model={model.name!r} with {ours}, and into={plain.name!r} with "
+            f"{theirs} in its place."
         )
 
 

@@ -56,19 +56,18 @@ def _agrees(entry: ModelKernel) -> bool:
     def condition(value: Any) -> Any:
         return conditioner(ops.convert_to_tensor(value, "float32"), entry.kernel.layout)
 
+    # One function for all directions, which is compiled once.
+    derivative = gradient(lambda values, weights: ops.sum(condition(values[0]) * weights))
     for _ in range(_DIRECTIONS):
         # In proportion to each entry, since rows may be of very different norms.
         direction = kernel * rng.normal(size=kernel.shape)
         weights = rng.normal(size=kernel.shape)
         after, before = (_array(condition(kernel + s * direction)) for s in (_STEP, -_STEP))
         change = (after - before) / (2.0 * _STEP)
-        weighted = gradient(
-            lambda values, weights=weights: ops.sum(
-                condition(values[0]) * ops.convert_to_tensor(weights, "float32")
-            )
+        (product,) = derivative(
+            [ops.convert_to_tensor(kernel, "float32")], ops.convert_to_tensor(weights, "float32")
         )
-        (derivative,) = weighted([ops.convert_to_tensor(kernel, "float32")])
-        difference = np.sum(weights * change) - np.sum(direction * _array(derivative))
+        difference = np.sum(weights * change) - np.sum(direction * _array(product))
         # The sum of random weights times the change is of the size of the change's norm.
         if abs(difference) > _TOLERANCE * np.linalg.norm(change):
             return False

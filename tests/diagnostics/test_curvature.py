@@ -349,9 +349,7 @@ def test_methods_with_their_own_gradient_are_not_refused(method, monkeypatch):
     """The package's own methods included, as if they were a user's."""
     conditioner = Scaled(False) if method == "a user's own" else method()
     monkeypatch.setattr(keras_wcond.conditioners, "METHODS", ())
-    for shape in ((9, 7), (4, 12)):
-        layer = keras_wcond.ConditionedDense(shape[1], kernel_conditioner=conditioner)
-        model = keras.Sequential([keras.Input(shape[:1]), layer])
-        require_gradients_of_values(model)
-        layer.kernel.assign(normal(*shape) * np.geomspace(1.0, 1e-3, shape[1]))
-        require_gradients_of_values(model)
+    layer = keras_wcond.ConditionedDense(7, kernel_conditioner=conditioner)
+    model = keras.Sequential([keras.Input((9,)), layer])
+    layer.kernel.assign(normal(9, 7) * np.geomspace(1.0, 1e-3, 7))
+    require_gradients_of_values(model)

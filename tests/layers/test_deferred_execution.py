@@ -305,7 +305,7 @@ def test_torch_compile_with_dynamic_shapes(name, form):
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="only JAX has `jax.jit` and `jax.vmap`")
-@every_form
+@pytest.mark.parametrize("form", ["class"])  # The wrapper's map is tested above.
 @every_layer
 def test_jit_and_vmap_around_a_stateless_call(case, form):
     import jax

@@ -69,7 +69,7 @@ def write_note(store: Any, name: str, text: str) -> None:
     """
     attributes = _attributes(store)
     if attributes is not None:
-        attributes[name] = text[:10_000]  # HDF5 takes up to 64 KB.
+        attributes[name] = text
 
 
 def read_note(store: Any, name: str) -> str | None:

@@ -66,8 +66,8 @@ def find_kernels(layer: keras.layers.Layer, weights: Any = None) -> list[Kernel]
             "Expected a layer whose kernels are known, as those of Keras' layers are, or named by "
             f"`weights=`. Received: layer.name={layer.name!r} of type {type(layer).__qualname__}, "
             f"with the weights {list(weights_by_path(layer))}. Name those that are kernels, as in "
-            "`Conditioned(layer, weights='kernel')`, depthwise kernels and embeddings of inner "
-            f"layers too, or leave the layer as it is.{hint}"
+            "`Conditioned(layer, weights='kernel')`, or leave the layer as it is. Depthwise "
+            f"kernels and embeddings of layers inside it have to be named as well.{hint}"
         )
     return with_unique_paths(kernels)
 
@@ -99,7 +99,7 @@ def with_unique_paths(kernels):
 def kernels_within(layer: keras.layers.Layer) -> list[Kernel]:
     """Every floating-point kernel that the table knows, in a built layer and all it holds."""
     found = {}
-    for holders in _holders(layer):
+    for holders in holders_within(layer):
         owner = holders[-1]
         paths = weights_by_path(owner)
         for path, layout in kernel_layouts(owner).items():
@@ -173,7 +173,9 @@ def _kernel_at(layer, position, **layout):
 
 def _owners(layer):
     """The layers around each weight; the innermost, which is visited last, comes to count."""
-    return {id(weight): holders for holders in _holders(layer) for weight in holders[-1].weights}
+    return {
+        id(weight): holders for holders in holders_within(layer) for weight in holders[-1].weights
+    }
 
 
 def _unit_axes_by_pattern(weights):
@@ -206,12 +208,12 @@ def _dtype(variable):
 
 def all_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """A layer and every layer inside it."""
-    return [holders[-1] for holders in _holders(layer)]
+    return [holders[-1] for holders in holders_within(layer)]
 
 
-def _holders(layer: keras.layers.Layer, above: tuple = ()) -> Iterator[tuple]:
+def holders_within(layer: keras.layers.Layer, above: tuple = ()) -> Iterator[tuple]:
     """Each layer in a layer, with those around it: the layer itself first."""
     holders = (*above, layer)
     yield holders
     for sublayer in sublayers(layer):
-        yield from _holders(sublayer, holders)
+        yield from holders_within(sublayer, holders)

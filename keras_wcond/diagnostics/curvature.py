@@ -108,7 +108,6 @@ def loss_curvature(
     - Pearlmutter, *Fast exact multiplication by the Hessian*, 1994
     """
     data = LossOnData.of(model, x, y, loss, batch_size)
-    require_gradients_of_values(model)
     positive_integer("iterations", iterations)
     if not 0.0 < tolerance < 1.0:
         raise ValueError(f"Expected `tolerance` in (0, 1). Received: tolerance={tolerance}")
@@ -120,6 +119,7 @@ def loss_curvature(
         raise ValueError(
             f"Expected `matrix` to be 'hessian' or 'gauss_newton'. Received: matrix={matrix!r}"
         )
+    require_gradients_of_values(model)
     values = data.values
     size = sum(int(np.prod(value.shape)) for value in values)
 

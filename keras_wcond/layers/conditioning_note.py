@@ -54,5 +54,6 @@ def _conditioning(layer, is_gain_stored):
     is_stored = is_gain_stored and layer.gain not in ("auto", "kernel_norm")
     while isinstance(conditioner, Sequential) and len(conditioner.conditioners) == 1:
         (conditioner,) = conditioner.conditioners
-    name = re.sub(" at 0x[0-9a-f]+", "", name_of(conditioner))  # Functions have addresses.
+    # Functions have addresses, and HDF5 takes up to 64 KB, which arrays of a user's may pass.
+    name = re.sub(" at 0x[0-9a-f]+", "", name_of(conditioner))[:10_000]
     return f"kernel_conditioner={name}, gain={'a weight' if is_stored else layer.gain}"

@@ -27,11 +27,14 @@ class WatchedSubstitution(Substitution):
         self.traced: set[int] = set()
         self.read_to_run_again: set[int] = set()
         self._entered: Any = None
+        self._files: frozenset[str] = frozenset()
 
     def __enter__(self):
         super().__enter__()
         self._is_eager = not is_tracing_apart()
-        self._entered = sys._getframe(1) if files_that_run_again() else None
+        # Once for each call, not for each variable that is read.
+        self._files = files_that_run_again()
+        self._entered = sys._getframe(1) if self._files else None
         return self
 
     def resumed(self, tensors: Iterable[Any]) -> "WatchedSubstitution":
@@ -54,9 +57,11 @@ class WatchedSubstitution(Substitution):
         super().__exit__(*args)
 
     def _runs_again(self):
-        files, frame = files_that_run_again(), sys._getframe(2)
-        while files and frame is not None and frame is not self._entered:
-            if frame.f_code.co_filename in files:
+        if not self._files:
+            return False
+        frame = sys._getframe(2)
+        while frame is not None and frame is not self._entered:
+            if frame.f_code.co_filename in self._files:
                 return True
             frame = frame.f_back
         return False

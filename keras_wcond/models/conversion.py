@@ -45,8 +45,9 @@ def condition_model(
 
     **The copy computes another function** than the model: each kernel W becomes `gain · C(W)`.
     A trained model needs fine-tuning after that; `check_on` tells how far its outputs are off.
-    With `kernel_conditioner="row_equilibration"` and `trainable_gain="per_unit"`, each gain
-    starts at the norm of its row, and the copy computes the same function.
+    With `kernel_conditioner="row_equilibration"`, `gain="initial_norm"` and
+    `trainable_gain="per_unit"`, each gain starts at the norm of its row, and the copy computes
+    the same function.
 
     A layer that has a conditioned class becomes one of that class; any other is wrapped in
     `Conditioned`, which reaches the layers inside it.

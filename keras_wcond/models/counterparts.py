@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_wcond.internals import attribute_of, sublayers
-from keras_wcond.kernel_search import all_layers
+from keras_wcond.kernel_search import holders_within
 from keras_wcond.layers import Conditioned
 from keras_wcond.layers.conditioned_layer import (
     ConditionedLayer,
@@ -49,27 +49,17 @@ def require_counterpart(model: keras.Model, plain: keras.Model) -> None:
 
 
 def _require_one_conditioning(model):
-    """Raises where one kernel is two matrices in one model."""
-    seen: dict[int, ConditionedLayer] = {}
-    for layer in {id(layer): layer for layer in conditioned_layers(model)}.values():
-        for variable, value in layer.folds():
-            other = seen.setdefault(id(variable), layer)
-            if value is not None and other is not layer:
-                raise ValueError(_two_matrices(variable.name, other.name, layer.name))
-    for layer in all_layers(model):
-        wrapped = {
-            id(each.layer): each for each in sublayers(layer) if isinstance(each, Conditioned)
-        }
-        for inner in sublayers(layer):
-            if id(inner) in wrapped:
-                raise ValueError(_two_matrices("kernel", wrapped[id(inner)].name, inner.name))
-
-
-def _two_matrices(path, first, second):
-    return (
-        "Expected conditioned layers that hold no layer in common, since a plain one has one "
-        f"kernel. Received: {first!r} and {second!r}, which share the {path!r} of a layer."
-    )
+    """Raises where a layer is held inside a `Conditioned` layer, and elsewhere as well."""
+    seen: dict[int, list[str]] = {}
+    for holders in holders_within(model):
+        wrappers = [layer.name for layer in holders[:-1] if isinstance(layer, Conditioned)]
+        if seen.setdefault(id(holders[-1]), wrappers) != wrappers:
+            raise ValueError(
+                "Expected layers of `Conditioned` that are nowhere else, since a plain layer has "
+                f"one kernel. Received: model={model.name!r}, whose {holders[-1].name!r} is "
+                f"conditioned by {seen[id(holders[-1])] or 'none'} in one place and by "
+                f"{wrappers or 'none'} in another."
+            )
 
 
 def _described(variable):
@@ -111,20 +101,23 @@ def _unwrapped(layer):
     return layer.layer if isinstance(layer, Conditioned) else layer
 
 
+def _plain_type(layer):
+    return plain_class(type(layer)) if isinstance(layer, ConditionedLayer) else type(layer)
+
+
 def _is_of_keras(layer):
-    cls = plain_class(type(layer)) if isinstance(layer, ConditionedLayer) else type(layer)
-    return cls.__module__.split(".")[0] == "keras" and not isinstance(layer, keras.Model)
+    is_model = isinstance(layer, keras.Model)  # Whose layers come next.
+    return not is_model and _plain_type(layer).__module__.split(".")[0] == "keras"
 
 
 def _arguments(layer) -> dict[str, Any]:
-    cls = plain_class(type(layer)) if isinstance(layer, ConditionedLayer) else type(layer)
     arguments = {
         name: value
         for name, value in plain_config(layer.get_config()).items()
         # Of what is nested, such as the layer in a wrapper, the layers come next.
         if not name.endswith(_OF_TRAINING) and name not in _IGNORED and not _is_layer(value)
     }
-    return {"class": cls.__name__, **arguments}
+    return {"class": _plain_type(layer).__name__, **arguments}
 
 
 def _is_layer(value):

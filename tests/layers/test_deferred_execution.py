@@ -398,7 +398,8 @@ class CallsAgain(Around):
         self.by = by
 
     def call(self, inputs):
-        def inner(inputs):  # Made anew: JAX keeps what it traced of a function, plain layers too.
+        # A new function for each call: JAX keeps what it traced of one, of plain layers too.
+        def inner(inputs):
             return self.inner(inputs)
 
         return (rerun(inner, self.by) if self.by else inner)(inputs)

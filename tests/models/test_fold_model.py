@@ -281,7 +281,11 @@ def test_layers_without_weights_have_to_correspond_too():
         fold_model(model, into=plain)
 
 
-@pytest.mark.parametrize("other", [lambda d: Conditioned(d, gain=3.0), lambda d: d])
+@pytest.mark.parametrize(
+    "other",
+    [lambda d: Conditioned(d, gain=3.0), lambda d: d, lambda d: layers.Pipeline([d])],
+    ids=["conditioned twice", "plain as well", "plain inside another layer"],
+)
 def test_one_kernel_as_two_matrices_is_refused(other):
     class Net(keras.Model):
         def __init__(self, first, second):
@@ -294,7 +298,7 @@ def test_one_kernel_as_two_matrices_is_refused(other):
     shared, plain = layers.Dense(3, name="shared"), layers.Dense(3)
     x, model, into = normal(2, 3), Net(Conditioned(shared), other(shared)), Net(plain, plain)
     model(x), into(x)
-    with pytest.raises(ValueError, match="hold no layer in common"):
+    with pytest.raises(ValueError, match=r"nowhere else.*'shared' is\s+conditioned by"):
         fold_model(model, into=into)
 
 

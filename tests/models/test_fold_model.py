@@ -282,11 +282,16 @@ def test_layers_without_weights_have_to_correspond_too():
 
 
 @pytest.mark.parametrize(
-    "other",
-    [lambda d: Conditioned(d, gain=3.0), lambda d: d, lambda d: layers.Pipeline([d])],
-    ids=["conditioned twice", "plain as well", "plain inside another layer"],
+    ("first", "second"),
+    [
+        (Conditioned, lambda d: Conditioned(d, gain=3.0)),
+        (Conditioned, lambda d: d),
+        (Conditioned, lambda d: layers.Pipeline([d])),
+        (lambda d: Conditioned(layers.Pipeline([d])), lambda d: d),
+    ],
+    ids=["conditioned twice", "plain as well", "plain inside another", "conditioned inside one"],
 )
-def test_one_kernel_as_two_matrices_is_refused(other):
+def test_one_kernel_as_two_matrices_is_refused(first, second):
     class Net(keras.Model):
         def __init__(self, first, second):
             super().__init__()
@@ -296,7 +301,7 @@ def test_one_kernel_as_two_matrices_is_refused(other):
             return self.second(self.first(inputs))
 
     shared, plain = layers.Dense(3, name="shared"), layers.Dense(3)
-    x, model, into = normal(2, 3), Net(Conditioned(shared), other(shared)), Net(plain, plain)
+    x, model, into = normal(2, 3), Net(first(shared), second(shared)), Net(plain, plain)
     model(x), into(x)
     with pytest.raises(ValueError, match=r"nowhere else.*'shared' is\s+conditioned by"):
         fold_model(model, into=into)

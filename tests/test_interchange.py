@@ -7,14 +7,14 @@ import keras
 import numpy as np
 import pytest
 
-from tests import interchange
+from tests import interchange, saved_layers
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
-def committed(backend):
-    """The path of the file that this backend wrote."""
-    path = interchange.DATA / f"{backend}.keras"
+def committed(name):
+    """The path of a file, which a backend or an earlier version wrote."""
+    path = interchange.DATA / f"{name}.keras"
     with zipfile.ZipFile(path) as archive:
         written_by = json.loads(archive.read("metadata.json"))["keras_version"]
     if version(keras.__version__) < version(written_by):
@@ -60,3 +60,18 @@ def test_config_written_now_is_the_one_the_others_read(tmp_path):
 def own_config(layer):
     """What a layer says of itself; a wrapped layer's config holds ids of its objects."""
     return {**layer.get_config(), "name": None, "layer": None}
+
+
+@pytest.mark.parametrize("kind", ["model", "weights"])
+def test_files_of_the_first_version_compute_the_same_for_every_layer(kind):
+    path = committed(saved_layers.NAME)
+    if kind == "model":
+        loaded = keras.models.load_model(path)
+    else:
+        loaded = saved_layers.model()
+        for weight in loaded.weights:
+            weight.assign(np.zeros(weight.shape))
+        loaded.load_weights(path.with_suffix(".weights.h5"))
+    expected = np.load(path.with_suffix(".npz"))["outputs"]
+    outputs = loaded.predict(saved_layers.arrays(), verbose=0)
+    assert np.max(np.abs(outputs - expected)) <= 1e-5 * np.max(np.abs(expected))

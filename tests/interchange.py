@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 import keras_wcond
-from tests.backends import normal
+from tests.helpers import normal
 
 DATA = pathlib.Path(__file__).parent / "data"
 

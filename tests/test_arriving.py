@@ -6,7 +6,7 @@ import pytest
 
 from keras_wcond import Conditioned, ConditionedConv2D, ConditionedDense, WeightConditioning
 from keras_wcond.conditioners import SpectralNormalization
-from tests.backends import normal, to_numpy
+from tests.helpers import normal, to_numpy
 
 layers = keras.layers
 only_torch = pytest.mark.skipif(

@@ -301,7 +301,7 @@ def test_the_peak_is_that_of_the_tensors_a_step_makes(monkeypatch):
 def test_products_are_as_many_as_the_methods_take(monkeypatch):
     products = load("products", monkeypatch)
     from keras_wcond import conditioners
-    from tests.backends import operations
+    from tests.helpers import operations
 
     names = {"dot_general", "BatchMatMulV2", "MatMul", "bmm", "mm"}
     for method in products.METHODS:

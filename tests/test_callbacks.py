@@ -14,7 +14,7 @@ from keras_wcond import (
     singular_values,
 )
 from keras_wcond.conditioners import NewtonOrthogonalization
-from tests.backends import normal, to_numpy
+from tests.helpers import normal, to_numpy
 
 
 def network():

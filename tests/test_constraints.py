@@ -4,7 +4,7 @@ import pytest
 
 from keras_wcond import ConditionedInitializer, WeightConditioning
 from keras_wcond.conditioners import RowEquilibration
-from tests.backends import normal, to_numpy
+from tests.helpers import normal, to_numpy
 from tests.reference import equilibrated
 
 layers = keras.layers

@@ -11,7 +11,7 @@ from keras_wcond import (
     WeightConditioning,
 )
 from keras_wcond.gains import activation_gain
-from tests.backends import kernel_gradient, normal, to_numpy
+from tests.helpers import kernel_gradient, normal, to_numpy
 from tests.reference import central_differences, equilibrated
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_wcond.kernels import KernelLayout, kernel_layouts
-from tests.backends import normal, to_numpy
+from tests.helpers import normal, to_numpy
 
 layers = keras.layers
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_wcond.norms import frobenius_norm
-from tests.backends import gradient, normal, to_numpy
+from tests.helpers import gradient, normal, to_numpy
 
 
 def norm(x):

@@ -6,7 +6,7 @@ import pytest
 
 from keras_wcond.internals import full_precision
 from keras_wcond.scopes import Substitution
-from tests.backends import to_numpy
+from tests.helpers import to_numpy
 
 ops = keras.ops
 

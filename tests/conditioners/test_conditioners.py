@@ -4,7 +4,7 @@ import pytest
 
 from keras_wcond import ConditionedDense, conditioners
 from keras_wcond.conditioners import Conditioner, RowEquilibration
-from tests.backends import normal, to_numpy
+from tests.helpers import normal, to_numpy
 
 
 @keras.saving.register_keras_serializable(package="tests")

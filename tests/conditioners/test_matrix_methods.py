@@ -16,9 +16,9 @@ from keras_wcond.conditioners import (
     RuizEquilibration,
     WeightStandardization,
 )
-from tests import backends
-from tests.backends import gradient, normal, to_numpy
-from tests.conditioners import references
+from tests import helpers
+from tests.conditioners import methods_in_numpy
+from tests.helpers import gradient, normal, to_numpy
 
 FACTORS = {1: 1.507, 2: 2.083, 3: 2.909, 4: 3.625}
 
@@ -52,16 +52,16 @@ class TestNewton:
         kernel = glorot(seed)
         newton = NewtonOrthogonalization(iterations=30, center=False)
         assert condition_number(kernel) > 100.0
-        assert condition_number(backends.conditioned(newton, kernel)) < 1.05
+        assert condition_number(helpers.conditioned(newton, kernel)) < 1.05
         # Centering takes one singular value, which is not counted.
-        centered = backends.conditioned(NewtonOrthogonalization(iterations=30), kernel)
+        centered = helpers.conditioned(NewtonOrthogonalization(iterations=30), kernel)
         assert effective_condition_number(centered) < 1.05
         np.testing.assert_allclose(centered.mean(axis=0), 0.0, atol=1e-7)
 
     @pytest.mark.parametrize("shape", [(3, 8), (8, 3), (5, 5), (1, 4), (4, 1)])
     def test_limit_is_the_polar_factor(self, shape):
         kernel = normal(*shape)
-        conditioned = backends.conditioned(
+        conditioned = helpers.conditioned(
             NewtonOrthogonalization(iterations=30, center=False), kernel
         )
         expected, _ = linalg.polar(kernel.astype("float64"))
@@ -74,11 +74,11 @@ class TestNewton:
     def test_never_diverges(self, iterations, center, shape, scale):
         kernel = scale * normal(*shape)
         kernel[:, 1] = kernel[:, 0]  # No full rank.
-        conditioned = backends.conditioned(NewtonOrthogonalization(iterations, center), kernel)
+        conditioned = helpers.conditioned(NewtonOrthogonalization(iterations, center), kernel)
         assert np.linalg.norm(conditioned, ord=2) <= 1.0 + 1e-5
 
     def test_iterations_beyond_what_rounding_allows_keep_rows_centered(self):
-        conditioned = backends.conditioned(NewtonOrthogonalization(iterations=60), glorot(0))
+        conditioned = helpers.conditioned(NewtonOrthogonalization(iterations=60), glorot(0))
         assert effective_condition_number(conditioned) < 1.001
 
     def test_arguments_are_checked(self):
@@ -96,7 +96,7 @@ class TestPolynomial:
     def test_condition_number_ten_becomes_what_the_reference_says(self, degree, kappa, shape):
         kernel = with_spectrum(np.linspace(1.0, 0.1, 60), *shape)
         result = effective_condition_number(
-            backends.conditioned(PolynomialPreconditioner(degree), kernel)
+            helpers.conditioned(PolynomialPreconditioner(degree), kernel)
         )
         np.testing.assert_allclose(result, kappa, rtol=0.01)
 
@@ -104,13 +104,15 @@ class TestPolynomial:
     def test_singular_values_are_mapped_one_by_one(self, degree):
         values = np.geomspace(2.0, 1e-3, 8)
         kernel = with_spectrum(values, 10, 14)
-        bound = references.gram_bound(values, 6)
+        bound = methods_in_numpy.gram_bound(values, 6)
         s = values / bound
         expected = (
-            bound * s * np.polynomial.polynomial.polyval(s**2, references.COEFFICIENTS[degree])
+            bound
+            * s
+            * np.polynomial.polynomial.polyval(s**2, methods_in_numpy.COEFFICIENTS[degree])
         )
         result = np.linalg.svd(
-            backends.conditioned(PolynomialPreconditioner(degree), kernel), compute_uv=False
+            helpers.conditioned(PolynomialPreconditioner(degree), kernel), compute_uv=False
         )
         np.testing.assert_allclose(result[:8], np.sort(expected)[::-1], rtol=1e-3)
 
@@ -118,7 +120,7 @@ class TestPolynomial:
     @pytest.mark.parametrize("degree", FACTORS)
     def test_condition_number_of_a_random_kernel_falls_by_the_first_coefficient(self, seed, degree):
         kernel = glorot(seed)
-        conditioned = backends.conditioned(PolynomialPreconditioner(degree), kernel)
+        conditioned = helpers.conditioned(PolynomialPreconditioner(degree), kernel)
         factor = condition_number(kernel) / condition_number(conditioned)
         # The largest value of p is 1 for low degrees and 1.02 for the highest.
         np.testing.assert_allclose(factor, FACTORS[degree], rtol=0.03)
@@ -136,21 +138,21 @@ class TestRuiz:
     def test_balances_what_equilibrating_rows_does_not(self, shape):
         for seed in range(3):
             kernel = scaled_kernel(shape, seed)
-            balanced = backends.conditioned(RuizEquilibration(), kernel).astype("float64")
+            balanced = helpers.conditioned(RuizEquilibration(), kernel).astype("float64")
             rows = np.linalg.norm(balanced, axis=0)
             columns = np.linalg.norm(balanced, axis=1)
             assert spread(rows) < 0.01
             assert spread(columns) < 0.01
             np.testing.assert_allclose(rows, 1.0, rtol=0.01)
             np.testing.assert_allclose(columns, np.sqrt(shape[1] / shape[0]), rtol=0.01)
-            by_rows = backends.conditioned(RowEquilibration(), kernel).astype("float64")
+            by_rows = helpers.conditioned(RowEquilibration(), kernel).astype("float64")
             assert spread(np.linalg.norm(by_rows, axis=1)) > 1e3
             assert condition_number(balanced) < 1e-2 * condition_number(by_rows)
 
     def test_zero_columns_are_left_out(self):
         kernel = normal(6, 5)
         kernel[2] = 0.0
-        balanced = backends.conditioned(RuizEquilibration(), kernel)
+        balanced = helpers.conditioned(RuizEquilibration(), kernel)
         np.testing.assert_array_equal(balanced[2], 0.0)
         assert spread(np.linalg.norm(balanced, axis=0)) < 0.01
         assert spread(np.linalg.norm(np.delete(balanced, 2, axis=0), axis=1)) < 0.01
@@ -165,7 +167,7 @@ class TestRuiz:
         if pattern == "corner":
             kernel[1:, :-1] = 0.0
         ruiz = RuizEquilibration(iterations=40)
-        assert np.all(np.isfinite(backends.conditioned(ruiz, kernel)))
+        assert np.all(np.isfinite(helpers.conditioned(ruiz, kernel)))
         result = gradient(
             lambda w: keras.ops.sum(keras.ops.multiply(ruiz(w), normal(12, 12, seed=1))), kernel
         )
@@ -174,7 +176,7 @@ class TestRuiz:
     def test_zero_rows_and_columns_do_not_count(self):
         kernel = np.zeros((9, 12), "float32")
         kernel[:4, :6] = normal(4, 6)
-        balanced = backends.conditioned(RuizEquilibration(), kernel)
+        balanced = helpers.conditioned(RuizEquilibration(), kernel)
         np.testing.assert_allclose(np.linalg.norm(balanced[:4, :6], axis=0), 1.0, rtol=1e-3)
         columns = np.linalg.norm(balanced[:4, :6], axis=1)
         np.testing.assert_allclose(columns, np.sqrt(6 / 4), rtol=1e-3)
@@ -188,7 +190,7 @@ class TestFrobenius:
     @pytest.mark.parametrize("seed", range(3))
     def test_condition_number_stays_but_for_rounding(self, seed):
         kernel = glorot(seed)
-        conditioned = backends.conditioned(FrobeniusNormalization(), kernel)
+        conditioned = helpers.conditioned(FrobeniusNormalization(), kernel)
         # Rounding every entry of a float32 kernel moves σ_min by up to 1e-8 σ_max.
         tolerance = 1e-8 * condition_number(kernel)
         np.testing.assert_allclose(
@@ -209,7 +211,7 @@ class TestFrobenius:
 
 class TestStandardization:
     def test_rows_have_zero_mean_and_unit_norm(self):
-        conditioned = backends.conditioned(WeightStandardization(), 3.0 + normal(40, 7))
+        conditioned = helpers.conditioned(WeightStandardization(), 3.0 + normal(40, 7))
         np.testing.assert_allclose(conditioned.mean(axis=0), 0.0, atol=1e-7)
         np.testing.assert_allclose(np.linalg.norm(conditioned, axis=0), 1.0, rtol=1e-5)
 
@@ -217,7 +219,7 @@ class TestStandardization:
     @pytest.mark.parametrize("length", [1, 7, 5000])
     def test_constant_row_becomes_zero_and_not_rounding_noise(self, constant, length):
         kernel = np.stack([np.full(length, constant), normal(length)], axis=1).astype("float32")
-        conditioned = backends.conditioned(WeightStandardization(), kernel)
+        conditioned = helpers.conditioned(WeightStandardization(), kernel)
         np.testing.assert_array_equal(conditioned[:, 0], 0.0)
         expected = 0.0 if length == 1 else 1.0
         np.testing.assert_allclose(np.linalg.norm(conditioned[:, 1]), expected, rtol=1e-5)
@@ -229,7 +231,7 @@ def test_row_equilibration_is_within_van_der_sluis_bound(seed, shape):
     kernel = normal(*shape, seed=seed)
     if shape[0] < shape[1]:
         kernel = kernel[:, : shape[0]]  # The theorem is about full row rank.
-    equilibrated = condition_number(backends.conditioned(RowEquilibration(), kernel))
+    equilibrated = condition_number(helpers.conditioned(RowEquilibration(), kernel))
     rows = kernel.shape[1]
     for _ in range(5):
         scaled = kernel.astype("float64") * 10.0 ** random.uniform(-2, 2, size=rows)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from keras_wcond import Conditioned, ConditionedConv2D, ConditionedInitializer, WeightConditioning
 from keras_wcond import conditioners as package
 from keras_wcond.kernels import KernelLayout
-from tests.backends import conditioned, gradient, normal, to_numpy
-from tests.conditioners import references
+from tests.conditioners import methods_in_numpy
+from tests.helpers import conditioned, gradient, normal, to_numpy
 from tests.reference import central_differences
 
-METHODS = sorted(references.METHODS)
+METHODS = sorted(methods_in_numpy.METHODS)
 SCALINGS = [
     "column_equilibration",
     "frobenius_normalization",
@@ -37,7 +37,7 @@ def apply(method, kernel, layout=-1):
 
 
 def test_every_method_has_a_reference():
-    assert sorted(references.names()) == METHODS
+    assert sorted(methods_in_numpy.names()) == METHODS
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -45,7 +45,7 @@ def test_every_method_has_a_reference():
 def test_agrees_with_the_reference(name, kind):
     shape, layout = KERNELS[kind]
     kernel = normal(*shape)
-    expected = references.conditioned(name, kernel, layout)
+    expected = methods_in_numpy.conditioned(name, kernel, layout)
     np.testing.assert_allclose(apply(name, kernel, layout), expected, rtol=2e-5, atol=2e-6)
 
 
@@ -58,10 +58,10 @@ def test_gradient_agrees_with_finite_differences(name, shape):
     arguments = {}
     if name == "polynomial_preconditioner":
         values = np.linalg.svd(kernel.astype("float64"), compute_uv=False)
-        arguments["constant_bound"] = references.gram_bound(values, 6)
+        arguments["constant_bound"] = methods_in_numpy.gram_bound(values, 6)
 
     def reference(w):
-        return np.sum(references.METHODS[name](w.T, **arguments).T * upstream)
+        return np.sum(methods_in_numpy.METHODS[name](w.T, **arguments).T * upstream)
 
     expected = central_differences(reference, kernel)
     np.testing.assert_allclose(result, expected, rtol=1e-3, atol=2e-5 * np.abs(upstream).max())
@@ -137,7 +137,7 @@ def test_serves_layer_wrapper_constraint_and_initializer(name):
     convolution = ConditionedConv2D(4, 3, groups=2, kernel_conditioner=name)
     convolution.build((None, 6, 6, 4))
     kernel = to_numpy(convolution.kernel)
-    expected = references.conditioned(name, kernel, KernelLayout(blocks=2))
+    expected = methods_in_numpy.conditioned(name, kernel, KernelLayout(blocks=2))
     np.testing.assert_allclose(
         to_numpy(convolution.conditioned_kernel), expected, rtol=1e-4, atol=1e-5
     )
@@ -148,7 +148,7 @@ def test_serves_layer_wrapper_constraint_and_initializer(name):
     recurrent.build((None, None, 3))
     path = "simple_rnn_cell/recurrent_kernel"
     raw, conditioned = recurrent.raw_kernels[path], recurrent.conditioned_kernels[path]
-    expected = references.conditioned(name, to_numpy(raw), KernelLayout())
+    expected = methods_in_numpy.conditioned(name, to_numpy(raw), KernelLayout())
     np.testing.assert_allclose(to_numpy(conditioned), expected, rtol=1e-4, atol=1e-5)
 
     # Not by an initializer of Keras', which draws other numbers on another device.
@@ -157,7 +157,7 @@ def test_serves_layer_wrapper_constraint_and_initializer(name):
         lambda shape, dtype: keras.ops.convert_to_tensor(drawn, dtype), name,
         unit_axes=(-2, -1), matrix_axes=-2,
     )  # fmt: skip
-    expected = references.conditioned(name, drawn, KernelLayout((-2, -1), matrix_axes=-2))
+    expected = methods_in_numpy.conditioned(name, drawn, KernelLayout((-2, -1), matrix_axes=-2))
     np.testing.assert_allclose(to_numpy(initializer((3, 4, 2))), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -231,5 +231,5 @@ def test_double_precision_is_computed_in_double_precision(name):
         pytest.skip("JAX has no float64 unless it is switched on for the whole process")
     result = package.get(name)(kernel)
     assert keras.backend.standardize_dtype(result.dtype) == "float64"
-    expected = references.conditioned(name, to_numpy(kernel), layout)
+    expected = methods_in_numpy.conditioned(name, to_numpy(kernel), layout)
     np.testing.assert_allclose(to_numpy(result), expected, rtol=1e-9, atol=1e-11)

@@ -3,7 +3,7 @@
 import pytest
 
 from keras_wcond import conditioners
-from tests.backends import normal, operations
+from tests.helpers import normal, operations
 
 PRODUCTS = {"dot_general", "BatchMatMulV2", "MatMul", "bmm", "mm"}
 

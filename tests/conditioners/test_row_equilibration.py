@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from keras_wcond.conditioners import RowEquilibration
-from tests.backends import gradient, normal, to_numpy
+from tests.helpers import gradient, normal, to_numpy
 from tests.reference import central_differences, equilibrated, equilibrated_gradient
 
 pytestmark = pytest.mark.usefixtures("each_arithmetic")

@@ -4,15 +4,17 @@ import pytest
 
 from keras_wcond import ConditionedDense, conditioners
 from keras_wcond.conditioners import PolynomialPreconditioner, RowEquilibration, Sequential
-from tests.backends import normal, to_numpy
-from tests.conditioners import references
+from tests.conditioners import methods_in_numpy
+from tests.helpers import normal, to_numpy
 
 NAMES = ["row_equilibration", "polynomial_preconditioner"]
 
 
 def test_applies_the_first_one_first():
     kernel = normal(6, 4)
-    expected = references.polynomial_preconditioner(references.row_equilibration(kernel.T)).T
+    expected = methods_in_numpy.polynomial_preconditioner(
+        methods_in_numpy.row_equilibration(kernel.T)
+    ).T
     np.testing.assert_allclose(to_numpy(Sequential(NAMES)(kernel)), expected, rtol=1e-4, atol=1e-6)
     other = to_numpy(Sequential(NAMES[::-1])(kernel))
     assert np.max(np.abs(other - expected)) > 1e-2

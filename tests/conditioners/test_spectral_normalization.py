@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from keras_wcond.conditioners import SpectralNormalization
 from keras_wcond.kernels import KernelLayout
-from tests.backends import gradient, normal, to_numpy
+from tests.helpers import gradient, normal, to_numpy
 from tests.reference import central_differences
 
 SHAPES = [(1, 1), (1, 5), (5, 1), (3, 7), (7, 3), (6, 6)]

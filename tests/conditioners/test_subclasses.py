@@ -13,7 +13,7 @@ from keras_wcond import (
     conditioning_report,
 )
 from keras_wcond.conditioners import METHODS, Conditioner, RowEquilibration
-from tests.backends import normal, relative, to_numpy
+from tests.helpers import normal, relative, to_numpy
 
 # Large enough for a Dense layer to scale the product in place of the kernel.
 INPUTS, UNITS = 256, 160

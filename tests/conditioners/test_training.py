@@ -6,7 +6,7 @@ import pytest
 
 from keras_wcond import ConditionedConv2D, ConditionedDense, fold_model
 from keras_wcond.conditioners import METHODS
-from tests.backends import normal, to_numpy
+from tests.helpers import normal, to_numpy
 
 SEQUENCE = ["row_equilibration", "polynomial_preconditioner"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_wcond import convolution_operator_norm
-from tests.backends import normal
+from tests.helpers import normal
 
 
 def dense_operator(kernel, shape, padding, dilation=1, groups=1):

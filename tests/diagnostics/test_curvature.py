@@ -8,7 +8,7 @@ from keras_wcond.conditioners import METHODS
 from keras_wcond.diagnostics.curvature import curvature_of
 from keras_wcond.diagnostics.gradient_check import require_gradients_of_values
 from keras_wcond.diagnostics.lanczos import lanczos
-from tests.backends import jacobian, normal, to_numpy
+from tests.helpers import jacobian, normal, to_numpy
 
 MATRICES = ("hessian", "gauss_newton")
 

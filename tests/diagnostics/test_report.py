@@ -18,8 +18,8 @@ from keras_wcond import (
 from keras_wcond.conditioners import Conditioner, NewtonOrthogonalization, RowEquilibration
 from keras_wcond.diagnostics.report import METHODS, ConditioningReport
 from keras_wcond.kernels import KernelLayout
-from tests.backends import normal, to_numpy
-from tests.conditioners import references
+from tests.conditioners import methods_in_numpy
+from tests.helpers import normal, to_numpy
 
 
 def network():
@@ -77,7 +77,7 @@ def test_predictions_are_what_each_method_makes(name):
     kernel = normal(9, 6)
     (predicted,) = conditioning_report(dense(kernel)).records
     expected = effective_condition_number(
-        references.METHODS[name](kernel.T.astype("float64")).T.astype("float32")
+        methods_in_numpy.METHODS[name](kernel.T.astype("float64")).T.astype("float32")
     )
     np.testing.assert_allclose(predicted[f"with_{name}"], expected, rtol=1e-3)
 

@@ -11,7 +11,7 @@ from keras_wcond import (
     stable_rank,
 )
 from keras_wcond.kernels import KernelLayout
-from tests.backends import normal, to_numpy
+from tests.helpers import normal, to_numpy
 
 
 def with_spectrum(values, rows=6, columns=9, seed=0):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_wcond
-from tests.backends import normal
+from tests.helpers import normal
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_wcond
-from tests.backends import normal, to_numpy
+from tests.helpers import normal, to_numpy
 from tests.reference import equilibrated_along
 
 layers = keras.layers

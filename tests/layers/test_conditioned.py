@@ -9,7 +9,7 @@ import pytest
 
 from keras_wcond import Conditioned, ConditionedDense, fold_model
 from keras_wcond.layers.folding import conditioned_variables
-from tests.backends import normal, to_numpy
+from tests.helpers import normal, to_numpy
 from tests.reference import equilibrated, equilibrated_along, row_norms
 
 layers = keras.layers

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_wcond import Conditioned, ConditionedDense
-from tests.backends import gradient, kernel_gradient, normal, relative, to_numpy
+from tests.helpers import gradient, kernel_gradient, normal, relative, to_numpy
 from tests.layers.cases import CASES, every_layer
 
 layers = keras.layers

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_wcond
-from tests.backends import normal, to_numpy
+from tests.helpers import normal, to_numpy
 from tests.layers.cases import CASES, every_lora_layer
 from tests.reference import equilibrated_along
 

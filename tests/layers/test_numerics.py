@@ -6,7 +6,7 @@ import pytest
 
 import keras_wcond
 from keras_wcond.conditioners import METHODS
-from tests.backends import kernel_gradient, normal, to_numpy
+from tests.helpers import kernel_gradient, normal, to_numpy
 from tests.reference import central_differences, convolution, equilibrated
 
 CONVOLUTIONS = {rank: getattr(keras_wcond, f"ConditionedConv{rank}D") for rank in (1, 2, 3)}

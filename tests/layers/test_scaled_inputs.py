@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from keras_wcond import backends
 from keras_wcond.conditioners import ColumnEquilibration
-from tests.backends import gradient, normal, relative, to_numpy
+from tests.helpers import gradient, normal, relative, to_numpy
 from tests.reference import equilibrated, equilibrated_gradient
 
 ROWS = 8

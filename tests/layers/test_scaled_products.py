@@ -16,7 +16,7 @@ from keras_wcond.conditioners import (
 )
 from keras_wcond.layers import dense
 from keras_wcond.norms import SQUARES_WITHIN_RANGE
-from tests.backends import gradient, kernel_gradient, normal, relative, to_numpy
+from tests.helpers import gradient, kernel_gradient, normal, relative, to_numpy
 from tests.reference import equilibrated, equilibrated_gradient
 
 pytestmark = pytest.mark.usefixtures("each_arithmetic")

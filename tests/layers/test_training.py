@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_wcond import ConditionedConv2D, ConditionedDense
-from tests.backends import normal, to_numpy
+from tests.helpers import normal, to_numpy
 from tests.layers.cases import every_layer
 
 layers = keras.layers

@@ -8,7 +8,7 @@ import pytest
 
 import keras_wcond
 from keras_wcond import Conditioned, ConditionedConv2D, ConditionedDense, condition_model
-from tests.backends import normal, to_numpy
+from tests.helpers import normal, to_numpy
 from tests.layers.cases import every_layer
 from tests.layers.test_conditioned import Block
 from tests.reference import equilibrated

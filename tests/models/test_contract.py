@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_wcond import Conditioned, condition_model, fold_model
-from tests.backends import normal, relative, to_numpy
+from tests.helpers import normal, relative, to_numpy
 
 layers = keras.layers
 BACKEND = keras.backend.backend()

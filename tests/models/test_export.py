@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_wcond import condition_model, fold_model
-from tests.backends import normal, relative
+from tests.helpers import normal, relative
 
 layers = keras.layers
 BACKEND = keras.backend.backend()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_wcond import Conditioned, ConditionedDense, condition_model, fold_model
-from tests.backends import normal, operations, to_numpy
+from tests.helpers import normal, operations, to_numpy
 from tests.models.test_condition_model import IMAGES, moved, require_unchanged, small, state
 
 layers = keras.layers

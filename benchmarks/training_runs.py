@@ -146,7 +146,7 @@ def largest_eigenvalue(model, family, data, options):
 
 def images_of(data, count, options):
     """So many validation images, normalized, and their labels."""
-    import images
+    from common import images
 
     return images.Batches(data.validation, data, count, options)[0]
 

@@ -13,11 +13,11 @@ import sys
 from typing import Literal
 
 import keras
-import normalizations
 import numpy as np
-import training
-from classification import ClassificationOptions, draw, evaluate, load_data, train
 from keras import layers
+
+from common import normalizations, training
+from common.classification import ClassificationOptions, draw, evaluate, load_data, train
 
 __all__ = ["RECIPES", "Options", "build", "draw", "evaluate", "load_data", "train"]
 

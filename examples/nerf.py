@@ -16,14 +16,12 @@ import pathlib
 import sys
 from typing import Literal
 
-import coordinates
 import keras
-import normalizations
 import numpy as np
-import scenes
-import training
 import tyro
 from keras import layers, ops
+
+from common import coordinates, normalizations, scenes, training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

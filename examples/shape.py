@@ -11,14 +11,12 @@ import dataclasses
 import pathlib
 import sys
 
-import coordinates
 import keras
-import normalizations
 import numpy as np
-import shapes
-import training
 import tyro
 from keras import layers, ops
+
+from common import coordinates, normalizations, solids, training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,11 +52,11 @@ class Solid:
 
 def load_data(options: Options) -> Solid:
     """The solid that the options name, and its points."""
-    mesh = shapes.load(options.mesh)
+    mesh = solids.load(options.mesh)
     rng = np.random.default_rng(0)
 
     def points(count, near_surface):
-        where, inside = shapes.sample(mesh, count, rng, near_surface)
+        where, inside = solids.sample(mesh, count, rng, near_surface)
         return where, inside[:, None].astype("float32")
 
     return Solid(
@@ -134,7 +132,7 @@ def evaluate(model, data: Solid, options: Options, part="test"):
     union = (learned | (inside > 0.5)).sum()
     scores = {"IoU": float((learned & (inside > 0.5)).sum() / max(union, 1))}
     surface = reconstruct(model, options)
-    distance = np.inf if surface is None else shapes.chamfer_distance(data.mesh, surface)
+    distance = np.inf if surface is None else solids.chamfer_distance(data.mesh, surface)
     return {**scores, "Chamfer distance": float(distance)}
 
 
@@ -146,17 +144,17 @@ def reconstruct(model, options: Options):
     logits = logits.astype("float32").reshape((len(axis),) * 3)
     if not logits.min() < 0.0 < logits.max():
         return None
-    return shapes.surface(logits, 0.0, axis)
+    return solids.surface(logits, 0.0, axis)
 
 
 def draw(runs, data: Solid, options: Options):
     """The true surface, those learned, and curves; saves the surfaces as PLY files."""
     figure, axes = training.figure(2 + len(runs), size=3.0)
-    pictures = {"the solid": shapes.picture(data.mesh)}
+    pictures = {"the solid": solids.picture(data.mesh)}
     for name, run in runs.items():
         surface = reconstruct(run.model, options)
         label = f"{name}\nIoU {run.scores['IoU']:.3f}"
-        pictures[label] = np.ones((2, 2)) if surface is None else shapes.picture(surface)
+        pictures[label] = np.ones((2, 2)) if surface is None else solids.picture(surface)
         if surface is not None:
             options.output.mkdir(parents=True, exist_ok=True)
             surface.export(options.output / f"shape-{name}.ply")

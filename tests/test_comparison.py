@@ -478,7 +478,7 @@ def test_settings_are_those_of_the_examples(settings, tuning):
     for family in settings.FAMILIES.values():
         options = family.options(optimizer="adamw")
         assert options.optimizer == "adamw"
-        normalizations = sys.modules["normalizations"]
+        normalizations = sys.modules["common.normalizations"]
         for name in family.normalizations():
             parsed = normalizations.parse(name.partition(",")[0])
             assert parsed.activations == tuning.base_of(name)

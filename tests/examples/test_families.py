@@ -22,7 +22,7 @@ ACTIVATIONS = {"cnn": "batch", "vit": "layer", "nerf": "none", "shape": "none", 
 def test_trains_reports_and_draws(family, tmp_path, capsys):
     name = f"{ACTIVATIONS[family]}+row_equilibration"
     options = small(family, normalizations=(name,), output=tmp_path)
-    runs = example("training").run(example(family), options)
+    runs = example("common.training").run(example(family), options)
     losses = runs[name].history["loss"]
     assert len(losses) == 2
     assert losses[1] < losses[0]
@@ -114,7 +114,7 @@ def test_weight_normalization_starts_as_the_scale_of_the_plain_network_and_train
 )  # fmt: skip
 def test_unknown_normalization(name):
     with pytest.raises(ValueError, match=r"Expected a normalization: one of none, batch.*Received"):
-        example("normalizations").parse(name)
+        example("common.normalizations").parse(name)
 
 
 @pytest.mark.parametrize("family", ["vit", "shape"])
@@ -137,11 +137,12 @@ def test_everywhere(family):
 
 def test_what_stands_alone():
     with pytest.raises(ValueError, match="weight_normalization and unit_rows_at_start stand alone"):
-        example("normalizations").parse("batch+weight_normalization+spectral_normalization")
+        example("common.normalizations").parse("batch+weight_normalization+spectral_normalization")
 
 
 def test_methods_one_after_the_other():
-    parsed = example("normalizations").parse("layer+row_equilibration+newton_orthogonalization")
+    parse = example("common.normalizations").parse
+    parsed = parse("layer+row_equilibration+newton_orthogonalization")
     assert parsed.activations == "layer"
     assert parsed.weights == ("row_equilibration", "newton_orthogonalization")
 
@@ -160,7 +161,7 @@ def test_newton_without_centering():
 
 
 def test_command_line_takes_a_recipe_and_changes(tmp_path, monkeypatch):
-    training, deep = example("training"), example("deep")
+    training, deep = example("common.training"), example("deep")
     seen = []
     monkeypatch.setattr(training, "run", lambda family, options: seen.append(options))
     training.main(deep, ["fashion_mnist", "--epochs", "3", "--gain", "0.5"])
@@ -174,13 +175,13 @@ def test_command_line_takes_a_recipe_and_changes(tmp_path, monkeypatch):
 
 def test_a_bad_setting_ends_with_a_message(capsys):
     with pytest.raises(SystemExit) as raised:
-        example("training").main(example("cnn"), ["digits", "--normalizations", "nonsense"])
+        example("common.training").main(example("cnn"), ["digits", "--normalizations", "nonsense"])
     assert "cnn.py: Expected a normalization" in str(raised.value)
 
 
 def test_no_normalization_at_all():
     with pytest.raises(ValueError, match=r"at least one of --normalizations. Received: none"):
-        example("training").run(example("deep"), small("deep", normalizations=()))
+        example("common.training").run(example("deep"), small("deep", normalizations=()))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def test_no_normalization_at_all():
     [("nerf", "blender", "--scene"), ("nerf", "llff", "--scene"), ("shape", "mesh", "--mesh")],
 )
 def test_recipes_that_read_files_ask_for_them(family, recipe, option, capsys, monkeypatch):
-    training = example("training")
+    training = example("common.training")
     monkeypatch.setattr(training, "run", lambda family, options: None)
     with pytest.raises(SystemExit):
         training.main(example(family), [recipe])
@@ -196,7 +197,7 @@ def test_recipes_that_read_files_ask_for_them(family, recipe, option, capsys, mo
 
 
 def test_predictions_of_any_number_on_any_number_of_devices(monkeypatch):
-    training = example("training")
+    training = example("common.training")
     monkeypatch.setattr(training, "devices", lambda: 3)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     sizes = []
@@ -221,7 +222,7 @@ def test_batches_are_split_over_devices(tmp_path):
         ],
     }  # fmt: skip
     common = ["--distribute", "--batch-size", "64", "--epochs", "1", "--normalizations", "none"]
-    program = "import importlib, sys, training\n" + "\n".join(
+    program = "import importlib, sys\nfrom common import training\n" + "\n".join(
         f"training.main(importlib.import_module({family!r}), {[*own, *common]!r})"
         for family, own in words.items()
     )
@@ -248,17 +249,17 @@ def test_a_bad_name_is_told_before_anything_is_trained(monkeypatch):
     deep = example("deep")
     monkeypatch.setattr(deep, "load_data", None)
     with pytest.raises(ValueError, match="Expected a normalization"):
-        example("training").run(deep, small("deep", normalizations=("none", "rows")))
+        example("common.training").run(deep, small("deep", normalizations=("none", "rows")))
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX can distribute")
 def test_distribution_needs_jax():
     with pytest.raises(ValueError, match=r"distribution API, jax.*Received: --distribute"):
-        example("training").run(example("deep"), small("deep", distribute=True))
+        example("common.training").run(example("deep"), small("deep", distribute=True))
 
 
 def test_labels_are_smoothed():
-    smoothed = example("classification").SmoothedCrossentropy(4, 0.2)
+    smoothed = example("common.classification").SmoothedCrossentropy(4, 0.2)
     logits = np.array([[2.0, -1.0, 0.5, 0.0], [0.0, 1.0, 3.0, -2.0]], "float32")
     labels = np.array([0, 2], "int32")
     logarithms = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
@@ -326,13 +327,13 @@ def test_coordinates_keep_their_precision_in_mixed_precision():
 def test_sines_start_as_published(first, bound):
     shape = example("shape")
     options = shape.Options(activation="sine")
-    kernel = example("coordinates").initializer(options, 40, first)((40, 500))
+    kernel = example("common.coordinates").initializer(options, 40, first)((40, 500))
     largest = float(keras.ops.max(keras.ops.abs(kernel)))
     assert 0.99 * bound < largest <= bound * (1 + 1e-6)
 
 
 def test_help_tells_recipes_and_options(capsys):
-    training = example("training")
+    training = example("common.training")
     for words, expected in (
         (["--help"], ["digits", "imagenet", "KERAS_BACKEND"]),
         (["digits", "--help"], ["--normalizations", "--initial-scale", "--train-images"]),
@@ -345,7 +346,7 @@ def test_help_tells_recipes_and_options(capsys):
 
 
 def test_rates_rise_and_fall():
-    training = example("training")
+    training = example("common.training")
     options = training.TrainingOptions(epochs=12, warmup_epochs=2, learning_rate=0.3)
     schedule = training.schedule(options).schedule
     rates = [schedule(epoch, None) for epoch in range(12)]
@@ -357,7 +358,7 @@ def test_rates_rise_and_fall():
 
 
 def test_biases_and_gains_do_not_decay():
-    training = example("training")
+    training = example("common.training")
     options = training.TrainingOptions(weight_decay=0.5, optimizer="sgd", learning_rate=0.1)
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, bias_initializer="ones")])
     kernel = keras.ops.convert_to_numpy(model.layers[0].kernel)

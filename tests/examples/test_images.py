@@ -13,7 +13,7 @@ PREPARED = pathlib.Path("~/tensorflow_datasets/fashion_mnist").expanduser()
 
 @pytest.fixture
 def images():
-    return example("images")
+    return example("common.images")
 
 
 def test_cifar10_in_memory(images):
@@ -83,7 +83,7 @@ def test_devices_share_batches_evenly(images, monkeypatch):
     options = images.ImageOptions(data="cifar10")
     part = images.Arrays(np.zeros((61, 4, 4, 1), "uint8"), np.arange(61))
     data = images.Images(part, part, part, (4, 4, 1), ["one"], 0.0, 1.0)
-    monkeypatch.setattr(example("training"), "devices", lambda: 3)
+    monkeypatch.setattr(example("common.training"), "devices", lambda: 3)
     batches = images.Batches(part, data, 25, options)
     labels = [batches[index][1] for index in range(len(batches))]
     assert [len(each) for each in labels] == [27, 27, 6]

@@ -17,7 +17,7 @@ SMALL_IMAGES = {
 
 
 def dataset(size, classes):
-    images = example("images")
+    images = example("common.images")
     return images.Images(None, None, None, (size, size, 3), [""] * classes, 0.0, 1.0)
 
 

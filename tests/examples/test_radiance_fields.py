@@ -12,7 +12,7 @@ from tests.examples.loading import example
 
 @pytest.fixture(scope="module")
 def scenes():
-    return example("scenes")
+    return example("common.scenes")
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +323,7 @@ def test_fine_samples_follow_the_weights():
 
 
 def test_positional_encoding():
-    encode = example("coordinates").positional_encoding
+    encode = example("common.coordinates").positional_encoding
     x = np.array([[0.25, -0.5, 0.1]], "float32")
     encoded = keras.ops.convert_to_numpy(encode(keras.ops.convert_to_tensor(x), 2))
     expected = [x[0]]

@@ -7,10 +7,11 @@ import sys
 import jax
 import keras
 import numpy as np
-from devices import batches, compiled, transformer
-from devices_jax import LAYOUTS, distribution
 from jax import numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
+
+from on_jax import LAYOUTS, distribution
+from transformer import batches, compiled, transformer
 
 STEPS, BATCH = 10, 24
 EXCHANGES = r"(all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)"

@@ -5,8 +5,9 @@ import sys
 
 import keras
 import numpy as np
-from devices import batches, compiled, transformer
-from devices_tensorflow import strategy
+
+from on_tensorflow import strategy
+from transformer import batches, compiled, transformer
 
 
 class Losses(keras.callbacks.Callback):

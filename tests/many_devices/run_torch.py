@@ -8,8 +8,9 @@ import sys
 import tempfile
 
 import torch
-from devices import batches
-from devices_torch import steps
+
+from on_torch import steps
+from transformer import batches
 
 
 def free_port():

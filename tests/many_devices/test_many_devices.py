@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 FOLDER = pathlib.Path(__file__).parent
-EXAMPLES = FOLDER.parents[1] / "examples"
+EXAMPLES = FOLDER.parents[1] / "examples" / "devices"
 
 
 def only_on(backend):

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-import images
 import keras
 import numpy as np
-import training
+
+from common import images, training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,13 +13,13 @@ BUNNY = pathlib.Path("/usr/share/glmark2/models/bunny.obj")
 
 
 @pytest.fixture(scope="module")
-def shapes():
-    return example("shapes")
+def solids():
+    return example("common.solids")
 
 
-def test_occupancy_of_a_ball(shapes):
+def test_occupancy_of_a_ball(solids):
     ball = trimesh.creation.icosphere(subdivisions=5, radius=0.7)
-    points, inside = shapes.sample(ball, 4000, np.random.default_rng(0), near_surface=0.5)
+    points, inside = solids.sample(ball, 4000, np.random.default_rng(0), near_surface=0.5)
     radius = np.linalg.norm(points, axis=-1)
     # The facets lie a little within the sphere.
     clear = np.abs(radius - 0.7) > 1e-3
@@ -30,54 +30,54 @@ def test_occupancy_of_a_ball(shapes):
     assert (np.abs(points) <= 1.0).all()
 
 
-def test_the_solid_made_here_is_a_gyroid_in_a_ball(shapes):
-    mesh = shapes.load(None)
+def test_the_solid_made_here_is_a_gyroid_in_a_ball(solids):
+    mesh = solids.load(None)
     assert mesh.is_watertight
     assert mesh.volume > 0.0
     np.testing.assert_allclose(np.abs(mesh.bounds).max(), 0.9)
 
 
 @pytest.mark.skipif(not BUNNY.exists(), reason="needs the Stanford bunny of Debian's glmark2-data")
-def test_bunny(shapes):
-    bunny = shapes.load(BUNNY)
+def test_bunny(solids):
+    bunny = solids.load(BUNNY)
     assert bunny.is_watertight
     np.testing.assert_allclose(np.abs(bunny.bounds).max(), 0.9)
-    _, inside = shapes.sample(bunny, 20_000, np.random.default_rng(0), near_surface=0.0)
+    _, inside = solids.sample(bunny, 20_000, np.random.default_rng(0), near_surface=0.0)
     # Points in it are as many as its volume says, of the cube's 8.
     assert inside.mean() == pytest.approx(bunny.volume / 8.0, abs=0.01)
 
 
-def test_a_mesh_with_a_hole_is_refused(shapes, tmp_path):
+def test_a_mesh_with_a_hole_is_refused(solids, tmp_path):
     box = trimesh.creation.box()
     box.update_faces(np.arange(len(box.faces)) != 3)
     box.export(tmp_path / "box.ply")
     with pytest.raises(ValueError, match=r"watertight mesh.*box.ply.*edges 3 do not belong to two"):
-        shapes.load(tmp_path / "box.ply")
+        solids.load(tmp_path / "box.ply")
 
 
-def test_files_that_are_no_mesh(shapes, tmp_path):
+def test_files_that_are_no_mesh(solids, tmp_path):
     with pytest.raises(ValueError, match=r"Expected a mesh file. Received: .*nothing.obj"):
-        shapes.load(tmp_path / "nothing.obj")
+        solids.load(tmp_path / "nothing.obj")
     (tmp_path / "notes.txt").write_text("no mesh")
     with pytest.raises(ValueError, match=r"a mesh file that trimesh reads.*notes.txt"):
-        shapes.load(tmp_path / "notes.txt")
+        solids.load(tmp_path / "notes.txt")
 
 
-def test_marching_cubes_find_a_ball_again(shapes):
+def test_marching_cubes_find_a_ball_again(solids):
     axis = np.linspace(-1.0, 1.0, 48)
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1)
-    ball = shapes.surface(0.6 - np.linalg.norm(grid, axis=-1), 0.0, axis)
+    ball = solids.surface(0.6 - np.linalg.norm(grid, axis=-1), 0.0, axis)
     assert ball.volume == pytest.approx(4 / 3 * np.pi * 0.6**3, rel=0.01)
     true = trimesh.creation.icosphere(subdivisions=5, radius=0.6)
     larger = trimesh.creation.icosphere(subdivisions=5, radius=0.7)
-    close, far = (shapes.chamfer_distance(ball, other) for other in (true, larger))
+    close, far = (solids.chamfer_distance(ball, other) for other in (true, larger))
     # Points drawn anew on one surface are some hundredths apart.
     assert close < 0.015
     assert far == pytest.approx(0.1, abs=0.01)
 
 
-def test_picture_of_a_ball(shapes):
-    picture = shapes.picture(trimesh.creation.icosphere(subdivisions=4, radius=0.8), size=100)
+def test_picture_of_a_ball(solids):
+    picture = solids.picture(trimesh.creation.icosphere(subdivisions=4, radius=0.8), size=100)
     seen = picture < 1.0
     assert seen.mean() == pytest.approx(np.pi * 0.8**2 / 2.5**2, abs=0.01)
     assert not seen[0].any()
@@ -87,9 +87,9 @@ def test_picture_of_a_ball(shapes):
 
 
 def test_scores_of_a_network_that_knows_the_ball():
-    shape, shapes = example("shape"), example("shapes")
+    shape, solids = example("shape"), example("common.solids")
     ball = trimesh.creation.icosphere(subdivisions=5, radius=0.7)
-    points, inside = shapes.sample(ball, 5000, np.random.default_rng(0), near_surface=0.0)
+    points, inside = solids.sample(ball, 5000, np.random.default_rng(0), near_surface=0.0)
     part = points, inside[:, None].astype("float32")
     solid = shape.Solid(ball, part, part, part)
     inputs = keras.Input((3,))

@@ -8,8 +8,9 @@ from typing import Literal
 
 import keras
 import numpy as np
-import training
 from keras import layers, ops
+
+from common import training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,12 +19,13 @@ import time
 from typing import Any, Literal
 
 import keras
-import normalizations
 import numpy as np
 import tabulate
 import tqdm
 import tyro
 from tqdm.keras import TqdmCallback
+
+from common import normalizations
 
 Gain = float | Literal["auto", "initial_norm", "kernel_norm"]
 

@@ -1,6 +1,6 @@
 """A conditioned transformer in several processes with PyTorch's `DistributedDataParallel`.
 
-    python examples/devices_torch.py --processes 2
+    python examples/devices/on_torch.py --processes 2
 
 One process for each GPU, or so many on the CPU. Each has all weights and a part of every batch;
 gradients are averaged. The numbers are those of one process, up to rounding.
@@ -44,7 +44,8 @@ def steps(rank: int, processes: int, port: int, batches: list) -> list[float]:
 def train(rank: int, processes: int, device: str, batches: list) -> list[float]:
     """The mean losses of steps in the group of processes that there is."""
     import torch
-    from devices import transformer
+
+    from transformer import transformer
 
     with torch.device(device):
         model = torch.nn.parallel.DistributedDataParallel(transformer().to(device))
@@ -63,7 +64,7 @@ def train(rank: int, processes: int, device: str, batches: list) -> list[float]:
 
 
 def run(rank: int, processes: int, port: int, epochs: int) -> None:
-    from devices import batches
+    from transformer import batches
 
     os.environ["KERAS_BACKEND"] = "torch"
     an_epoch = batches(64, 24)

@@ -1,6 +1,6 @@
 """A conditioned transformer on several devices with TensorFlow's `MirroredStrategy`.
 
-    python examples/devices_tensorflow.py --simulated 2
+    python examples/devices/on_tensorflow.py --simulated 2
 
 `--simulated` makes that many devices of one CPU; without it, the GPUs of the machine are used. Each
 device has all weights and a part of every batch. The numbers are those of one device, up to
@@ -38,7 +38,7 @@ def main(words: list[str] | None = None) -> None:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     chosen = strategy(options.simulated)
 
-    from devices import compiled, load_digits, transformer
+    from transformer import compiled, load_digits, transformer
 
     with chosen.scope():
         model = compiled(transformer())

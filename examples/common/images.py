@@ -13,7 +13,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import training
+
+from common import training
 
 # Mirror images of these are other things, or nothing.
 WITHOUT_MIRRORING = (

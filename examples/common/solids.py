@@ -1,4 +1,4 @@
-"""Solids for the example of shapes: any mesh file that trimesh reads, or one made here.
+"""Solids for the shape example: any mesh file that trimesh reads, or one made here.
 
 All are scaled to fit the cube [−0.9, 0.9]³, so that space is left around them.
 """

@@ -1,6 +1,6 @@
 """A conditioned transformer over several devices with JAX: data or model parallel.
 
-    python examples/devices_jax.py --layout transformer --simulated 8
+    python examples/devices/on_jax.py --layout transformer --simulated 8
 
 `--simulated` makes that many devices of one CPU, to try layouts out; without it, the accelerators
 of the machine are used. The numbers are those of one device, up to rounding.
@@ -68,7 +68,8 @@ def main(words: list[str] | None = None) -> None:
         os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={options.simulated}"
     os.environ["KERAS_BACKEND"] = "jax"
     import keras
-    from devices import compiled, load_digits, transformer
+
+    from transformer import compiled, load_digits, transformer
 
     keras.distribution.set_distribution(distribution(options.layout))
     model = compiled(transformer())

@@ -1,0 +1,1 @@
+"""What the examples share. They run as scripts, whose folder Python finds this package in."""

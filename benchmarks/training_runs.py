@@ -146,9 +146,9 @@ def largest_eigenvalue(model, family, data, options):
 
 def images_of(data, count, options):
     """So many validation images, normalized, and their labels."""
-    from common import images
+    from common import image_batches
 
-    return images.Batches(data.validation, data, count, options)[0]
+    return image_batches.Batches(data.validation, data, count, options)[0]
 
 
 @functools.cache

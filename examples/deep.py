@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from common import normalizations, training
+from common import command_line, normalizations, training
 from common.classification import ClassificationOptions, draw, evaluate, load_data, train
 
 __all__ = ["RECIPES", "Options", "build", "draw", "evaluate", "load_data", "train"]
@@ -132,4 +132,4 @@ RECIPES = {
 }  # fmt: skip
 
 if __name__ == "__main__":
-    training.main(sys.modules[__name__])
+    command_line.main(sys.modules[__name__])

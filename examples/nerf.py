@@ -19,9 +19,11 @@ from typing import Literal
 import keras
 import numpy as np
 import tyro
-from keras import layers, ops
+from keras import layers
 
-from common import coordinates, normalizations, scenes, training
+from common import command_line, coordinates, figures, normalizations, scenes, training
+from common.cameras import Scene, Views
+from common.rendering import RadianceField
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ class Options(coordinates.CoordinateOptions):
     """Points more at which the fine one is asked, where density is."""
 
 
-def load_data(options: Options) -> scenes.Scene:
+def load_data(options: Options) -> Scene:
     """The scene that the options name."""
     return scenes.load(options.scene, options.downscale, options.traced_size)
 
@@ -80,7 +82,7 @@ def field(options: Options, chosen, name: str) -> keras.Model:
     return keras.Model([position, direction], outputs, name=name)
 
 
-def build(normalization: str, data: scenes.Scene, options: Options) -> "RadianceField":
+def build(normalization: str, data: Scene, options: Options) -> RadianceField:
     """A radiance field under a normalization, such as "row_equilibration"."""
     chosen = normalizations.parse(normalization)
     # Both first, so that their initial weights do not depend on the normalization of one.
@@ -96,114 +98,7 @@ def build(normalization: str, data: scenes.Scene, options: Options) -> "Radiance
     return model
 
 
-class RadianceField(keras.Model):
-    """Renders rays by a coarse and a fine field.
-
-    Args:
-        coarse: A model that `field` returns.
-        fine: Likewise.
-        scene: The `scenes.Scene`, of which near, far and background are read.
-        options: The options.
-    """
-
-    def __init__(self, coarse, fine, scene, options):
-        # Rays are not for low precision: a pixel is a thousandth of a direction.
-        super().__init__(autocast=False)
-        self.coarse, self.fine = coarse, fine
-        self.near, self.far, self.background = scene.near, scene.far, scene.background
-        self.options = options
-        self.seed_generator = keras.random.SeedGenerator(options.seed)
-
-    def call(self, rays, training=False):
-        """Of rays (n, 6), origins and directions: {"coarse", "fine"} (n, 3), and "depth" (n,)."""
-        coarse, fine = self.render(rays, training)
-        return {"coarse": coarse["color"], "fine": fine["color"], "depth": fine["depth"]}
-
-    def render(self, rays, training=False):
-        """Color (n, 3), depth (n,) and opacity (n,) by the coarse and by the fine field."""
-        edges = ops.linspace(0.0, 1.0, self.options.coarse_samples + 1)
-        shape = (ops.shape(rays)[0], self.options.coarse_samples)
-        offsets = self._uniform(shape, training)
-        positions = edges[:-1] + offsets * (edges[1] - edges[0])
-        coarse = self._composite(self.coarse, rays, positions)
-        shape = (shape[0], self.options.fine_samples)
-        where = ops.stop_gradient(coarse["weights"])
-        more = sample_where(edges, where, self._levels(shape, training))
-        positions = ops.sort(ops.concatenate([positions, more], axis=-1), axis=-1)
-        return coarse, self._composite(self.fine, rays, positions)
-
-    def _uniform(self, shape, training):
-        if not training:
-            return ops.full(shape, 0.5)
-        return keras.random.uniform(shape, seed=self.seed_generator)
-
-    def _levels(self, shape, training):
-        """One number in each of equal parts of [0, 1)."""
-        steps = ops.arange(shape[1], dtype="float32")
-        return (steps + self._uniform(shape, training)) / shape[1]
-
-    def _distances(self, positions):
-        """From [0, 1] to distances; in steps of their inverse where a scene has no end."""
-        if self.background is None:
-            return 1.0 / ((1.0 - positions) / self.near + positions / self.far)
-        return self.near + (self.far - self.near) * positions
-
-    def _composite(self, network, rays, positions):
-        """The rendering equation of Mildenhall et al. 2020, equation 3."""
-        distances = self._distances(positions)
-        origins, directions = rays[:, None, :3], rays[:, None, 3:]
-        points = origins + distances[..., None] * directions
-        if self.background is not None:
-            points = points / (0.5 * (self.far - self.near))
-        directions = ops.broadcast_to(directions, ops.shape(points))
-        encoded = [
-            coordinates.positional_encoding(ops.reshape(x, (-1, 3)), frequencies)
-            for x, frequencies in (
-                (points, self.options.position_frequencies),
-                (directions, self.options.direction_frequencies),
-            )
-        ]
-        raw = network(encoded)
-        raw = ops.cast(ops.reshape(raw, (*ops.shape(points)[:-1], 4)), "float32")
-        ends = ops.full_like(distances[:, :1], self.far)
-        lengths = ops.maximum(ops.diff(ops.concatenate([distances, ends], axis=-1)), 0.0)
-        optical = ops.softplus(raw[..., 0] - 1.0) * lengths
-        passed = ops.cumsum(optical[:, :-1], axis=-1)
-        before = ops.exp(-ops.concatenate([ops.zeros_like(optical[:, :1]), passed], axis=-1))
-        weights = before * (1.0 - ops.exp(-optical))
-        opacity = ops.sum(weights, axis=-1)
-        color = ops.sum(weights[..., None] * ops.sigmoid(raw[..., 1:]), axis=-2)
-        if self.background is not None:
-            color = color + (1.0 - opacity)[:, None] * self.background
-        depth = ops.sum(weights * distances, axis=-1) + (1.0 - opacity) * self.far
-        return {"color": color, "depth": depth, "opacity": opacity, "weights": weights}
-
-
-def sample_where(edges, weights, levels):
-    """Positions distributed as weights say, by inverting the cumulative distribution.
-
-    Args:
-        edges: Borders of the cells, of shape (cells + 1,).
-        weights: Of the cells, (n, cells).
-        levels: In [0, 1), (n, samples).
-
-    Returns:
-        Positions, (n, samples).
-    """
-    weights = weights + 1e-4
-    density = weights / ops.sum(weights, axis=-1, keepdims=True)
-    after = ops.cumsum(density, axis=-1)
-    # The cell in which each level falls, as rows of zeros and a one.
-    below = ops.cast(levels[..., None] >= after[:, None, :-1], "float32")
-    cell = ops.one_hot(ops.cast(ops.sum(below, axis=-1), "int32"), weights.shape[-1])
-    start = ops.sum(cell * (after - density)[:, None, :], axis=-1)
-    height = ops.sum(cell * density[:, None, :], axis=-1)
-    fraction = ops.clip((levels - start) / height, 0.0, 1.0)
-    left = ops.sum(cell * edges[:-1], axis=-1)
-    return left + fraction * (edges[1] - edges[0])
-
-
-def train(model, data: scenes.Scene, options: Options, callbacks=()):
+def train(model, data: Scene, options: Options, callbacks=()):
     """Trains on random rays by the squared error of both fields; returns PSNR of each epoch."""
     if not model.compiled:
         loss = keras.losses.MeanSquaredError()
@@ -240,12 +135,12 @@ def targets(colors):
     return {"coarse": colors, "fine": colors}
 
 
-def render(model, data: scenes.Scene, views: scenes.Views, batch_size=2048):
+def render(model, data: Scene, views: Views, batch_size=2048):
     """Colors (n, height, width, 3) and depths (n, height, width) of views."""
     colors, depths = [], []
     # One after the other: the rays of all views are many times as large as their images.
     for index in range(len(views.images)):
-        view = scenes.Views(views.images[index : index + 1], views.poses[index : index + 1])
+        view = Views(views.images[index : index + 1], views.poses[index : index + 1])
         seen = training.predict(model, data.rays(view)[0], batch_size)
         shape = views.images.shape[1:]
         colors.append(seen["fine"].reshape(shape).clip(0.0, 1.0))
@@ -253,7 +148,7 @@ def render(model, data: scenes.Scene, views: scenes.Views, batch_size=2048):
     return np.stack(colors), np.stack(depths)
 
 
-def evaluate(model, data: scenes.Scene, options: Options, part="test"):
+def evaluate(model, data: Scene, options: Options, part="test"):
     """Mean PSNR, in dB, and SSIM, in uniform windows of 7×7 pixels, of the views of one part."""
     from skimage import metrics
 
@@ -270,10 +165,10 @@ def evaluate(model, data: scenes.Scene, options: Options, part="test"):
     return {"PSNR": float(np.mean(psnr)), "SSIM": float(np.mean(ssim))}
 
 
-def draw(runs, data: scenes.Scene, options: Options):
+def draw(runs, data: Scene, options: Options):
     """Two held-out views, as they are and as each model sees them, with depths, and curves."""
-    views = scenes.Views(data.test.images[:2], data.test.poses[:2])
-    figure, axes = training.figure(2 + len(runs), 3, size=2.6)
+    views = Views(data.test.images[:2], data.test.poses[:2])
+    figure, axes = figures.figure(2 + len(runs), 3, size=2.6)
     for image, row in zip(views.images, axes, strict=False):
         row[0].imshow(image)
     axes[0, 0].set_title("held-out views")
@@ -290,7 +185,7 @@ def draw(runs, data: scenes.Scene, options: Options):
     for ax in axes[:, -1]:
         ax.remove()
     curves = figure.add_subplot(axes[0, -1].get_gridspec()[:, -1])
-    training.draw_curves(curves, runs, "val_psnr", "PSNR of rays of validation views, dB")
+    figures.draw_curves(curves, runs, "val_psnr", "PSNR of rays of validation views, dB")
     return figure
 
 
@@ -317,4 +212,4 @@ RECIPES = {
 }  # fmt: skip
 
 if __name__ == "__main__":
-    training.main(sys.modules[__name__])
+    command_line.main(sys.modules[__name__])

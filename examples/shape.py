@@ -16,7 +16,7 @@ import numpy as np
 import tyro
 from keras import layers, ops
 
-from common import coordinates, normalizations, solids, training
+from common import command_line, coordinates, figures, normalizations, solids, training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,7 +149,7 @@ def reconstruct(model, options: Options):
 
 def draw(runs, data: Solid, options: Options):
     """The true surface, those learned, and curves; saves the surfaces as PLY files."""
-    figure, axes = training.figure(2 + len(runs), size=3.0)
+    figure, axes = figures.figure(2 + len(runs), size=3.0)
     pictures = {"the solid": solids.picture(data.mesh)}
     for name, run in runs.items():
         surface = reconstruct(run.model, options)
@@ -162,7 +162,7 @@ def draw(runs, data: Solid, options: Options):
         ax.imshow(picture, cmap="gray", vmin=0.0, vmax=1.0)
         ax.set_title(label, fontsize=9)
         ax.set_axis_off()
-    training.draw_curves(axes[-1], runs, "val_iou", "IoU on validation points")
+    figures.draw_curves(axes[-1], runs, "val_iou", "IoU on validation points")
     return figure
 
 
@@ -189,4 +189,4 @@ RECIPES = {
 }  # fmt: skip
 
 if __name__ == "__main__":
-    training.main(sys.modules[__name__])
+    command_line.main(sys.modules[__name__])

@@ -1,1 +1,1 @@
-"""What the examples share. They run as scripts, whose folder Python finds this package in."""
+"""Modules that the examples share. Python finds them in the folder of the script it runs."""

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from common import images, training
+from common import figures, image_batches, images, training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ def train(model, data: images.Images, options: ClassificationOptions, callbacks=
     """Trains by cross-entropy; returns losses and accuracies of each epoch."""
     if not model.compiled:
         compile_model(model, data, options)
-    batches = images.Batches(
+    batches = image_batches.Batches(
         data.train, data, options.batch_size, options, seed=options.seed, workers=options.workers
     )
     # Training pictures are augmented, and batch statistics lag: a look from outside each epoch.
@@ -73,9 +73,9 @@ def evaluate(model, data: images.Images, options: ClassificationOptions, part="t
 
 def draw(runs, data: images.Images, options: ClassificationOptions):
     """Curves of training, and the test images that the last model finds hardest."""
-    figure, (losses, accuracies, samples) = training.figure(3, width_ratios=(1, 1, 1.1))
-    training.draw_curves(losses, runs, "loss", "training loss", yscale="log")
-    training.draw_curves(accuracies, runs, "val_accuracy", "validation accuracy")
+    figure, (losses, accuracies, samples) = figures.figure(3, width_ratios=(1, 1, 1.1))
+    figures.draw_curves(losses, runs, "loss", "training loss", yscale="log")
+    figures.draw_curves(accuracies, runs, "val_accuracy", "validation accuracy")
     name, run = list(runs.items())[-1]
     _draw_hardest(samples, run.model, data, options)
     title = f"hardest test images for\n{name}, and its mistakes"
@@ -86,7 +86,7 @@ def draw(runs, data: images.Images, options: ClassificationOptions):
 
 def _draw_hardest(axes, model, data, options, side=6):
     """The test images, of the first thousand, to whose class the model gives the least odds."""
-    pixels, labels = images.Batches(data.test, data, 1000, options)[0]
+    pixels, labels = image_batches.Batches(data.test, data, 1000, options)[0]
     logits = keras.ops.convert_to_tensor(training.predict(model, pixels, 1000))
     odds = keras.ops.convert_to_numpy(keras.ops.log_softmax(logits))
     hardest = np.argsort(odds[np.arange(len(labels)), labels])[: side * side]
@@ -118,4 +118,4 @@ def _frame(left, top, width, height):
 
 def _plain(part, data, options):
     batch_size = max(options.batch_size, 250)
-    return images.Batches(part, data, batch_size, options, workers=options.workers)
+    return image_batches.Batches(part, data, batch_size, options, workers=options.workers)

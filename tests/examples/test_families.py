@@ -22,7 +22,7 @@ ACTIVATIONS = {"cnn": "batch", "vit": "layer", "nerf": "none", "shape": "none", 
 def test_trains_reports_and_draws(family, tmp_path, capsys):
     name = f"{ACTIVATIONS[family]}+row_equilibration"
     options = small(family, normalizations=(name,), output=tmp_path)
-    runs = example("common.training").run(example(family), options)
+    runs = example("common.command_line").run(example(family), options)
     losses = runs[name].history["loss"]
     assert len(losses) == 2
     assert losses[1] < losses[0]
@@ -161,11 +161,11 @@ def test_newton_without_centering():
 
 
 def test_command_line_takes_a_recipe_and_changes(tmp_path, monkeypatch):
-    training, deep = example("common.training"), example("deep")
+    command_line, deep = example("common.command_line"), example("deep")
     seen = []
-    monkeypatch.setattr(training, "run", lambda family, options: seen.append(options))
-    training.main(deep, ["fashion_mnist", "--epochs", "3", "--gain", "0.5"])
-    training.main(deep, ["--normalizations", "none"])
+    monkeypatch.setattr(command_line, "run", lambda family, options: seen.append(options))
+    command_line.main(deep, ["fashion_mnist", "--epochs", "3", "--gain", "0.5"])
+    command_line.main(deep, ["--normalizations", "none"])
     first, second = seen
     assert (first.data, first.epochs, first.gain, first.train_images) == (
         "fashion_mnist", 3, 0.5, 10_000
@@ -175,13 +175,15 @@ def test_command_line_takes_a_recipe_and_changes(tmp_path, monkeypatch):
 
 def test_a_bad_setting_ends_with_a_message(capsys):
     with pytest.raises(SystemExit) as raised:
-        example("common.training").main(example("cnn"), ["digits", "--normalizations", "nonsense"])
+        example("common.command_line").main(
+            example("cnn"), ["digits", "--normalizations", "nonsense"]
+        )
     assert "cnn.py: Expected a normalization" in str(raised.value)
 
 
 def test_no_normalization_at_all():
     with pytest.raises(ValueError, match=r"at least one of --normalizations. Received: none"):
-        example("common.training").run(example("deep"), small("deep", normalizations=()))
+        example("common.command_line").run(example("deep"), small("deep", normalizations=()))
 
 
 @pytest.mark.parametrize(
@@ -189,10 +191,10 @@ def test_no_normalization_at_all():
     [("nerf", "blender", "--scene"), ("nerf", "llff", "--scene"), ("shape", "mesh", "--mesh")],
 )
 def test_recipes_that_read_files_ask_for_them(family, recipe, option, capsys, monkeypatch):
-    training = example("common.training")
-    monkeypatch.setattr(training, "run", lambda family, options: None)
+    command_line = example("common.command_line")
+    monkeypatch.setattr(command_line, "run", lambda family, options: None)
     with pytest.raises(SystemExit):
-        training.main(example(family), [recipe])
+        command_line.main(example(family), [recipe])
     assert option in "".join(capsys.readouterr())
 
 
@@ -222,8 +224,8 @@ def test_batches_are_split_over_devices(tmp_path):
         ],
     }  # fmt: skip
     common = ["--distribute", "--batch-size", "64", "--epochs", "1", "--normalizations", "none"]
-    program = "import importlib, sys\nfrom common import training\n" + "\n".join(
-        f"training.main(importlib.import_module({family!r}), {[*own, *common]!r})"
+    program = "import importlib, sys\nfrom common import command_line\n" + "\n".join(
+        f"command_line.main(importlib.import_module({family!r}), {[*own, *common]!r})"
         for family, own in words.items()
     )
     done = subprocess.run(
@@ -249,13 +251,13 @@ def test_a_bad_name_is_told_before_anything_is_trained(monkeypatch):
     deep = example("deep")
     monkeypatch.setattr(deep, "load_data", None)
     with pytest.raises(ValueError, match="Expected a normalization"):
-        example("common.training").run(deep, small("deep", normalizations=("none", "rows")))
+        example("common.command_line").run(deep, small("deep", normalizations=("none", "rows")))
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX can distribute")
 def test_distribution_needs_jax():
     with pytest.raises(ValueError, match=r"distribution API, jax.*Received: --distribute"):
-        example("common.training").run(example("deep"), small("deep", distribute=True))
+        example("common.command_line").run(example("deep"), small("deep", distribute=True))
 
 
 def test_labels_are_smoothed():
@@ -333,13 +335,13 @@ def test_sines_start_as_published(first, bound):
 
 
 def test_help_tells_recipes_and_options(capsys):
-    training = example("common.training")
+    command_line = example("common.command_line")
     for words, expected in (
         (["--help"], ["digits", "imagenet", "KERAS_BACKEND"]),
         (["digits", "--help"], ["--normalizations", "--initial-scale", "--train-images"]),
     ):
         with pytest.raises(SystemExit) as raised:
-            training.main(example("cnn"), words)
+            command_line.main(example("cnn"), words)
         assert raised.value.code == 0
         printed = capsys.readouterr().out
         assert all(word in printed for word in expected)

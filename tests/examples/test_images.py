@@ -16,27 +16,33 @@ def images():
     return example("common.images")
 
 
-def test_cifar10_in_memory(images):
+@pytest.fixture
+def image_batches():
+    return example("common.image_batches")
+
+
+def test_cifar10_in_memory(images, image_batches):
     options = images.ImageOptions(data="cifar10", validation_fraction=0.25)
     with tfds.testing.mock_data(num_examples=20):
         data = images.load(options)
     assert (len(data.train), len(data.validation), len(data.test)) == (15, 5, 20)
     assert data.shape == (32, 32, 3)
     assert len(data.classes) == 10
-    pixels, labels = images.Batches(data.train, data, 15, options)[0]
+    pixels, labels = image_batches.Batches(data.train, data, 15, options)[0]
     assert (pixels.dtype, pixels.shape) == ("float32", (15, 32, 32, 3))
     assert (labels.dtype, labels.shape) == ("int32", (15,))
     np.testing.assert_allclose(pixels.mean(axis=(0, 1, 2)), 0.0, atol=1e-4)
     np.testing.assert_allclose(pixels.std(axis=(0, 1, 2)), 1.0, atol=1e-3)
 
 
-def test_imagenet_is_read_and_cropped_as_needed(images):
+def test_imagenet_is_read_and_cropped_as_needed(images, image_batches):
     options = images.ImageOptions(data="imagenet2012", image_size=32, train_images=6)
     with tfds.testing.mock_data(num_examples=10):
         data = images.load(options)
-        batches = images.Batches(data.train, data, 4, options, seed=0)
+        batches = image_batches.Batches(data.train, data, 4, options, seed=0)
         sizes = [batch[0].shape for batch in (batches[0], batches[1])]
-        (first, labels), (test, _) = batches[0], images.Batches(data.test, data, 4, options)[0]
+        first, labels = batches[0]
+        test, _ = image_batches.Batches(data.test, data, 4, options)[0]
         again, _ = batches[0]
     assert len(data.classes) == 1000
     assert sizes == [(4, 32, 32, 3), (2, 32, 32, 3)]
@@ -69,22 +75,22 @@ def test_validation_needs_images_and_leaves_some(images, fraction):
     ("name", "mirrored"),
     [("cifar10", True), ("emnist/letters:3.1.0", False), ("mnist:3.0.1", False)],
 )
-def test_what_reads_otherwise_in_a_mirror_is_not_mirrored(images, name, mirrored):
+def test_what_reads_otherwise_in_a_mirror_is_not_mirrored(images, image_batches, name, mirrored):
     options = images.ImageOptions(data=name)
     ramp = np.broadcast_to(np.arange(16, dtype="uint8")[:, None], (64, 16, 16, 1))
     part = images.Arrays(ramp, np.zeros(64, int))
     data = images.Images(part, part, part, (16, 16, 1), ["one"], 0.0, 1.0)
-    pixels, _ = images.Batches(part, data, 64, options, seed=0)[0]
+    pixels, _ = image_batches.Batches(part, data, 64, options, seed=0)[0]
     falling = (np.diff(pixels[:, 8, 4:12, 0], axis=-1) < 0).all(axis=-1)
     assert falling.any() == mirrored
 
 
-def test_devices_share_batches_evenly(images, monkeypatch):
+def test_devices_share_batches_evenly(images, image_batches, monkeypatch):
     options = images.ImageOptions(data="cifar10")
     part = images.Arrays(np.zeros((61, 4, 4, 1), "uint8"), np.arange(61))
     data = images.Images(part, part, part, (4, 4, 1), ["one"], 0.0, 1.0)
     monkeypatch.setattr(example("common.training"), "devices", lambda: 3)
-    batches = images.Batches(part, data, 25, options)
+    batches = image_batches.Batches(part, data, 25, options)
     labels = [batches[index][1] for index in range(len(batches))]
     assert [len(each) for each in labels] == [27, 27, 6]
     assert np.concatenate(labels).tolist() == list(range(60))
@@ -114,12 +120,12 @@ def test_parts_do_not_overlap_and_limits_hold(images):
     assert not rows[0] & rows[2]
 
 
-def test_training_order_changes_by_epoch_and_repeats_by_seed(images):
+def test_training_order_changes_by_epoch_and_repeats_by_seed(images, image_batches):
     options = images.ImageOptions(augment=False)
     data = images.load(options)
     orders = []
     for _ in range(2):
-        batches = images.Batches(data.train, data, 500, options, seed=3)
+        batches = image_batches.Batches(data.train, data, 500, options, seed=3)
         epochs = []
         for _ in range(2):
             epochs.append(np.concatenate([batches[i][1] for i in range(len(batches))]))
@@ -130,10 +136,10 @@ def test_training_order_changes_by_epoch_and_repeats_by_seed(images):
     np.testing.assert_array_equal(np.sort(orders[0][0]), np.sort(data.train.labels))
 
 
-def test_shifted_images_are_parts_of_the_padded_ones(images):
+def test_shifted_images_are_parts_of_the_padded_ones(image_batches):
     rng = np.random.default_rng(0)
     original = rng.integers(1, 255, (50, 8, 8, 1), "uint8")
-    moved = images.shifted(original, rng)
+    moved = image_batches.shifted(original, rng)
     shifts = [
         [
             (down, right)
@@ -156,17 +162,17 @@ def translated(picture, down, right):
     return result
 
 
-def test_evaluation_crops_the_centre(images):
+def test_evaluation_crops_the_centre(image_batches):
     picture = np.zeros((64, 128, 3), "uint8")
     picture[:, 32:96] = 200
-    np.testing.assert_array_equal(images.cropped(picture, 16), 200)
+    np.testing.assert_array_equal(image_batches.cropped(picture, 16), 200)
 
 
-def test_random_crops_stay_inside(images):
+def test_random_crops_stay_inside(image_batches):
     rng = np.random.default_rng(0)
     picture = np.full((30, 50, 3), 77, "uint8")
     for _ in range(50):
-        np.testing.assert_array_equal(images.cropped(picture, 8, rng), 77)
+        np.testing.assert_array_equal(image_batches.cropped(picture, 8, rng), 77)
 
 
 def test_unknown_dataset(images):

@@ -16,8 +16,8 @@ def scenes():
 
 
 @pytest.fixture(scope="module")
-def traced(scenes):
-    return scenes.traced_scene(size=16, train=16, validation=2, test=2)
+def traced():
+    return example("common.traced_scene").traced_scene(size=16, train=16, validation=2, test=2)
 
 
 def save_images(views, folder):
@@ -179,7 +179,7 @@ def test_llff_layout_gives_back_the_scene_up_to_place_and_scale(scenes, traced, 
     kept = np.delete(np.arange(16), [0, 8])
     kept = np.delete(kept, [0, 8])
     rays, colors = read.rays(read.train)
-    views = scenes.Views(traced.train.images[kept], traced.train.poses[kept])
+    views = example("common.cameras").Views(traced.train.images[kept], traced.train.poses[kept])
     true_rays, true_colors = traced.rays(views)
     np.testing.assert_allclose(colors, true_colors, atol=0.5 / 255 + 1e-6)
     some = np.arange(0, len(rays), 97)
@@ -207,28 +207,31 @@ def test_folder_without_poses(scenes, tmp_path):
         scenes.load(tmp_path)
 
 
-def test_traced_colors_are_those_of_what_a_ray_meets(scenes):
-    centre, radius, color = scenes.SPHERES[0]
+def test_traced_colors_are_those_of_what_a_ray_meets():
+    traced_scene = example("common.traced_scene")
+    light = traced_scene.LIGHT
+    centre, radius, color = traced_scene.SPHERES[0]
     centre = np.array(centre)
     # From the light's side straight at a sphere: lit in full, as seen along the light.
-    origin = centre + 3.0 * scenes.LIGHT
-    seen = scenes.trace(origin[None], -scenes.LIGHT[None] / np.linalg.norm(scenes.LIGHT))
-    lit = 0.35 + 0.65 * np.linalg.norm(scenes.LIGHT)
+    origin = centre + 3.0 * light
+    seen = traced_scene.trace(origin[None], -light[None] / np.linalg.norm(light))
+    lit = 0.35 + 0.65 * np.linalg.norm(light)
     np.testing.assert_allclose(seen[0], np.array(color) * lit, rtol=1e-3)
     # Under that sphere the floor is in its shadow, though not to be seen from above.
-    assert scenes.in_shadow(centre[None] - (radius + 0.02) * scenes.LIGHT)[0]
-    up = scenes.trace(origin[None], np.array([[0.0, 0.0, 1.0]]))
+    assert traced_scene.in_shadow(centre[None] - (radius + 0.02) * light)[0]
+    up = traced_scene.trace(origin[None], np.array([[0.0, 0.0, 1.0]]))
     np.testing.assert_array_equal(up[0], 1.0)
 
 
-def test_cameras_look_at_their_target(scenes):
-    pose = scenes.looking_at((1.0, -2.0, 1.5), (0.1, 0.2, 0.3))
+def test_cameras_look_at_their_target():
+    cameras = example("common.cameras")
+    pose = cameras.looking_at((1.0, -2.0, 1.5), (0.1, 0.2, 0.3))
     np.testing.assert_allclose(pose[:, :3].T @ pose[:, :3], np.eye(3), atol=1e-12)
     assert np.linalg.det(pose[:, :3]) == pytest.approx(1.0)
     towards = np.array([0.1, 0.2, 0.3]) - pose[:, 3]
     np.testing.assert_allclose(-pose[:, 2], towards / np.linalg.norm(towards))
     # The rays of the four pixels in the middle surround that direction.
-    directions = scenes.camera_directions(4, 4, 5.0)[1:3, 1:3].reshape(-1, 3).mean(axis=0)
+    directions = cameras.camera_directions(4, 4, 5.0)[1:3, 1:3].reshape(-1, 3).mean(axis=0)
     np.testing.assert_allclose(directions[:2], 0.0, atol=1e-12)
 
 
@@ -252,9 +255,11 @@ def rays(traced):
 
 
 def test_a_fog_absorbs_exponentially(traced, rays):
-    nerf = example("nerf")
+    nerf, rendering = example("nerf"), example("common.rendering")
     fog = constant_field(0.4, (0.2, 0.5, 0.7))
-    model = nerf.RadianceField(fog, fog, traced, nerf.Options(coarse_samples=8, fine_samples=8))
+    model = rendering.RadianceField(
+        fog, fog, traced, nerf.Options(coarse_samples=8, fine_samples=8)
+    )
     for part in model.render(keras.ops.convert_to_tensor(rays)):
         result = {name: keras.ops.convert_to_numpy(value) for name, value in part.items()}
         # Absorption begins at the first sample, and is exact from there to the end.
@@ -272,9 +277,9 @@ def test_a_fog_absorbs_exponentially(traced, rays):
 
 
 def test_what_is_seen_is_what_the_fields_render(traced, rays):
-    nerf = example("nerf")
+    nerf, rendering = example("nerf"), example("common.rendering")
     fields = constant_field(0.4, (0.2, 0.5, 0.7)), constant_field(0.8, (0.6, 0.3, 0.1))
-    model = nerf.RadianceField(*fields, traced, nerf.Options(coarse_samples=8, fine_samples=8))
+    model = rendering.RadianceField(*fields, traced, nerf.Options(coarse_samples=8, fine_samples=8))
     rays = keras.ops.convert_to_tensor(rays)
     coarse, fine = model.render(rays)
     expected = {"coarse": coarse["color"], "fine": fine["color"], "depth": fine["depth"]}
@@ -285,9 +290,9 @@ def test_what_is_seen_is_what_the_fields_render(traced, rays):
 
 
 def test_empty_space_shows_the_background(traced, rays):
-    nerf = example("nerf")
+    nerf, rendering = example("nerf"), example("common.rendering")
     empty = constant_field(1e-9, (0.2, 0.5, 0.7))
-    model = nerf.RadianceField(empty, empty, traced, nerf.Options())
+    model = rendering.RadianceField(empty, empty, traced, nerf.Options())
     colors = model(rays)
     for part in ("coarse", "fine"):
         np.testing.assert_allclose(keras.ops.convert_to_numpy(colors[part]), 1.0, atol=1e-6)
@@ -296,10 +301,12 @@ def test_empty_space_shows_the_background(traced, rays):
 
 
 def test_samples_without_end_are_even_in_inverse_distance(traced, rays):
-    nerf = example("nerf")
+    nerf, rendering = example("nerf"), example("common.rendering")
     scene = dataclasses.replace(traced, near=1.0, far=50.0, background=None)
     wall = constant_field(1e6, (0.2, 0.5, 0.7))
-    model = nerf.RadianceField(wall, wall, scene, nerf.Options(coarse_samples=4, fine_samples=4))
+    model = rendering.RadianceField(
+        wall, wall, scene, nerf.Options(coarse_samples=4, fine_samples=4)
+    )
     coarse, _ = model.render(keras.ops.convert_to_tensor(rays))
     # All is absorbed at the first sample, in the middle of the first quarter.
     expected = 1.0 / (7 / 8 * 1.0 + 1 / 8 / 50.0)
@@ -307,11 +314,11 @@ def test_samples_without_end_are_even_in_inverse_distance(traced, rays):
 
 
 def test_fine_samples_follow_the_weights():
-    nerf = example("nerf")
+    rendering = example("common.rendering")
     edges = keras.ops.linspace(0.0, 1.0, 6)
     levels = np.linspace(0.01, 0.99, 50, dtype="float32")[None].repeat(2, axis=0)
     weights = np.array([[1, 1, 1, 1, 1], [0, 0, 3, 0, 1]], "float32")
-    positions = nerf.sample_where(edges, *map(keras.ops.convert_to_tensor, (weights, levels)))
+    positions = rendering.sample_where(edges, *map(keras.ops.convert_to_tensor, (weights, levels)))
     even, uneven = keras.ops.convert_to_numpy(positions)
     np.testing.assert_allclose(even, levels[0], atol=1e-5)
     # NumPy's own inverse of a piecewise linear cumulative distribution.

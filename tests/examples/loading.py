@@ -9,7 +9,7 @@ FAMILIES = ("cnn", "vit", "nerf", "shape", "deep")
 
 
 def example(name):
-    """A module of examples/, whose own imports find each other as they do in a script."""
+    """A module, such as "cnn" or "common.images", that imports others as a script does."""
     if str(EXAMPLES) not in sys.path:
         sys.path.insert(0, str(EXAMPLES))
     return importlib.import_module(name)

@@ -1,0 +1,72 @@
+"""Names of normalizations, and the networks that are built for them."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_wcond import fold_model
+from tests.examples.loading import example
+from tests.examples.small_networks import conditioned_names, small
+
+
+def test_unit_rows_at_start_is_a_plain_network_that_starts_as_the_equilibrated_one():
+    deep = example("deep")
+    options = small("deep")
+    data = deep.load_data(options)
+    outputs = []
+    for name in ("row_equilibration", "unit_rows_at_start"):
+        keras.utils.set_random_seed(0)
+        model = deep.build(name, data, options)
+        images = data.test.images[:8].astype("float32")
+        outputs.append(keras.ops.convert_to_numpy(model(images)))
+    assert conditioned_names(model) == []
+    np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-4)
+    keras.utils.set_random_seed(0)
+    default = keras.ops.convert_to_numpy(deep.build("none", data, options)(images))
+    assert np.abs(default - outputs[0]).max() > 0.01 * np.abs(default).max()
+
+
+def test_weight_normalization_starts_as_the_scale_of_the_plain_network_and_trains_its_gains():
+    deep = example("deep")
+    options = small("deep")
+    model = deep.build("weight_normalization", deep.load_data(options), options)
+    gains = [weight for weight in model.trainable_weights if "gain" in weight.path]
+    assert [tuple(gain.shape) for gain in gains] == [(16,)] * 3
+    assert fold_model(model).count_params() < model.count_params()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "batchnorm", "batch+spectral", "batch+layer", "", "row_equilibration+", "none+none",
+        "none+everywhere",
+    ],
+)  # fmt: skip
+def test_unknown_normalization(name):
+    with pytest.raises(ValueError, match=r"Expected a normalization: one of none, batch.*Received"):
+        example("common.normalizations").parse(name)
+
+
+def test_what_stands_alone():
+    with pytest.raises(ValueError, match="weight_normalization and unit_rows_at_start stand alone"):
+        example("common.normalizations").parse("batch+weight_normalization+spectral_normalization")
+
+
+def test_methods_one_after_the_other():
+    parse = example("common.normalizations").parse
+    parsed = parse("layer+row_equilibration+newton_orthogonalization")
+    assert parsed.activations == "layer"
+    assert parsed.weights == ("row_equilibration", "newton_orthogonalization")
+
+
+def test_newton_without_centering():
+    deep = example("deep")
+    options = small("deep")
+    data = deep.load_data(options)
+    means = []
+    for name in ("newton_orthogonalization", "uncentered_newton_orthogonalization"):
+        model = deep.build(name, data, options)
+        kernel = keras.ops.convert_to_numpy(model.get_layer("hidden_1").conditioned_kernel)
+        means.append(np.abs(kernel.mean(axis=0)).max())
+        assert np.linalg.cond(kernel) > 1.0
+    assert means[0] < 1e-6 < 1e-3 < means[1]

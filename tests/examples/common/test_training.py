@@ -1,0 +1,86 @@
+"""Learning rates, weight decay, and batches on several devices."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from tests.examples.loading import EXAMPLES, example
+
+
+def test_predictions_of_any_number_on_any_number_of_devices(monkeypatch):
+    training = example("common.training")
+    monkeypatch.setattr(training, "devices", lambda: 3)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    sizes = []
+    monkeypatch.setattr(
+        model, "predict",
+        lambda x, batch_size, verbose: sizes.append((len(x), batch_size)) or {"sum": x.sum(axis=1)},
+    )  # fmt: skip
+    inputs = np.arange(20.0).reshape(10, 2)
+    np.testing.assert_array_equal(training.predict(model, inputs, 4)["sum"], inputs.sum(axis=1))
+    assert sizes == [(12, 6)]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX can distribute")
+def test_batches_are_split_over_devices(tmp_path):
+    """Three devices, which share none of these numbers evenly."""
+    words = {
+        "deep": ["--depth", "3", "--train-images", "250"],
+        "shape": [
+            "--depth", "2", "--width", "8", "--points", "1000", "--test-points", "1000",
+            "--resolution", "16", "--steps-per-epoch", "20",
+        ],
+    }  # fmt: skip
+    common = ["--distribute", "--batch-size", "64", "--epochs", "1", "--normalizations", "none"]
+    program = "import importlib, sys\nfrom common import command_line\n" + "\n".join(
+        f"command_line.main(importlib.import_module({family!r}), {[*own, *common]!r})"
+        for family, own in words.items()
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(
+                [str(EXAMPLES), str(EXAMPLES.parent), os.environ.get("PYTHONPATH", "")]
+            ),
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=3",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "outputs").glob("*.png")} == {"deep.png", "shape.png"}
+
+
+def test_rates_rise_and_fall():
+    training = example("common.training")
+    options = training.TrainingOptions(epochs=12, warmup_epochs=2, learning_rate=0.3)
+    schedule = training.schedule(options).schedule
+    rates = [schedule(epoch, None) for epoch in range(12)]
+    assert rates[:3] == pytest.approx([0.1, 0.2, 0.3])
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[2:]))
+    # The middle of the descent, by the cosine.
+    assert rates[7] == pytest.approx(0.15)
+    assert rates[-1] > 0.0
+
+
+def test_biases_and_gains_do_not_decay():
+    training = example("common.training")
+    options = training.TrainingOptions(weight_decay=0.5, optimizer="sgd", learning_rate=0.1)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, bias_initializer="ones")])
+    kernel = keras.ops.convert_to_numpy(model.layers[0].kernel)
+    model.compile(training.optimizer(options), "mse")
+    zeros = [keras.ops.zeros(weight.shape) for weight in model.trainable_weights]
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.apply(zeros, model.trainable_variables)
+    after, bias = map(keras.ops.convert_to_numpy, model.layers[0].weights)
+    np.testing.assert_allclose(after, 0.95 * kernel, rtol=1e-6)
+    np.testing.assert_array_equal(bias, 1.0)

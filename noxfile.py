@@ -9,9 +9,7 @@ LOWEST_KERAS = "keras==3.12.0"
 # Tests of scripts around the examples, whose training is tested on every backend: these are run on
 # the one that starts and compiles in the least time.
 SCRIPTS = (
-    "tests/test_benchmarks.py",
-    "tests/test_comparison.py",
-    "tests/test_comparison_report.py",
+    "tests/benchmarks",
     "tests/examples/test_starts.py",
 )
 
@@ -111,7 +109,7 @@ def example(session, backend):
 def conversions(session, backend):
     """Whole models, conditioned and folded: nox -s 'conversions(jax)' -- --output docs."""
     install(session, backend, "benchmarks")
-    session.run("python", "benchmarks/conversions.py", *session.posargs)
+    session.run("python", "-m", "benchmarks.pages.conversions", *session.posargs)
 
 
 @nox.session
@@ -119,7 +117,7 @@ def conversions(session, backend):
 def methods(session, backend):
     """What each method does and costs, into the guide: nox -s 'methods(torch)'."""
     install(session, backend, "quickstart")
-    session.run("python", "benchmarks/methods.py", *session.posargs)
+    session.run("python", "-m", "benchmarks.pages.methods", *session.posargs)
 
 
 @nox.session
@@ -127,7 +125,7 @@ def methods(session, backend):
 def curvature(session, backend):
     """The loss Hessian over training: nox -s 'curvature(torch)' -- --output docs."""
     install(session, backend, "quickstart")
-    session.run("python", "benchmarks/curvature.py", *session.posargs)
+    session.run("python", "-m", "benchmarks.pages.curvature", *session.posargs)
 
 
 @nox.session
@@ -135,9 +133,9 @@ def curvature(session, backend):
 def comparison(session, backend):
     """All methods, tuned alike, and the report: nox -s 'comparison(jax)' -- --families deep."""
     install(session, backend, "examples")
-    session.run("python", "benchmarks/compare.py", *session.posargs)
-    session.run("python", "benchmarks/step_times.py")
-    session.run("python", "benchmarks/report.py", "--readme", "README.md")
+    session.run("python", "-m", "benchmarks.comparison.run", *session.posargs)
+    session.run("python", "-m", "benchmarks.comparison.step_times")
+    session.run("python", "-m", "benchmarks.comparison.report", "--readme", "README.md")
 
 
 @nox.session
@@ -145,7 +143,7 @@ def comparison(session, backend):
 def crosscheck(session, backend):
     """A part of the comparison on another backend: nox -s 'crosscheck(torch)'."""
     install(session, backend, "examples")
-    session.run("python", "benchmarks/crosscheck.py", *session.posargs)
+    session.run("python", "-m", "benchmarks.comparison.crosscheck", *session.posargs)
 
 
 @nox.session
@@ -155,11 +153,11 @@ def overhead(session, backend):
     install(session, backend, "benchmarks,quickstart")
     if backend == "jax":
         session.install("--constraint", "constraints.txt", "flax")
-    session.run("python", "benchmarks/overhead.py", *session.posargs)
-    session.run("python", "benchmarks/overhead.py", "--memory")
-    session.run("python", "benchmarks/growth.py")
-    session.run("python", "benchmarks/products.py")
-    session.run("python", "benchmarks/report_overhead.py")
+    session.run("python", "-m", "benchmarks.overhead.run", *session.posargs)
+    session.run("python", "-m", "benchmarks.overhead.run", "--memory")
+    session.run("python", "-m", "benchmarks.overhead.growth")
+    session.run("python", "-m", "benchmarks.overhead.products")
+    session.run("python", "-m", "benchmarks.overhead.report")
 
 
 @nox.session

@@ -1,0 +1,171 @@
+"""A picture of one family of a comparison: scores, tuning and curves, for each optimizer."""
+
+import itertools
+
+import numpy as np
+
+from benchmarks.comparison import evidence, families, sentences, tuning
+from benchmarks.shared import plots
+
+COLORS = {
+    "none": "tab:gray",
+    f"none, {families.TUNED}": "black",
+    f"none, {families.MATCHED}": "tab:brown",
+    "row_equilibration": "tab:orange",
+    "newton_orthogonalization": "tab:blue",
+    "polynomial_preconditioner": "tab:green",
+    "weight_normalization": "tab:pink",
+}
+
+
+def draw(family, cells):
+    """A figure with a row for each optimizer.
+
+    Args:
+        family: A `families.Family`.
+        cells: {optimizer: (records, {name: evidence.Summary})}.
+    """
+    plt = plots.pyplot()
+    names = max((list(found) for _, found in cells.values()), key=len)
+    height = 0.26 * len(names) + 1.2
+    figure, axes = plt.subplots(
+        len(cells), 3, figsize=(13, height * len(cells)), layout="constrained", squeeze=False,
+        width_ratios=(1.3, 1, 1),
+    )  # fmt: skip
+    for row, (optimizer, (records, found)) in zip(axes, cells.items(), strict=True):
+        draw_scores(row[0], family, found)
+        row[0].set_title(f"{optimizer}: five seeds at the chosen point", fontsize=10)
+        draw_tuning(row[1], family, records)
+        row[1].set_title(f"{optimizer}: the search, failures below", fontsize=10)
+        draw_curves(row[2], family, records)
+        row[2].set_title(f"{optimizer}: validation, median of five seeds", fontsize=10)
+    for ax in axes.flat:
+        plots.tidy(ax)
+    return figure
+
+
+def draw_overview(compared):
+    """A figure of the differences to the best rival, a row for each place it was measured in.
+
+    Args:
+        compared: What `evidence.comparisons` returns.
+    """
+    plt = plots.pyplot()
+    cells = {
+        method: sentences.comparisons_of(compared, method, "best rival") for method in evidence.OURS
+    }
+    keys = list(dict.fromkeys(key for cell in cells.values() for key in cell))
+    figure, axes = plt.subplots(figsize=(8, 0.32 * len(keys) + 1.4), layout="constrained")
+    for shift, (method, cell) in enumerate(cells.items()):
+        for key, comparison in cell.items():
+            unit = evidence.TOLERANCE[families.FAMILIES[key[0]].test_score]
+            y = len(keys) - keys.index(key) - 0.22 * (shift - 1)
+            axes.errorbar(
+                comparison.difference / unit, y, xerr=comparison.interval / unit, fmt="o",
+                color=COLORS[method], markersize=4.5, capsize=2,
+                markerfacecolor="white" if comparison.outcome == "tie" else COLORS[method],
+                label=method if key == keys[0] else None,
+            )  # fmt: skip
+    axes.axvline(0.0, color="black", linewidth=0.8)
+    axes.set_xscale("symlog", linthresh=1.0)
+    axes.xaxis.set_major_formatter("{x:+g}")
+    axes.set_yticks(range(len(keys), 0, -1), map(sentences.place, keys), fontsize=8)
+    axes.set_xlabel("test score less that of the best rival, in per cent or half decibels")
+    axes.set_title("right: better; filled: significant, after correction", fontsize=9)
+    plots.tidy(axes)
+    if keys:
+        axes.set_ylim(0.4, len(keys) + 0.6)
+        figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=len(cells))
+    return figure
+
+
+def draw_scores(axes, family, found):
+    """Means with intervals, filled, and the seeds; at the default gain, hollow."""
+    label, unit, _ = evidence.FORMS[family.test_score]
+    names = list(found)[::-1]
+    # A method that fails is told by an arrow at the border, not by squeezing the others.
+    means = sorted(unit * summary.mean for summary in found.values() if summary.scores)
+    low, high = 0.0, 1.0
+    if means:
+        span = max(means[-1] - means[len(means) // 2], 0.02 * abs(means[-1]), 1e-9)
+        low, high = max(means[0] - span, means[-1] - 5 * span), means[-1] + span
+    for place, name in enumerate(names):
+        color = color_of(name)
+        for scores, shift, fill in (
+            (found[name].default, 0.2, "white"),
+            (found[name].scores, 0.0, color),
+        ):
+            values = unit * np.array(list(scores.values()))
+            if len(values) and values.mean() < low:
+                axes.plot(low, place - shift, "<", color=color, markerfacecolor=fill, clip_on=False)
+            elif len(values):
+                axes.errorbar(
+                    values.mean(), place - shift, xerr=evidence.interval(values), fmt="o",
+                    color=color, markerfacecolor=fill, capsize=2, markersize=5,
+                )  # fmt: skip
+            if not shift:
+                axes.plot(values, np.full(len(values), place), ".", color="black", markersize=2)
+    for place, (name, above) in enumerate(itertools.pairwise(names)):
+        if tuning.base_of(name) != tuning.base_of(above):
+            axes.axhline(place + 0.5, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_ylim(-0.7, len(names) - 0.3)
+    axes.set_xlim(low, high)
+    axes.set_xlabel(f"{label}\nmean, 95 % interval and seeds; hollow: at a gain of 1")
+
+
+def color_of(name):
+    """Of the method, whatever is done to activations; that of the network without any is gray."""
+    base = tuning.base_of(name)
+    if name == base:
+        return COLORS[families.PLAIN]
+    own = name.replace(base, families.PLAIN, 1) if "," in name else tuning.without_base(name)
+    return COLORS.get(own, "silver")
+
+
+def draw_tuning(axes, family, records):
+    """Validation scores over learning rates; those far below the best as ticks at the border."""
+    _, unit, _ = evidence.FORMS[family.test_score]
+    searched = [
+        record
+        for record in records
+        if record["phase"] in ("tune", "refine") and record["normalization"] in COLORS
+    ]
+    values = [unit * record["score"] for record in evidence.of(searched)]
+    axes.set(xscale="log", xlabel="learning rate", ylabel="validation score")
+    # A range of less than two decades has too few powers of ten, and too many of their parts.
+    axes.xaxis.get_major_locator().set_params(subs=(1.0, 3.0))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.minorticks_off()
+    if not values:
+        return
+    top, middle = max(values), float(np.median(values))
+    bottom = top - 1.5 * max(top - middle, 0.02 * top)
+    axes.set_ylim(bottom, top + 0.1 * (top - bottom))
+    for name, color in COLORS.items():
+        own = [record for record in searched if record["normalization"] == name]
+        near = [r for r in evidence.of(own) if unit * r["score"] >= bottom]
+        far = [r for r in own if r not in near]
+        rates, heights = [r["rate"] for r in near], [unit * r["score"] for r in near]
+        axes.plot(rates, heights, "o", color=color, markersize=3)
+        axes.plot([r["rate"] for r in far], [bottom] * len(far), "|", color=color, markersize=9)
+
+
+def draw_curves(axes, family, records):
+    """Validation scores after each epoch."""
+    _, unit, _ = evidence.FORMS[family.test_score]
+    curves = {}
+    for name in COLORS:
+        tested = evidence.of(records, normalization=name, phase="test")
+        if tested:
+            curves[name] = unit * np.median([record["scores"] for record in tested], axis=0)
+            epochs = np.arange(1, len(curves[name]) + 1)
+            axes.plot(epochs, curves[name], color=COLORS[name], label=name)
+    axes.set(xlabel="epoch", ylabel="validation score")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    if curves:
+        top = max(curve.max() for curve in curves.values())
+        # What fails leaves the picture at its lower border.
+        bottom = min(curve[0] for curve in curves.values() if curve[-1] > 0.9 * top)
+        axes.set_ylim(bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom))
+        axes.legend(fontsize=7, framealpha=0.85, edgecolor="none", loc="lower right")

@@ -1,0 +1,217 @@
+"""Sentences on a comparison, whose words and counts follow from its numbers."""
+
+import collections
+import statistics
+
+from benchmarks.comparison import evidence, families, tuning
+
+# What a method is compared with, in words; "it" is the method.
+ROLES = {
+    "alone": "the network without it",
+    "matched": "that network with matched initial scale",
+    "tuned": "that network with tuned initial scale",
+    "Frobenius": "Frobenius normalization",
+    "best rival": "the best of its rivals",
+}
+# Further comparisons, which have no column in the tables.
+PHRASES = {**ROLES, "centered": "the same with centered rows"}
+OUTCOMES = {"win": "wins in", "loss": "loses in"}
+
+
+def with_interval(scores, form):
+    """Mean ± half of the 95 % interval."""
+    _, unit, text = form
+    values = [unit * score for score in scores.values()]
+    if not values:
+        return "-"
+    return f"{text.format(sum(values) / len(values))} ± {text.format(evidence.interval(values))}"
+
+
+def comparisons_of(compared, method, role):
+    """Those of one method in one role: {(family, optimizer, base): evidence.Comparison}."""
+    return {
+        (*where, tuning.base_of(name)): comparison
+        for where, cell in compared.items()
+        for (name, kind), comparison in cell.items()
+        if kind == role and name in (method, tuning.with_base(tuning.base_of(name), method))
+    }
+
+
+def outcomes(comparisons):
+    """How many wins, ties and losses."""
+    counts = collections.Counter(comparison.outcome for comparison in comparisons)
+    return [counts[outcome] for outcome in ("win", "tie", "loss")]
+
+
+def counted(comparisons):
+    """Wins, ties and losses, for a cell of a table."""
+    return " / ".join(map(str, outcomes(comparisons)))
+
+
+def place(key):
+    """Family, optimizer and normalization of activations, in words."""
+    family, optimizer, base = key
+    return f"{family}, {optimizer}" + ("" if base == families.PLAIN else f", {base} norm")
+
+
+def outcomes_of(compared, method, role):
+    """Where a method wins and loses, by how much, and in how many of all places it ties.
+
+    Nothing where it was not compared.
+    """
+    cells = comparisons_of(compared, method, role)
+
+    def places(outcome):
+        return [
+            f"{place(key)} ({unit_of(key[0]) * comparison.difference:+.2f})"
+            for key, comparison in cells.items()
+            if comparison.outcome == outcome
+        ]
+
+    parts = [f"{verb} {'; '.join(places(o))}" for o, verb in OUTCOMES.items() if places(o)]
+    ties = len(cells) - sum(map(len, map(places, OUTCOMES)))
+    if ties:
+        parts.append(f"ties in {ties} of {len(cells)} places")
+    return f"- `{method}` against {PHRASES[role]} {'. It '.join(parts)}." if parts else ""
+
+
+def unit_of(family):
+    """What a score is multiplied by for the reader."""
+    return evidence.FORMS[families.FAMILIES[family].test_score][1]
+
+
+def in_short(compared, times):
+    """How often each method wins, ties and loses, what a step of it takes, and who always wins."""
+    told, throughout, count = [], [], 0
+    for method in evidence.OURS:
+        cells = comparisons_of(compared, method, "best rival")
+        if not cells:
+            continue
+        count = max(count, len(cells))
+        wins, ties, losses = outcomes(cells.values())
+        told.append(
+            f"- `{method}` wins in {wins}, ties in {ties}, loses in {losses}"
+            f"{cost_of_steps(method, cells, times)}."
+        )
+        if wins == len(cells):
+            throughout.append(f"`{method}`")
+    if not told:
+        return ""
+    *rivals, last = (name.replace("_", " ") for name in evidence.RIVALS)
+    rivals = f"{', '.join(rivals)} and {last}"
+    places = "place" if count == 1 else "places"
+    return "\n".join(
+        [
+            f"**In short**, after as many epochs, against the best of the network without it, "
+            f"{rivals}, in {count} {places} of a family, an optimizer and a normalization of "
+            "activations:\n",
+            *told,
+            f"- Methods that win in every place: {', '.join(throughout) or 'none'}.",
+        ]
+    )
+
+
+def cost_of_steps(method, cells, times):
+    """How many times the step of the network without it a method's step takes, where known."""
+    ratios = []
+    for family, optimizer, base in cells:
+        measured = times.get((family, optimizer))
+        names = (tuning.with_base(base, method), base)
+        with_it, without = map(measured.of_step, names) if measured else (None, None)
+        ratios += [with_it / without] if with_it and without else []
+    if not ratios:
+        return ""
+    ends = dict.fromkeys(f"{ratio:.1f}" for ratio in (min(ratios), max(ratios)))
+    return f"; its step takes {' to '.join(ends)} times as long as without it"
+
+
+def by_family(compared):
+    """Wins, ties and losses of each method in each family."""
+    told = []
+    for method in evidence.OURS:
+        cells = comparisons_of(compared, method, "best rival")
+        counts = []
+        for family in dict.fromkeys(family for family, *_ in cells):
+            own = [comparison for key, comparison in cells.items() if key[0] == family]
+            counts.append(f"{family} {counted(own)}")
+        if counts:
+            told.append(
+                f"- `{method}` against {ROLES['best rival']}, by family: {', '.join(counts)}."
+            )
+    return "\n".join(told)
+
+
+def fifty_layers(found, times):
+    """How deep networks train without normalization layers, with and without conditioning."""
+    told = []
+    for (family, optimizer), cell in found.items():
+        ours = [name for name in evidence.OURS if name in cell and cell[name].scores]
+        if family != "deep50" or not ours or not cell.get(families.PLAIN, None):
+            continue
+        form = evidence.FORMS[families.FAMILIES[family].test_score]
+        best = max(ours, key=lambda name: cell[name].mean)
+        scores = {
+            "plain": families.PLAIN,
+            "plain with matched initial scale": f"{families.PLAIN}, {families.MATCHED}",
+            "plain with tuned initial scale": f"{families.PLAIN}, {families.TUNED}",
+            f"with `{best}`, the best of the conditioned": best,
+        }
+        numbers = [
+            f"{with_interval(cell[name].scores, form)} {words}"
+            for words, name in scores.items()
+            if name in cell
+        ]
+        with_it, without = map(times[family, optimizer].of_step, (best, families.PLAIN))
+        cost = ""
+        if with_it and without:
+            cost = (
+                f"; a step takes {1000 * with_it:.1f} ms with it, {1000 * without:.1f} ms without"
+            )
+        told.append(
+            f"- Fifty layers without normalization layers, {optimizer}, {form[0]}: "
+            f"{', '.join(numbers)}{cost}."
+        )
+    return told
+
+
+def findings(found, compared, times):
+    """What the numbers show.
+
+    Args:
+        found: {(family, optimizer): {name: evidence.Summary}}.
+        compared: What `evidence.comparisons` returns.
+        times: {(family, optimizer): `tables.Times`}.
+    """
+    rows = evidence.OURS[0]
+    told = [outcomes_of(compared, rows, role) for role in ("matched", "tuned", "Frobenius")]
+    told += [outcomes_of(compared, method, "best rival") for method in evidence.OURS]
+    told.append(outcomes_of(compared, families.UNCENTERED, "centered"))
+    told += fifty_layers(found, times)
+    return "\n".join(filter(None, told))
+
+
+def agreement(agreements):
+    """Whether other backends score as the comparison's does."""
+    if not agreements:
+        return ""
+    backends = list(dict.fromkeys(each.backend for each in agreements))
+    apart = [each for each in agreements if each.p < evidence.LEVEL]
+    gaps = [abs(mean(each.second) - mean(each.first)) / tolerance(each) for each in agreements]
+    where = "; ".join(
+        f"{each.family}, {each.optimizer}, `{each.normalization}`, {each.backend}" for each in apart
+    )
+    return (
+        f"\n- On {' and '.join(backends)}, {len(agreements) - len(apart)} of {len(agreements)} "
+        f"means agree with the comparison's within noise{f', but not {where}' if where else ''}; "
+        f"the median gap is {statistics.median(gaps):.2f} % or half decibels."
+    )
+
+
+def mean(scores):
+    """Of scores by seed."""
+    return statistics.mean(scores.values())
+
+
+def tolerance(each):
+    """A per cent or half a decibel, as scores are kept."""
+    return evidence.TOLERANCE[families.FAMILIES[each.family].test_score]

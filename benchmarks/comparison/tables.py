@@ -1,0 +1,160 @@
+"""The tables of a comparison, as GitHub's Markdown, from what `evidence` computes."""
+
+import dataclasses
+import statistics
+
+from benchmarks.comparison import evidence, families, sentences, tuning
+from benchmarks.shared import markdown
+
+
+@dataclasses.dataclass(frozen=True)
+class Times:
+    """How long a step of each normalization takes.
+
+    Args:
+        seconds: Of a step, by normalization: a median.
+        steps: Of an epoch.
+    """
+
+    seconds: dict[str, float]
+    steps: int
+
+    @classmethod
+    def of(cls, measured):
+        """Of what `step_times` wrote for a family and optimizer, or None."""
+        measured = measured or {"seconds": {}, "steps": 0}
+        seconds = {name: statistics.median(own) for name, own in measured["seconds"].items()}
+        return cls(seconds, measured["steps"])
+
+    def of_step(self, name):
+        """Seconds, or None where they were not measured."""
+        # What differs from another network only at the start takes the same time.
+        return self.seconds.get(name.partition(",")[0])
+
+
+def chosen(summary):
+    """The point at which a method was tested."""
+    point = summary.point
+    parts = [f"{point['rate']:.2g}"]
+    if not tuning.is_matched(summary.normalization):
+        parts += [f"{point['scale']:.2g}"] if point["scale"] != 1.0 else []
+        parts += [point["mode"]] if point["mode"] else []
+    return ", ".join(parts) + (" (edge)" if summary.at_edge else "")
+
+
+def diverged(count):
+    """How many runs diverged, where any did."""
+    return f" ({count} diverged)" if count else ""
+
+
+def against(comparison, unit):
+    """A difference with its p, bold where it is one at the level of 5 %."""
+    if comparison is None:
+        return ""
+    # Two digits of p are enough, and a p of 0 is none.
+    p = "<0.001" if comparison.p < 0.001 else f"{comparison.p:.2g}"
+    text = f"{unit * comparison.difference:+.2f} (p {p})"
+    return f"**{text}**" if comparison.outcome != "tie" else text
+
+
+def scores(family, found, compared):
+    """A row for each method: what was chosen, its scores, and how it stands to the others."""
+    form = evidence.FORMS[family.test_score]
+    label, unit, text = form
+    rows = []
+    for name, summary in found.items():
+        worst = min(summary.scores.values(), default=None)
+        rows.append(
+            [
+                f"`{name}`",
+                chosen(summary),
+                sentences.with_interval(summary.scores, form) + diverged(summary.failed),
+                "-" if worst is None else text.format(unit * worst),
+                sentences.with_interval(summary.default, form) + diverged(summary.default_failed),
+                *(against(compared.get((name, role)), unit) for role in sentences.ROLES),
+            ]
+        )
+    headers = ["normalization", "rate, scale, mode", label, "worst", "at a gain of 1"]
+    return markdown.table(rows, [*headers, *(f"less {role}" for role in sentences.ROLES)])
+
+
+def training(family, found, times):
+    """A row for each method: its cost, its search, and what training came to."""
+    rows = []
+    for name, summary in found.items():
+        step, plain = times.of_step(name), times.of_step(families.PLAIN)
+        measures = summary.loss, summary.condition_number, summary.curvature
+        rows.append(
+            [
+                f"`{name}`",
+                f"{1000 * step:.1f} ms ({step / plain:.2f}×)" if step and plain else "-",
+                to_level(family, summary, times),
+                f"{summary.band:.1f}×",
+                f"{summary.searched}{diverged(summary.diverged)}",
+                *("-" if measure is None else f"{measure:.3g}" for measure in measures),
+            ]
+        )
+    headers = ["normalization", "time of a step", "to plain's last", "band of rates", "search"]
+    return markdown.table(rows, [*headers, "train loss", "κ", "λ_max"])
+
+
+def to_level(family, summary, times):
+    """What training takes until the plain network's last quality."""
+    if summary.epochs is None:
+        return "-"
+    text = f"{summary.epochs:.1f} epochs"
+    step, plain = times.of_step(summary.normalization), times.of_step(families.PLAIN)
+    if step and plain:
+        steps = times.steps * summary.epochs
+        part = step * summary.epochs / (plain * family.options().epochs)
+        text += f" ({steps:.0f} steps, {step * steps:.2g} s, {part:.2f}×)"
+    return text
+
+
+def best(found, compared):
+    """In each place, the best with conditioning beside the best without, controls included."""
+    rows = []
+    for (family, optimizer), cell in compared.items():
+        for (name, role), comparison in cell.items():
+            if role != "best of all":
+                continue
+            form = evidence.FORMS[families.FAMILIES[family].test_score]
+            cells = []
+            for each in (comparison.second, name):
+                own = found[family, optimizer][each].scores
+                cells.append(f"{sentences.with_interval(own, form)} `{each}`")
+            rows.append([family, optimizer, form[0], *cells, against(comparison, form[1])])
+    headers = ["family", "optimizer", "score", "best without", "best with conditioning"]
+    return markdown.table(rows, [*headers, "difference"])
+
+
+def counts(compared):
+    """Wins, ties and losses of each method against rival and controls."""
+    rows = []
+    for method in (*evidence.OURS, *families.NEXT):
+        cells = [
+            sentences.comparisons_of(compared, method, role).values() for role in sentences.ROLES
+        ]
+        if any(cells):
+            rows.append(
+                [f"`{method}`", *(sentences.counted(cell) if cell else "" for cell in cells)]
+            )
+    return markdown.table(rows, ["won / tied / lost against", *sentences.ROLES.values()])
+
+
+def crosscheck(agreements):
+    """A row for each method in each family, with the scores on all backends."""
+    rows = {}
+    for each in agreements:
+        form = evidence.FORMS[families.FAMILIES[each.family].test_score]
+        key = each.family, each.optimizer, f"`{each.normalization}`", form[0]
+        row = rows.setdefault(key, {"": sentences.with_interval(each.first, form)})
+        p = f"p {each.p:.2g}"
+        row[each.backend] = (
+            f"{sentences.with_interval(each.second, form)} "
+            f"({p if each.p >= evidence.LEVEL else f'**{p}**'})"
+        )
+    backends = list(dict.fromkeys(each.backend for each in agreements))
+    cells = [[*key, *(row.get(name, "-") for name in ("", *backends))] for key, row in rows.items()]
+    headers = ["family", "optimizer", "normalization", "score", "the comparison", *backends]
+    return markdown.table(cells, headers)

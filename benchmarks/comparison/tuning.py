@@ -1,0 +1,371 @@
+"""The tuning of every method by the same budget, and what is left to run.
+
+All functions here are pure: what has been run is a list of records, and what is to be run
+next follows from it, so that a comparison that was stopped goes on where it was.
+
+Each method is tuned by the same number of runs, at points of one low-discrepancy sequence
+shared by all, over the logarithms of the learning rate and of the scale and over the modes of
+the gain. Where a method's best point lies at an edge of a range, the range grows for all. Then
+each method's best point and some around it are trained from another seed, so that neither the
+coarseness of the sequence nor one lucky seed decides: the best of these is chosen. What is matched
+in scale to row equilibration, and what else was tried, is tuned when the others have been.
+"""
+
+import collections
+import dataclasses
+import functools
+import math
+
+from scipy.stats import qmc
+
+from benchmarks.comparison import families
+
+POINTS = 16
+# Points in each further stretch of a range, as dense as before over a factor of √10.
+POINTS_MORE = 4
+FACTOR = math.sqrt(10.0)
+# A winner in the outermost sixteenth of a range asks for more of it.
+EDGE = 1.0 / POINTS
+GROWTHS = 3
+# A run that fails, as by lack of memory, is tried so often.
+ATTEMPTS = 2
+# Runs at and around the best point, up to these factors from it in rate and in scale.
+REFINEMENTS = 6
+REACH = (2.0, 1.5)
+TUNE_SEED, REFINE_SEED, TEST_SEEDS = 0, 6, tuple(range(1, 6))
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """Where a model is trained.
+
+    Args:
+        rate: Learning rate.
+        scale: Initial scale of plain networks, gain of conditioned ones.
+        mode: One of `families.MODES`, or None where there is no gain. Of a network with matched
+            scale, those of row equilibration.
+    """
+
+    rate: float
+    scale: float = 1.0
+    mode: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One model to train.
+
+    Args:
+        family: Name in `families.FAMILIES`.
+        normalization: One of its normalizations.
+        optimizer: One of `families.OPTIMIZERS`.
+        phase: "tune", "refine" around the best point of that, "test" at the chosen point, or
+            "default": the method at its own default gain, at the rate that was chosen for the
+            plain network.
+        index: Of the point in its sequence, in tuning counted on through growths; None in tests.
+        seed: Of initial weights and order.
+        point: Where.
+    """
+
+    family: str
+    normalization: str
+    optimizer: str
+    phase: str
+    index: int | None
+    seed: int
+    point: Point
+
+    @property
+    def key(self):
+        """What no two runs of a comparison share."""
+        return key_of(dataclasses.asdict(self))
+
+
+def key_of(record):
+    """The `Run.key` of a record."""
+    place = record["seed"] if record["index"] is None else record["index"]
+    names = ("family", "normalization", "optimizer", "phase")
+    return (*(record[name] for name in names), place)
+
+
+@functools.cache
+def sequence(count, dimensions=3, seed=0):
+    """The first points of a scrambled Sobol sequence in [0, 1)^dimensions, as tuples."""
+    size = 2 ** math.ceil(math.log2(count))
+    points = qmc.Sobol(dimensions, seed=seed).random(size)[:count]
+    return [tuple(point) for point in points.tolist()]
+
+
+def around(place):
+    """A place in the ranges, and further ones around it.
+
+    Args:
+        place: (rate, scale).
+
+    Returns:
+        A list of `REFINEMENTS` such pairs, the first of which is the place itself; the factors
+        between them are the same for every method.
+    """
+    offsets = [
+        tuple(reach ** (2.0 * x - 1.0) for reach, x in zip(REACH, point, strict=True))
+        for point in sequence(REFINEMENTS - 1, dimensions=2)
+    ]
+    return [(place[0] * rate, place[1] * scale) for rate, scale in [(1.0, 1.0), *offsets]]
+
+
+def coordinates(family, optimizer, growths=()):
+    """Where all methods are tuned, and the ranges that this covers.
+
+    Args:
+        family: A `families.Family`.
+        optimizer: Name of the optimizer.
+        growths: Stretches that were added, in their order: ("rate" or "scale", -1 or 1).
+
+    Returns:
+        A list of (rate, scale, number in [0, 1) for the mode); and {"rate": (low, high),
+        "scale": (low, high)}.
+    """
+    start = {"rate": family.rates[optimizer], "scale": family.scales}
+    found = [_within(start, point) for point in sequence(POINTS)]
+    ranges = dict(start)
+    for name, side in growths:
+        low, high = ranges[name]
+        stretch = (high, high * FACTOR) if side > 0 else (low / FACTOR, low)
+        ranges[name] = (min(low, stretch[0]), max(high, stretch[1]))
+        points = sequence(len(found) + POINTS_MORE)[len(found) :]
+        found += [_within({**start, name: stretch}, point) for point in points]
+    return found, ranges
+
+
+def _within(ranges, point):
+    rate, scale = (
+        low * (high / low) ** fraction
+        for (low, high), fraction in zip(ranges.values(), point, strict=False)
+    )
+    return rate, scale, point[2]
+
+
+def chosen_point(family, normalization, coordinates, matched=None):
+    """The point of coordinates for one method; what it has no use for stays at its default.
+
+    Args:
+        family: A `families.Family`.
+        normalization: Name of the method.
+        coordinates: (rate, scale, number for the mode).
+        matched: The record of row equilibration that a network of matched scale starts as.
+    """
+    rate, scale, mode = coordinates
+    if matched is not None:
+        return Point(rate, matched["scale"], matched["mode"])
+    if not has_scale(family, normalization):
+        return Point(rate)
+    if is_plain(normalization) or normalization.endswith("weight_normalization"):
+        return Point(rate, scale)
+    modes = modes_of(normalization)
+    return Point(rate, scale, modes[int(mode * len(modes))])
+
+
+def modes_of(normalization):
+    """The modes of the gain that differ from each other for one method."""
+    if normalization.endswith("+constraint"):
+        # Its stored rows are of unit norm from the first update on, to keep which is a gain of 1.
+        return tuple(mode for mode in families.MODES if mode != "kernel_norm")
+    return families.MODES
+
+
+def has_scale(family, normalization):
+    """Whether a method's scale is tuned: not that of the networks alone and of matched ones."""
+    alone = (families.PLAIN, *family.activations)
+    return normalization not in alone and not is_matched(normalization)
+
+
+def base_of(name):
+    """The normalization of activations in a name, "none" where there is none."""
+    first = name.partition(",")[0].partition("+")[0]
+    return first if first in ("batch", "layer") else families.PLAIN
+
+
+def method_of(name):
+    """The normalization of weights in a name, "" where there is none."""
+    return "" if is_plain(name) else without_base(name)
+
+
+def without_base(name):
+    """What a name says beside the normalization of activations, if it joins it to something."""
+    return name.removeprefix(f"{base_of(name)}+")
+
+
+def is_plain(name):
+    """Whether no kernel is conditioned in training."""
+    return "," in name or name == base_of(name) or is_constraint(name)
+
+
+def is_constraint(name):
+    """Whether only what is stored is conditioned, after each update."""
+    return without_base(name) == "constraint"
+
+
+def with_base(base, method):
+    """The name of a method under a normalization of activations."""
+    return method if base == families.PLAIN else f"{base}+{method}"
+
+
+def is_matched(name):
+    """Whether its scale is that of row equilibration."""
+    return name.endswith(families.MATCHED)
+
+
+def is_late(family, name):
+    """Whether it is tuned when the others have been, and has no say in their ranges."""
+    return is_matched(name) or name in family.next
+
+
+def latest(records):
+    """One record of each run: one that ended, rather than one that failed."""
+    chosen = {}
+    for record in sorted(records, key=lambda record: record["status"] != "failed"):
+        chosen[key_of(record)] = record
+    return list(chosen.values())
+
+
+def best(records):
+    """The record with the best validation score; one that diverged is worse than any."""
+    finished = [record for record in records if record["status"] == "finished"]
+    return max(finished, key=lambda record: record["score"], default=None)
+
+
+def growth(family, optimizer, records, growths):
+    """The next stretch to add: the edge of the ranges at which most winners lie; or None."""
+    _, ranges = coordinates(family, optimizer, growths)
+    votes = collections.Counter()
+    for normalization in family.normalizations():
+        winner = best(r for r in records if r["normalization"] == normalization)
+        for name, (low, high) in ranges.items():
+            # A scale of exactly 1 was not tuned.
+            if not winner or (name == "scale" and winner["scale"] == 1.0):
+                continue
+            where = math.log(winner[name] / low) / math.log(high / low)
+            if where < EDGE or where > 1.0 - EDGE:
+                votes[name, -1 if where < EDGE else 1] += 1
+    return votes.most_common(1)[0][0] if votes and len(growths) < GROWTHS else None
+
+
+def growths_of(family, optimizer, records):
+    """All stretches added so far, found again from the records, and whether tuning is done."""
+    names = [name for name in family.normalizations() if not is_late(family, name)]
+    done = keys_done(records)
+    tuned = [
+        r
+        for r in latest(records)
+        if r["phase"] == "tune" and r["normalization"] in names and key_of(r) in done
+    ]
+    growths = []
+    while True:
+        count = POINTS + len(growths) * POINTS_MORE
+        known = [r for r in tuned if r["index"] < count]
+        if len(known) < count * len(names):
+            return growths, False
+        more = growth(family, optimizer, known, growths)
+        if more is None:
+            return growths, True
+        growths.append(more)
+
+
+def pending(name, optimizer, records, family=None):
+    """The runs that can start now for one family and optimizer, given the records of both.
+
+    An empty list when all is done. All methods that are not late are tuned together, with their
+    growths, and then each one goes on by itself: it is refined, and then tested.
+    """
+    family = family or families.FAMILIES[name]
+    own = [r for r in records if r["family"] == name and r["optimizer"] == optimizer]
+    done = keys_done(own)
+    growths, complete = growths_of(family, optimizer, own)
+    own = latest(own)
+    places, _ = coordinates(family, optimizer, growths)
+
+    def left(runs):
+        return [run for run in runs if run.key not in done]
+
+    def tuning_of(normalization):
+        """All runs of a method's tuning, or None where they wait for those of others."""
+        if is_late(family, normalization) and not complete:
+            return None
+        matched = None
+        if is_matched(normalization):
+            rows = with_base(base_of(normalization), "row_equilibration")
+            matched = winner(own, rows) if left_to_choose(rows) == [] else None
+            if matched is None:
+                return None
+        points = [chosen_point(family, normalization, place, matched) for place in places]
+        return [
+            Run(name, normalization, optimizer, "tune", index, TUNE_SEED, point)
+            for index, point in enumerate(points)
+        ]
+
+    def left_to_choose(normalization):
+        """What is left to run until its point is chosen, or None where that waits for others."""
+        runs = tuning_of(normalization)
+        if runs is None or left(runs):
+            return runs and left(runs)
+        return left(refinements(name, family, normalization, optimizer, own)) if complete else None
+
+    runs = []
+    for normalization in family.normalizations():
+        search = left_to_choose(normalization)
+        if search == [] and left_to_choose(base_of(normalization)) == []:
+            search = left(tests(name, normalization, optimizer, own))
+        runs += search or []
+    return runs
+
+
+def refinements(name, family, normalization, optimizer, records):
+    """Runs at and around the best point of a method's tuning, from another seed."""
+    start = best(of_phase(records, normalization, "tune"))
+    if start is None:
+        return []
+    points = [
+        Point(rate, scale if has_scale(family, normalization) else start["scale"], start["mode"])
+        for rate, scale in around((start["rate"], start["scale"]))
+    ]
+    return [
+        Run(name, normalization, optimizer, "refine", index, REFINE_SEED, point)
+        for index, point in enumerate(points)
+    ]
+
+
+def keys_done(records):
+    """The keys of runs that ended, or failed as often as they are tried."""
+    failures = collections.Counter(key_of(r) for r in records if r["status"] == "failed")
+    done = {key_of(r) for r in records if r["status"] != "failed"}
+    return done | {key for key, count in failures.items() if count >= ATTEMPTS}
+
+
+def of_phase(records, normalization, phase):
+    """The records of one method in one phase."""
+    return [r for r in records if r["normalization"] == normalization and r["phase"] == phase]
+
+
+def winner(records, normalization):
+    """The record whose point a method is tested at, or None: the best of those that refined it."""
+    phases = (of_phase(records, normalization, phase) for phase in ("refine", "tune"))
+    return next(filter(None, map(best, phases)), None)
+
+
+def tests(name, normalization, optimizer, records):
+    """Fresh seeds at the best point, and at the default gain with the plain network's rate."""
+
+    def seeds(phase, point):
+        return [
+            Run(name, normalization, optimizer, phase, None, seed, point) for seed in TEST_SEEDS
+        ]
+
+    runs = []
+    chosen = winner(records, normalization)
+    if chosen:
+        runs += seeds("test", Point(chosen["rate"], chosen["scale"], chosen["mode"]))
+    plain = winner(records, base_of(normalization))
+    if plain and not is_plain(normalization):
+        has_own_gain = method_of(normalization) == "weight_normalization"
+        runs += seeds("default", Point(plain["rate"], 1.0, None if has_own_gain else "fixed"))
+    return runs

@@ -1,0 +1,131 @@
+"""Tables and pictures of the methods, from their measured numbers."""
+
+import statistics
+
+from benchmarks.shared import environment, markdown, plots, timing
+
+
+def condition_table(records):
+    names = list(dict.fromkeys(record["kernel"] for record in records))
+    found = {(r["kernel"], r["method"]): r["condition_number"] for r in records}
+    rows = [
+        [method, *(number(found[name, method]) for name in names)] for method in methods_of(records)
+    ]
+    return ["method", *names], rows
+
+
+def methods_of(records):
+    """The methods in the order in which they were measured, after the raw kernel."""
+    return list(dict.fromkeys(record["method"] for record in records))
+
+
+def number(value):
+    return f"{value:,.0f}" if value >= 100.0 else f"{value:.3g}"
+
+
+def cost_table(records):
+    rows = []
+    for method in records[0]["seconds"]:
+        if method == "product":
+            continue
+        row = [method]
+        for record in records:
+            product = statistics.median(record["seconds"]["product"])
+            own = record["seconds"][method]
+            quartiles = timing.quartiles(own)
+            row.append(
+                f"{statistics.median(own) / product:.2f} "
+                f"({quartiles[0] / product:.2f}–{quartiles[2] / product:.2f})"
+            )
+        rows.append(row)
+    return ["method", *(record["case"] for record in records)], rows
+
+
+def gain_table(gains):
+    return list(gains), [[f"{gain:.3f}" for gain in gains.values()]]
+
+
+def draw_spectra(records, path):
+    """A panel per kernel, a line per method."""
+    plt = plots.pyplot()
+    names = list(dict.fromkeys(record["kernel"] for record in records))
+    # The other two are the kernel itself, but for its scale.
+    left_out = ("frobenius_normalization", "spectral_normalization")
+    shown = [method for method in methods_of(records) if method not in left_out]
+    figure, panels = plt.subplots(2, 3, figsize=(13, 7.5), layout="constrained", sharey=True)
+    panels = panels.flatten()
+    colors = ["black", "tab:blue", "tab:cyan", "tab:purple", "tab:orange", "tab:green"]
+    colors += ["tab:pink", "tab:red"]
+    # Lines that lie on one another stay visible by their widths.
+    widths = [6.0, 4.0, 2.5, 1.2, 1.2, 2.5, 1.2, 1.5]
+    styles = ["-", "-", "-", "-", "--", "-", "-", "-"]
+    for panel, name in zip(panels, names, strict=False):
+        looks = zip(shown, colors, widths, styles, strict=False)
+        for method, color, width, style in looks:
+            (record,) = [r for r in records if (r["kernel"], r["method"]) == (name, method)]
+            values = [
+                max(v / record["singular_values"][0], 1e-8) for v in record["singular_values"]
+            ]
+            panel.plot(
+                range(1, len(values) + 1),
+                values,
+                color=color,
+                linewidth=width,
+                linestyle=style,
+                label=method,
+            )
+        panel.set(yscale="log", ylim=(1e-7, 2.0))
+        panel.set_title(name, fontsize=11)
+        plots.tidy(panel)
+    for panel in panels[2:5]:
+        panel.set_xlabel("index, largest first")
+    for panel in panels[::3]:
+        panel.set_ylabel("σ / σ_max")
+    panels[5].axis("off")
+    panels[5].legend(*panels[0].get_legend_handles_labels(), loc="center", fontsize=10)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def draw_row_norms(records, path):
+    """Raw norms, the rate that follows from them, and the loss."""
+    plt = plots.pyplot()
+    figure, panels = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    for record, color in zip(records, ("black", "tab:blue", "tab:red"), strict=True):
+        norms, label = record["norms"], f"weight decay {record['decay']:g}"
+        panels[0].plot(norms, color=color, label=label)
+        panels[1].plot([0.1 / norm**2 for norm in norms], color=color, label=label)
+        panels[2].plot(range(1, len(norms)), record["losses"], color=color, label=label)
+    panels[0].set_title("Mean norm of the raw rows", fontsize=11)
+    panels[1].set_title("Learning rate / squared norm", fontsize=11)
+    panels[2].set_title("Training loss", fontsize=11)
+    panels[1].set_yscale("log")
+    panels[2].set_yscale("log")
+    panels[0].legend(fontsize=9)
+    for panel in panels:
+        panel.set_xlabel("epoch")
+        plots.tidy(panel)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def write(result, document):
+    """Prints the tables, and puts them into the document, and pictures beside it."""
+    tables = {
+        "condition numbers": condition_table(result["spectra"]),
+        "costs": cost_table(result["costs"]),
+        "gains": gain_table(result["gains"]),
+    }
+    for name, (headers, rows) in tables.items():
+        markdown.print_table(rows, headers)
+        markdown.replace_block(document, name, markdown.table(rows, headers))
+    rounds = len(result["costs"][0]["seconds"]["product"])
+    command = (
+        f"`KERAS_BACKEND={result['backend']} python -m benchmarks.pages.methods --rounds {rounds} "
+        f"--epochs {len(result['row_norms'][0]['losses'])}`"
+    )
+    text = f"{command}\n\n{environment.conditions([result])}"
+    markdown.replace_block(document, "conditions", text)
+    draw_spectra(result["spectra"], document.parent / "spectra.png")
+    draw_row_norms(result["row_norms"], document.parent / "row-norms.png")
+    print(f"Wrote the tables of {document}, and spectra.png and row-norms.png beside it")

@@ -1,0 +1,404 @@
+"""The report of a comparison: its statistics against SciPy's own and by hand, and its words."""
+
+import dataclasses
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks.comparison import (
+    crosscheck,
+    evidence,
+    families,
+    report,
+    sentences,
+    tables,
+    tuning,
+)
+
+CONDITIONS = {"backend": "jax", "versions": {"keras": "3.15.1"}, "machine": "2 cores"}
+
+
+@pytest.fixture
+def family():
+    return families.FAMILIES["shape"]
+
+
+def records_of(family, scores, optimizer="sgd"):
+    """Records in which each method's test scores are given, by name, for five seeds."""
+    records = []
+    while runs := tuning.pending("shape", optimizer, records, family):
+        for run in runs:
+            record = {**dataclasses.asdict(run), **dataclasses.asdict(run.point), **CONDITIONS}
+            del record["point"]
+            middle = math.sqrt(np.prod(family.rates[optimizer]))
+            score = 0.9 - 0.01 * abs(math.log(run.point.rate / middle))
+            record |= {"status": "finished", "score": score, "scores": [0.5, 0.7, score]}
+            record |= {"losses": [1.0, 0.5, 0.1], "seconds": 1.0}
+            if run.phase != "tune":
+                base = scores[run.normalization] - (0.1 if run.phase == "default" else 0.0)
+                noise = 0.001 * np.random.default_rng((run.seed, len(run.normalization))).normal()
+                record |= {"test": base + noise, "condition_numbers": [1.0, 30.0, 100.0]}
+            if run.phase == "test":
+                record |= {"score": base, "scores": [0.5, 0.7, base]}
+            records.append(record)
+    return records
+
+
+@pytest.fixture
+def scores(family):
+    names = dict.fromkeys(family.normalizations(), 0.90)
+    return {**names, "row_equilibration": 0.95, "spectral_normalization": 0.93}
+
+
+def test_intervals_are_those_of_students_t():
+    values = [0.1, 0.4, 0.35, 0.2, 0.5]
+    expected = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
+    assert evidence.interval(values) == pytest.approx((expected[1] - expected[0]) / 2)
+    assert math.isnan(evidence.interval([0.3]))
+
+
+def test_pairs_are_tested_by_seed():
+    first, second = {1: 0.3, 2: 0.5, 3: 0.9, 4: 0.1}, {4: 0.05, 3: 0.7, 2: 0.45, 1: 0.1}
+    difference, width, p = evidence.paired_test(first, second)
+    expected = stats.ttest_rel([0.3, 0.5, 0.9, 0.1], [0.1, 0.45, 0.7, 0.05])
+    low, high = expected.confidence_interval(0.95)
+    assert (difference, width, p) == pytest.approx((0.125, (high - low) / 2, expected.pvalue))
+    assert evidence.paired_test(first, first) == (0.0, 0.0, 1.0)
+    one = evidence.paired_test({1: 0.5}, {1: 0.4})
+    assert one == pytest.approx((0.1, math.nan, 1.0), nan_ok=True)
+
+
+def test_comparisons_are_against_controls_and_the_best_rival(family, scores):
+    found = evidence.summaries(family, "sgd", records_of(family, scores))
+    compared = evidence.comparisons({("shape", "sgd"): found})["shape", "sgd"]
+    roles = {role: c for (name, role), c in compared.items() if name == "row_equilibration"}
+    assert roles["best rival"].second == "spectral_normalization"
+    assert roles["best rival"].difference == pytest.approx(0.02, abs=0.003)
+    assert {role: c.second for role, c in roles.items()} == {
+        "alone": "none",
+        "matched": "none, scale matched",
+        "tuned": "none, scale tuned",
+        "Frobenius": "frobenius_normalization",
+        "best rival": "spectral_normalization",
+        # Which is the best of all that is not conditioned, too.
+        "best of all": "spectral_normalization",
+    }
+    assert {c.outcome for c in roles.values()} == {"win"}
+    newton = compared["newton_orthogonalization", "best rival"]
+    assert newton.outcome == "loss"
+    raw = []
+    for comparison in compared.values():
+        both = found[comparison.first], found[comparison.second]
+        raw.append(evidence.paired_test(*(summary.scores for summary in both))[2])
+    # Benjamini and Hochberg by hand: each p times n over its rank, made monotone from the top.
+    order = np.argsort(raw)
+    stepped = np.array(raw)[order] * len(raw) / np.arange(1, len(raw) + 1)
+    expected = np.minimum(np.minimum.accumulate(stepped[::-1])[::-1], 1.0)
+    np.testing.assert_allclose([list(compared.values())[i].p for i in order], expected)
+
+
+def test_the_best_of_each_side_are_chosen_on_validation(family, scores):
+    # What was tried afterwards is better, and no candidate.
+    scores = {**scores, "row_equilibration+everywhere": 0.999, "polynomial_preconditioner": 0.94}
+    records = records_of(family, scores)
+    for record in records:
+        # Better in validation, not in the test.
+        if record["phase"] == "test" and record["normalization"] in (
+            "polynomial_preconditioner",
+            "none, scale tuned",
+        ):
+            record["score"] += 0.05
+    found = evidence.summaries(family, "sgd", records)
+    assert found["polynomial_preconditioner"].validation == pytest.approx(0.99)
+    assert next(pair[:2] for pair in evidence.pairs(found) if pair[2] == "best of all") == (
+        "polynomial_preconditioner",
+        "none, scale tuned",
+    )
+
+
+def test_what_centering_adds_is_told(family, scores):
+    scores = {**scores, "newton_orthogonalization": 0.95}
+    found = evidence.summaries(family, "sgd", records_of(family, scores))
+    compared = evidence.comparisons({("shape", "sgd"): found})
+    told = sentences.findings({("shape", "sgd"): found}, compared, {})
+    assert (
+        "- `uncentered_newton_orthogonalization` against the same with centered rows loses in "
+        "shape, sgd (-5."
+    ) in told
+
+
+def test_a_seed_that_diverged_counts_as_nought(family, scores):
+    records = records_of(family, scores)
+    for record in records:
+        if (record["normalization"], record["phase"], record["seed"]) == ("none", "test", 3):
+            record |= {"status": "diverged", "test": None}
+    summary = evidence.summaries(family, "sgd", records)["none"]
+    assert summary.failed == 1
+    assert summary.scores[3] == 0.0
+    assert summary.mean == pytest.approx(0.9 * 4 / 5, abs=0.01)
+    assert summary.default_failed == 0
+    for record in records:
+        if record["normalization"] == "newton_orthogonalization" and record["phase"] == "default":
+            record |= {"status": "diverged", "test": None} if record["seed"] > 3 else {}
+    found = evidence.summaries(family, "sgd", records)
+    (row,) = [
+        line
+        for line in tables.scores(family, found, {}).splitlines()
+        if line.startswith("| `newton_orthogonalization`")
+    ]
+    assert row.count("(2 diverged)") == 1
+    # A range grew by four points in this search, before the six around the best.
+    assert (summary.searched, summary.diverged) == (16 + 4 + 6, 0)
+    assert summary.point["phase"] == "refine"
+    for record in records:
+        if (record["normalization"], record["phase"]) == ("none", "refine"):
+            record |= {"status": "diverged", "score": None} if record["index"] else {}
+    summary = evidence.summaries(family, "sgd", records)["none"]
+    assert (summary.searched, summary.diverged) == (16 + 4 + 6, 5)
+
+
+def test_bands_edges_and_epochs(family):
+    tuned = [
+        {"rate": rate, "score": score, "status": "finished"}
+        for rate, score in ((0.1, 0.80), (0.2, 0.895), (0.4, 0.90), (1.6, 0.891), (3.2, 0.7))
+    ]
+    tuned.append({"rate": 9.0, "score": None, "status": "diverged"})
+    assert evidence.band(tuned, 0.01) == pytest.approx(8.0)
+    ranges = {"rate": (0.1, 10.0), "scale": (0.3, 3.0)}
+    for point, expected in (
+        ((1.0, 1.0), False), ((0.11, 1.0), True), ((9.0, 1.0), True), ((1.0, 2.95), True),
+        ((1.0, 0.5), False),
+    ):  # fmt: skip
+        assert (
+            evidence.at_edge(dict(zip(("rate", "scale"), point, strict=True)), ranges) == expected
+        )
+    tested = [
+        {"status": "finished", "scores": scores}
+        for scores in ([0.1, 0.6, 0.8], [0.1, 0.2, 0.9], [0.1, 0.2, 0.3])
+    ]
+    assert evidence.epochs_to(0.6, tested) == 3
+    assert evidence.epochs_to(0.85, tested) is None
+    # Two of three reach it, of which one diverges in the end.
+    tested[1] |= {"status": "diverged", "scores": [0.1, 0.7, None]}
+    assert evidence.epochs_to(0.6, tested) is None
+
+
+def test_hours_tell_what_was_tried_afterwards():
+    def record(family, normalization, hours):
+        return {"family": family, "normalization": normalization, "seconds": 3600 * hours}
+
+    everything = {
+        ("cnn", "sgd"): [
+            record("cnn", "batch+newton_orthogonalization", 1.0),
+            record("cnn", "batch+uncentered_newton_orthogonalization", 0.2),
+        ],
+        ("deep50", "adamw"): [record("deep50", "none", 0.5)],
+    }
+    assert report.cost_of(everything) == (
+        "3 runs, 1.7 hours of one core, of which 2 runs and 0.7 hours for what was tried afterwards"
+    )
+
+
+def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsys):
+    results = tmp_path / "results"
+    results.mkdir()
+    records = records_of(family, scores)
+    lines = [json.dumps(record) for record in records]
+    (results / "shape.jsonl").write_text("\n".join(lines) + "\n")
+    seconds = {"none": [0.1, 0.1, 0.5], "row_equilibration": [0.15, 0.15, 0.15]}
+    (results / "step-times.json").write_text(
+        json.dumps({"shape": {"sgd": {"seconds": seconds, "steps": 80}}})
+    )
+    readme = tmp_path / "README.md"
+    output = tmp_path / "docs"
+    readme.write_text(
+        "# Title\n\n<!-- comparison -->\n\nold\n\n<!-- end of comparison -->\n\nrest\n"
+    )
+    words = ["--results", str(results), "--output", str(output), "--readme", str(readme)]
+    words += ["--crosscheck", str(tmp_path / "none")]
+    report.report(report.parse(words))
+    page = (output / "comparison.md").read_text(encoding="utf-8")
+    # Of a second each.
+    assert f"{len(lines)} runs, {len(lines) / 3600:.1f} hours of one core" in page
+    assert "keras 3.15.1" in page
+    assert "2 cores" in page
+    assert "to be made" not in page
+    against = "against that network with tuned initial scale wins in shape, sgd (+5.0"
+    assert f"- `row_equilibration` {against}" in page
+    assert "against the best of its rivals, by family: shape 1 / 0 / 0." in page
+    assert "- Methods that win in every place: `row_equilibration`." in page
+    assert (
+        "in 1 place of a family, an optimizer and a normalization of activations:\n\n"
+        "- `row_equilibration` wins in 1, ties in 0, loses in 0; its step takes 1.5 times as long "
+        "as without it.\n- `newton_orthogonalization` wins in"
+    ) in page
+    assert "![Differences to the best rival](comparison.png)" in page
+    assert (output / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    summary = readme.read_text()
+    assert "old" not in summary
+    assert "in every place: `row_equilibration`" in summary
+    # For the page alone.
+    assert "by family" not in summary
+    assert "](docs/comparison.png)" in summary
+    assert readme.read_text().endswith("rest\n")
+    rows = [line for line in page.splitlines() if line.startswith("| `row_equilibration`")]
+    _, scores_row, training_row = rows
+    assert "| 95.0" in scores_row or "| 94.9" in scores_row
+    assert "**+" in scores_row
+    tested = [
+        r for r in records if (r["normalization"], r["phase"]) == ("row_equilibration", "test")
+    ]
+    assert scores_row.split("|")[4].strip() == f"{100 * min(r['test'] for r in tested):.2f}"
+    # Three epochs of ten, each of which takes half as long again.
+    assert "| 150.0 ms (1.50×) " in training_row
+    assert "| 3.0 epochs (240 steps, 36 s, 0.45×) " in training_row
+    # What differs at the start only takes the same time.
+    rows = [line for line in page.splitlines() if line.startswith("| `none, scale matched`")]
+    assert "| 100.0 ms (1.00×) " in rows[-1]
+    (best_row,) = (line for line in page.splitlines() if line.startswith("| shape "))
+    assert "`spectral_normalization`" in best_row
+    assert "`row_equilibration`" in best_row
+    assert "**+1.98 (p <0.001)**" in best_row
+    assert (output / "comparison-shape.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_networks_that_start_otherwise_take_the_same_time(tmp_path):
+    cell = {"sgd": {"seconds": {"none": [0.3, 0.1, 0.2]}, "steps": 7}}
+    (tmp_path / "step-times.json").write_text(json.dumps({"deep": cell}))
+    times = report.step_times(tmp_path)
+    for name, expected in (("deep", 0.2), ("pruned", 0.2), ("deep50", None), ("cnn", None)):
+        assert times[name, "sgd"].of_step("none") == expected
+    assert times["deep", "adamw"].of_step("none") is None
+
+
+def test_other_backends_are_set_beside(family, scores, tmp_path):
+    first = records_of(family, scores)
+    folder = tmp_path / "comparison"
+    folder.mkdir()
+    (folder / "shape.jsonl").write_text("\n".join(map(json.dumps, first)))
+    pending = crosscheck.pending_at(folder)
+    runs = pending("shape", "sgd", [])
+    assert len(runs) == 4 * 5
+    chosen = tuning.winner(first, "none")
+    assert {run.point.rate for run in runs} == {chosen["rate"]}
+    assert pending("shape", "adamw", []) == []
+    names = {run.normalization for run in runs}
+    records = [
+        {**record, "test": record["test"] + 0.0003 * (-1) ** record["seed"]}
+        for record in first
+        if record["phase"] == "test" and record["normalization"] in names
+    ]
+    assert pending("shape", "sgd", records[:7]) == [
+        run for run in runs if run.key not in {tuning.key_of(r) for r in records[:7]}
+    ]
+    # Those at a point that is not the chosen one are made again.
+    moved = [{**record, "rate": 2.0 * record["rate"]} for record in records[:7]]
+    assert pending("shape", "sgd", moved) == runs
+    for record in records:
+        if record["normalization"] == "none":
+            record["test"] -= 0.02
+    other = tmp_path / "crosscheck" / "torch"
+    other.mkdir(parents=True)
+    (other / "shape.jsonl").write_text("\n".join(map(json.dumps, records)))
+    words = ["--results", str(folder), "--crosscheck", str(other.parent)]
+    report.report(report.parse([*words, "--output", str(tmp_path)]))
+    page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert "On torch, 3 of 4 means agree with the comparison's within noise, but not shape" in page
+    (row,) = [line for line in page.splitlines() if line.startswith("| shape") and "`none`" in line]
+    assert "(**p " in row
+    found = {("shape", "sgd"): evidence.summaries(family, "sgd", first)}
+    each = evidence.agreements(found, {"torch": {("shape", "sgd"): records}})
+    raw = [
+        stats.ttest_ind(list(e.first.values()), list(e.second.values()), equal_var=False).pvalue
+        for e in each
+    ]
+    np.testing.assert_allclose([e.p for e in each], stats.false_discovery_control(raw))
+
+
+def test_what_fifty_layers_gain_and_cost(family, scores):
+    controls = {"none, scale matched": 0.92, "none, scale tuned": 0.91}
+    records = records_of(family, {**scores, **controls, "newton_orthogonalization": 0.96})
+    found = {("deep50", "sgd"): evidence.summaries(family, "sgd", records)}
+    times = tables.Times({"none": 0.004, "newton_orthogonalization": 0.0071}, 73)
+    (told,) = sentences.fifty_layers(found, {("deep50", "sgd"): times})
+    assert "Fifty layers without normalization layers, sgd" in told
+    numbers = [
+        (round(float(number)), each)
+        for number, each in re.findall(r"(\d+\.\d+) ± \S+ (plain[^,]*),", told)
+    ]
+    assert numbers == [
+        (90, "plain"),
+        (92, "plain with matched initial scale"),
+        (91, "plain with tuned initial scale"),
+    ]
+    assert "with `newton_orthogonalization`, the best of the conditioned" in told
+    assert "a step takes 7.1 ms with it, 4.0 ms without" in told
+    assert sentences.fifty_layers({("deep", "sgd"): found["deep50", "sgd"]}, {}) == []
+
+
+def test_nothing_is_said_to_win_that_ties_once(family, scores):
+    won = evidence.summaries(family, "sgd", records_of(family, scores))
+    even = dict.fromkeys(family.normalizations(), 0.9)
+    tied = evidence.summaries(family, "adamw", records_of(family, even, "adamw"))
+    compared = evidence.comparisons({("shape", "sgd"): won, ("shape", "adamw"): tied})
+    times = {
+        ("shape", "sgd"): tables.Times({"none": 0.1, "row_equilibration": 0.12}, 80),
+        ("shape", "adamw"): tables.Times({"none": 0.1, "row_equilibration": 0.2}, 80),
+    }
+    told = sentences.in_short(compared, times)
+    assert "in 2 places of" in told
+    assert (
+        "\n- `row_equilibration` wins in 1, ties in 1, loses in 0; its step takes 1.2 to 2.0 times "
+        "as long as without it.\n"
+    ) in told
+    assert told.endswith("\n- Methods that win in every place: none.")
+    assert "takes" not in sentences.in_short(compared, {})
+    assert sentences.in_short({}, {}) == ""
+    # Beside the network with the same normalization of activations, not the one without.
+    seconds = {"none": 0.1, "row_equilibration": 0.2, "batch": 0.4, "batch+row_equilibration": 0.5}
+    cells, times = {("cnn", "sgd", "batch"): None}, {("cnn", "sgd"): tables.Times(seconds, 80)}
+    assert "takes 1.2 times" in sentences.cost_of_steps("row_equilibration", cells, times)
+    told = sentences.outcomes_of(compared, "row_equilibration", "best rival")
+    assert "best of its rivals wins in shape, sgd (+" in told
+    assert told.endswith(". It ties in 1 of 2 places.")
+    # What was tried next is counted, and only against the network alone and the best rival.
+    table = tables.counts(compared)
+    (row,) = [line for line in table.splitlines() if "equilibration+everywhere`" in line]
+    assert [cell.strip() for cell in row.split("|")[2:-1]].count("") == 3
+
+
+def test_families_that_are_not_run_to_the_end_are_named(family, scores):
+    both = {("shape", o): records_of(family, scores, o) for o in ("sgd", "adamw")}
+    others = "deep, deep50, badly_scaled, fine_tuned, pruned, cnn, vit, nerf"
+    assert report.unfinished(both).endswith(f": {others}.")
+    both["shape", "adamw"].pop()
+    assert report.unfinished(both).endswith(f": {others}, shape.")
+
+
+def test_report_tells_what_is_missing(family, scores, tmp_path):
+    records = [r for r in records_of(family, scores) if r["phase"] == "tune"]
+    (tmp_path / "shape.jsonl").write_text("\n".join(map(json.dumps, records)))
+    folders = ["--output", str(tmp_path), "--crosscheck", str(tmp_path / "none")]
+    report.report(report.parse(["--results", str(tmp_path), *folders]))
+    page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    # The refinement of all methods but the matched one, which waits for that of another.
+    assert "*84 runs or more are still to be made.*" in page
+    # Nothing is tested, and nothing to be drawn.
+    assert "| `none` " not in page
+    assert not (tmp_path / "comparison-shape.png").exists()
+    # With a rival to be tested yet, the others would be compared with too little.
+    records = records_of(family, scores)[:-1]
+    (tmp_path / "shape.jsonl").write_text("\n".join(map(json.dumps, records)))
+    report.report(report.parse(["--results", str(tmp_path), *folders]))
+    page = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert "*1 runs or more are still to be made.*" in page
+    assert "| `none` " in page
+    assert (tmp_path / "comparison-shape.png").exists()
+    assert "(p " not in page
+    assert "- Not run yet, or not to the end: deep, deep50, badly_scaled" in page
+    with pytest.raises(SystemExit, match=r"No lines in .*benchmarks.comparison.run. first"):
+        report.report(report.parse(["--results", str(tmp_path / "none"), "--output", "."]))

@@ -14,18 +14,10 @@ again. From a GPU alone, lines hold milliseconds too. `python -m benchmarks.over
 tables and pictures from it.
 """
 
-import argparse
-import ctypes
-import gc
-import pathlib
 import statistics
-import subprocess
-import sys
 
-from benchmarks.overhead import networks, steps
-from benchmarks.shared import arguments, environment, progress, records, timing
-
-ROOT = pathlib.Path(__file__).parents[2]
+from benchmarks.overhead import memory, networks, steps
+from benchmarks.shared import arguments, environment, records, timing
 
 # A network that takes longer than this for a step is not timed in rounds.
 LONGEST_STEP = 6.0
@@ -74,47 +66,6 @@ def measure(name, case, names, budget, most):
         yield {**record, "status": "measured"}
 
 
-def peak_bytes(name, normalization, taken):
-    """How far a training step raises a process' memory, measured in one of its own."""
-    words = ["--peak", name, "--networks", normalization, "--steps", str(taken)]
-    run = subprocess.run(
-        [sys.executable, "-m", "benchmarks.overhead.run", *words],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    return int(run.stdout.split()[-1])
-
-
-def print_peak(name, normalization, taken):
-    """The peak of steps over what the process held before them, in bytes."""
-    training = steps.of(networks.CASES[name], normalization)["training"]
-    training()
-    # What is left of that would hide what a step takes.
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    before = resident()
-    # From here on, the kernel keeps the largest size of the process anew.
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
-    for _ in range(taken):
-        training()
-    print(max(0, peak() - before))
-
-
-def resident():
-    return _status("VmRSS")
-
-
-def peak():
-    return _status("VmHWM")
-
-
-def _status(field):
-    text = pathlib.Path("/proc/self/status").read_text()
-    return int(text.split(f"{field}:")[1].split()[0]) * 1024
-
-
 def parse(words=None):
     parser = arguments.parser("benchmarks.overhead.run", __doc__)
     parser.add_argument("--cases", nargs="+", default=list(networks.CASES), metavar="CASE")
@@ -123,16 +74,12 @@ def parse(words=None):
     parser.add_argument("--most", type=int, default=200, help="rounds at most (%(default)s)")
     arguments.add_results(parser, "overhead")
     parser.add_argument("--memory", action="store_true", help="measure peaks of memory instead")
-    parser.add_argument("--steps", type=int, default=3, help="for a peak (%(default)s)")
-    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    memory.add_steps(parser)
     return parser.parse_args(words)
 
 
 def main(words=None):
     options = parse(words)
-    if options.peak:
-        print_peak(options.peak, options.networks[0], options.steps)
-        return
     backend = environment.environment()["backend"]
     conditions = environment.environment(*(["flax"] if backend == "jax" else []))
     gpu = environment.gpu()
@@ -153,9 +100,9 @@ def main(words=None):
         if options.memory:
             wanted = [networks.PLAIN, *names]
             if backend == "tensorflow":
-                measured = measure_memory(name, wanted, options.steps)
+                measured = memory.measure_in_processes(name, wanted, options.steps)
             else:
-                measured = told_memory(name, case, wanted)
+                measured = memory.measure_by_backend(name, case, wanted)
         else:
             wanted = dict.fromkeys(
                 (*(networks.baseline(each) for each in names if each != networks.PLAIN), *names)
@@ -170,17 +117,6 @@ def main(words=None):
 def file_name(backend, on_gpu=False, memory=False):
     """Where the lines of a backend are."""
     return f"{backend}{'-gpu' * on_gpu}{'-memory' * memory}.jsonl"
-
-
-def measure_memory(name, names, taken):
-    for each in progress.bar(names, desc=f"{name}, memory", unit="process"):
-        yield {"case": name, "normalization": each, "peak": peak_bytes(name, each, taken)}
-
-
-def told_memory(name, case, names):
-    """The same as the backend tells it, exact to the byte."""
-    for each in progress.bar(names, desc=f"{name}, memory", unit="network"):
-        yield {"case": name, "normalization": each, "peak": steps.of(case, each)["memory"]()}
 
 
 def tell(record):

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks.overhead import growth, networks, products, report, run, steps, tables
+from benchmarks.overhead import growth, memory, networks, products, report, run, steps, tables
 from benchmarks.pages import conversions, curvature, methods
 from benchmarks.shared import environment, markdown
 
@@ -230,8 +230,13 @@ def test_peak_of_memory_is_that_of_the_steps(monkeypatch):
     monkeypatch.setitem(networks.CASES, "small", None)
     printed = []
     monkeypatch.setattr("builtins.print", lambda *words, **rest: printed.extend(words))
-    run.print_peak("small", "plain", 2)
+    memory.print_peak("small", "plain", 2)
     assert 60 * 2**20 < printed[-1] < 90 * 2**20
+
+
+def test_peak_of_memory_is_measured_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert memory.peak_bytes("Dense 256, batch 32", "row_equilibration", 1) >= 0
 
 
 def test_memory_that_a_backend_tells_is_written_down(tmp_path, monkeypatch):

@@ -1,119 +1,14 @@
-"""The benchmarks run, on something small."""
+"""The overhead of conditioning, measured and reported on something small."""
 
 import dataclasses
 import json
-import pathlib
-import sys
 
 import keras
 import numpy as np
 import pytest
 
 from benchmarks.overhead import growth, memory, networks, products, report, run, steps, tables
-from benchmarks.pages import conversions, curvature, methods
-from benchmarks.shared import environment, markdown
-
-GUIDE = pathlib.Path(__file__).parents[2] / "docs" / "guide.md"
-
-
-def small_model():
-    inputs = keras.Input((6, 6, 2))
-    x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
-    x = keras.layers.DepthwiseConv2D(3, activation="tanh")(x)
-    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
-
-
-def test_conversions_measures_and_reports(tmp_path, monkeypatch):
-    monkeypatch.setattr(conversions, "MODELS", {"small": small_model})
-    arguments = ["--repeats", "2", "--output", str(tmp_path), "--results", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["conversions", *arguments])
-    conversions.main()
-    (path,) = tmp_path.glob("*.json")
-    result = json.loads(path.read_text())
-    (record,) = result["records"]
-    assert (record["layers"], record["kernels"], record["changed"]) == (1, 1, 1)
-    assert record["folded_difference"] <= 1e-5
-    assert record["loaded_difference"] <= 1e-5
-    assert len(record["seconds"]) == 2
-    table = (tmp_path / "conversions.md").read_text(encoding="utf-8")
-    assert f"keras {keras.__version__}" in table
-    assert "| small" in table
-
-    (tmp_path / "conversions.md").unlink()
-    monkeypatch.setattr(
-        sys, "argv", ["conversions", "--only-table", str(path), "--output", str(tmp_path)]
-    )
-    conversions.main()
-    assert (tmp_path / "conversions.md").read_text(encoding="utf-8") == table
-
-
-def test_curvature_measures_and_reports(tmp_path, monkeypatch):
-    arguments = ["--epochs", "1", "--repeats", "1", "--width", "6", "--depth", "1"]
-    arguments += ["--iterations", "3", "--rates", "0.1"]
-    arguments += ["--output", str(tmp_path), "--results", str(tmp_path)]
-    monkeypatch.setattr(curvature, "NETWORKS", {"Newton": curvature.NETWORKS["Newton"]})
-    data = np.ones((64, 64), "float32"), np.zeros(64)
-    monkeypatch.setattr(curvature, "load_digits", lambda: (data, data))
-    monkeypatch.setattr(sys, "argv", ["curvature", *arguments])
-    curvature.main()
-    result = json.loads((tmp_path / "curvature.json").read_text())
-    (record,) = result["records"]
-    assert (record["network"], record["rate"]) == ("Newton", 0.1)
-    (run,) = record["runs"]
-    assert list(run["curvatures"]) == ["0", "1"]
-    assert all(found["largest"] > 0.0 for found in run["curvatures"].values())
-    assert len(run["losses"]) == 1
-    table = (tmp_path / "curvature.md").read_text(encoding="utf-8")
-    assert f"keras {keras.__version__}" in table
-    assert "--rates 0.1`" in table
-    assert "(edge)" in table
-    assert (tmp_path / "curvature.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_methods_fill_the_blocks_of_the_guide(tmp_path, monkeypatch):
-    chosen = {name: methods.METHODS[name] for name in ("row_equilibration", "ruiz_equilibration")}
-    for name, value in {
-        "SIZE": 8,
-        "DECAYS": (0.0, 0.1, 0.2),
-        "METHODS": chosen,
-        "ACTIVATIONS": ("relu", "tanh"),
-        "CASES": {"a layer": ((4, 4), (2, 4))},
-        "trained_kernel": lambda: np.eye(8),
-        "load_digits": lambda: (np.ones((64, 64)), np.zeros(64)),
-    }.items():
-        monkeypatch.setattr(methods, name, value)
-    guide = tmp_path / "guide.md"
-    original = GUIDE.read_text(encoding="utf-8")
-    guide.write_text(original, encoding="utf-8")
-    arguments = ["--rounds", "2", "--epochs", "1", "--document", str(guide)]
-    monkeypatch.setattr(sys, "argv", ["methods", *arguments, "--results", str(tmp_path)])
-    methods.main()
-    text = guide.read_text(encoding="utf-8")
-    assert f"keras {keras.__version__}" in text
-    assert "1.414" in text
-    assert "| a layer" in text
-    assert "| nearly rank-deficient" in text
-    for picture in ("spectra.png", "row-norms.png"):
-        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
-    # What is between the blocks stays.
-    assert [line for line in text.splitlines() if line.startswith("## ")] == [
-        line for line in original.splitlines() if line.startswith("## ")
-    ]
-
-
-def test_a_document_without_the_block_is_refused(tmp_path):
-    path = tmp_path / "page.md"
-    path.write_text("no block here")
-    with pytest.raises(ValueError, match=r"one block 'costs' in .*none, or several"):
-        markdown.replace_block(path, "costs", "text")
-
-
-def test_conditions_tell_of_every_machine():
-    here = environment.environment()
-    there = {**here, "machine": "another machine"}
-    told = environment.conditions([here, there, here])
-    assert told.count(here["machine"]) == told.count("another machine") == 1
-    assert told.count(f"keras {keras.__version__}") == 2
+from benchmarks.shared import environment
 
 
 def small_case():

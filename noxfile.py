@@ -107,7 +107,7 @@ def example(session, backend):
 @nox.session
 @each_backend
 def conversions(session, backend):
-    """Whole models, conditioned and folded: nox -s 'conversions(jax)' -- --output docs."""
+    """Whole models, conditioned and folded: nox -s 'conversions(jax)' -- --output docs/results."""
     install(session, backend, "benchmarks")
     session.run("python", "-m", "benchmarks.pages.conversions", *session.posargs)
 
@@ -123,7 +123,7 @@ def methods(session, backend):
 @nox.session
 @each_backend
 def curvature(session, backend):
-    """The loss Hessian over training: nox -s 'curvature(torch)' -- --output docs."""
+    """The loss Hessian over training: nox -s 'curvature(torch)' -- --output docs/results."""
     install(session, backend, "quickstart")
     session.run("python", "-m", "benchmarks.pages.curvature", *session.posargs)
 

@@ -1,1 +1,1 @@
-"""Commands that measure methods of conditioning, and write what docs/ shows."""
+"""Commands that measure methods of conditioning, and write what docs/results/ shows."""

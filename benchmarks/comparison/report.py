@@ -1,7 +1,7 @@
 """Tables and pictures of a comparison, from its lines alone.
 
-Writes docs/comparison.md with a table for each family and optimizer, a picture for each family,
-and the summary in the README. Runs on whatever lines there are, and says what is missing.
+Writes docs/results/comparison.md with a table for each family and optimizer, a picture for each
+family, and the summary in the README. Runs on whatever lines there are, and says what is missing.
 """
 
 import itertools

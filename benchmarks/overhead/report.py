@@ -1,4 +1,4 @@
-"""Writes docs/overhead.md and its pictures from the lines that run, growth and products
+"""Writes docs/results/overhead.md and its pictures from the lines that run, growth and products
 wrote.
 """
 

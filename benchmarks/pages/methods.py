@@ -7,8 +7,8 @@
   - the gain of common activations
   - the norms of raw rows while a row-equilibrated network trains, with and without decay
 
-Writes the tables into the blocks of a document that bear their names, pictures beside it,
-and every number as JSON.
+Writes the tables into the blocks of a document that bear their names, pictures into `results`
+beside it, and every number as JSON.
 """
 
 import functools
@@ -207,7 +207,7 @@ def parse(words=None):
         "--document",
         type=pathlib.Path,
         default=pathlib.Path("docs/guide.md"),
-        help="where the tables go; pictures beside it (%(default)s)",
+        help="where the tables go; pictures into `results` beside it (%(default)s)",
     )
     result_file.add_arguments(parser)
     return parser.parse_args(words)

@@ -110,7 +110,7 @@ def draw_row_norms(records, path):
 
 
 def write(result, document):
-    """Prints the tables, and puts them into the document, and pictures beside it."""
+    """Prints the tables, and puts them into the document; pictures go into `results` beside it."""
     tables = {
         "condition numbers": condition_table(result["spectra"]),
         "costs": cost_table(result["costs"]),
@@ -126,6 +126,8 @@ def write(result, document):
     )
     text = f"{command}\n\n{environment.conditions([result])}"
     markdown.replace_block(document, "conditions", text)
-    draw_spectra(result["spectra"], document.parent / "spectra.png")
-    draw_row_norms(result["row_norms"], document.parent / "row-norms.png")
-    print(f"Wrote the tables of {document}, and spectra.png and row-norms.png beside it")
+    folder = document.parent / "results"
+    folder.mkdir(exist_ok=True)
+    draw_spectra(result["spectra"], folder / "spectra.png")
+    draw_row_norms(result["row_norms"], folder / "row-norms.png")
+    print(f"Wrote the tables of {document}, and spectra.png and row-norms.png to {folder}")

@@ -3,7 +3,7 @@
 import pathlib
 
 # Generated pages and pictures.
-PAGES = pathlib.Path(__file__).parents[2] / "docs"
+PAGES = pathlib.Path(__file__).parents[2] / "docs" / "results"
 
 
 def table(rows, headers):

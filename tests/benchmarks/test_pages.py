@@ -90,7 +90,7 @@ def test_methods_fill_the_blocks_of_the_guide(tmp_path, monkeypatch):
     assert "| a layer" in text
     assert "| nearly rank-deficient" in text
     for picture in ("spectra.png", "row-norms.png"):
-        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / "results" / picture).read_bytes().startswith(b"\x89PNG")
     # What is between the blocks stays.
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
         line for line in original.splitlines() if line.startswith("## ")

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from benchmarks.comparison import evidence, families, sentences, tuning
+from benchmarks.comparison import evidence, families, naming, sentences
 from benchmarks.shared import plots
 
 COLORS = {
@@ -48,7 +48,7 @@ def draw_overview(compared):
     """A figure of the differences to the best rival, a row for each place it was measured in.
 
     Args:
-        compared: What `evidence.comparisons` returns.
+        compared: What `significance.comparisons` returns.
     """
     plt = plots.pyplot()
     cells = {
@@ -106,7 +106,7 @@ def draw_scores(axes, family, found):
             if not shift:
                 axes.plot(values, np.full(len(values), place), ".", color="black", markersize=2)
     for place, (name, above) in enumerate(itertools.pairwise(names)):
-        if tuning.base_of(name) != tuning.base_of(above):
+        if naming.base_of(name) != naming.base_of(above):
             axes.axhline(place + 0.5, color="black", linewidth=0.8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_ylim(-0.7, len(names) - 0.3)
@@ -116,10 +116,10 @@ def draw_scores(axes, family, found):
 
 def color_of(name):
     """Of the method, whatever is done to activations; that of the network without any is gray."""
-    base = tuning.base_of(name)
+    base = naming.base_of(name)
     if name == base:
         return COLORS[families.PLAIN]
-    own = name.replace(base, families.PLAIN, 1) if "," in name else tuning.without_base(name)
+    own = name.replace(base, families.PLAIN, 1) if "," in name else naming.without_base(name)
     return COLORS.get(own, "silver")
 
 

@@ -9,7 +9,16 @@ import json
 import os
 import pathlib
 
-from benchmarks.comparison import evidence, families, pictures, sentences, tables, tuning
+from benchmarks.comparison import (
+    evidence,
+    families,
+    naming,
+    pictures,
+    sentences,
+    significance,
+    tables,
+    tuning,
+)
 from benchmarks.shared import arguments, environment, markdown, records
 
 TITLES = {
@@ -75,7 +84,7 @@ def cost_of(everything):
         record
         for record in records
         if record["family"] in families.NEXT_FAMILIES
-        or tuning.without_base(record["normalization"]) in families.NEXT
+        or naming.without_base(record["normalization"]) in families.NEXT
     ]
     hours, later = (sum(r["seconds"] for r in some) / 3600 for some in (records, afterwards))
     return (
@@ -159,7 +168,7 @@ def report(options):
     complete = {
         key: cell for key, cell in found.items() if not tuning.pending(*key, everything[key])
     }
-    compared = evidence.comparisons(complete)
+    compared = significance.comparisons(complete)
     times = step_times(options.results)
     pictures.draw_overview(compared).savefig(options.output / "comparison.png", dpi=130)
     sections = []
@@ -184,7 +193,7 @@ def report(options):
             if rest:
                 sections.append(rest)
     others = {path.name: read(path) for path in sorted(options.crosscheck.glob("*/"))}
-    agreements = evidence.agreements(found, others)
+    agreements = significance.agreements(found, others)
     if agreements:
         sections += [
             "## Other backends",

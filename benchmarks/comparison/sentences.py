@@ -3,7 +3,7 @@
 import collections
 import statistics
 
-from benchmarks.comparison import evidence, families, tuning
+from benchmarks.comparison import evidence, families, naming, significance
 
 # What a method is compared with, in words; "it" is the method.
 ROLES = {
@@ -28,12 +28,12 @@ def with_interval(scores, form):
 
 
 def comparisons_of(compared, method, role):
-    """Those of one method in one role: {(family, optimizer, base): evidence.Comparison}."""
+    """Those of one method in one role: {(family, optimizer, base): significance.Comparison}."""
     return {
-        (*where, tuning.base_of(name)): comparison
+        (*where, naming.base_of(name)): comparison
         for where, cell in compared.items()
         for (name, kind), comparison in cell.items()
-        if kind == role and name in (method, tuning.with_base(tuning.base_of(name), method))
+        if kind == role and name in (method, naming.with_base(naming.base_of(name), method))
     }
 
 
@@ -116,7 +116,7 @@ def cost_of_steps(method, cells, times):
     ratios = []
     for family, optimizer, base in cells:
         measured = times.get((family, optimizer))
-        names = (tuning.with_base(base, method), base)
+        names = (naming.with_base(base, method), base)
         with_it, without = map(measured.of_step, names) if measured else (None, None)
         ratios += [with_it / without] if with_it and without else []
     if not ratios:
@@ -179,7 +179,7 @@ def findings(found, compared, times):
 
     Args:
         found: {(family, optimizer): {name: evidence.Summary}}.
-        compared: What `evidence.comparisons` returns.
+        compared: What `significance.comparisons` returns.
         times: {(family, optimizer): `tables.Times`}.
     """
     rows = evidence.OURS[0]
@@ -195,7 +195,7 @@ def agreement(agreements):
     if not agreements:
         return ""
     backends = list(dict.fromkeys(each.backend for each in agreements))
-    apart = [each for each in agreements if each.p < evidence.LEVEL]
+    apart = [each for each in agreements if each.p < significance.LEVEL]
     gaps = [abs(mean(each.second) - mean(each.first)) / tolerance(each) for each in agreements]
     where = "; ".join(
         f"{each.family}, {each.optimizer}, `{each.normalization}`, {each.backend}" for each in apart

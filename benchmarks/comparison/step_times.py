@@ -11,7 +11,7 @@ import json
 import statistics
 import time
 
-from benchmarks.comparison import families, training_runs, tuning
+from benchmarks.comparison import families, naming, search, training_runs, tuning
 from benchmarks.shared import arguments, environment, progress
 
 
@@ -40,10 +40,10 @@ def measure(name, optimizer, rounds):
     chosen = [each for each in family.normalizations() if "," not in each]
     models = {}
     for each in chosen:
-        has_own_gain = tuning.method_of(each) == "weight_normalization"
-        mode = None if tuning.is_plain(each) or has_own_gain else "fixed"
+        has_own_gain = naming.method_of(each) == "weight_normalization"
+        mode = None if naming.is_plain(each) or has_own_gain else "fixed"
         # A rate at which no model diverges: what is computed does not depend on it.
-        run = tuning.Run(name, each, optimizer, "time", None, 0, tuning.Point(1e-6, 1.0, mode))
+        run = tuning.Run(name, each, optimizer, "time", None, 0, search.Point(1e-6, 1.0, mode))
         models[each], _ = training_runs.Model(name, each, optimizer).new(run)
     options = family.options(
         optimizer=optimizer, epochs=1, warmup_epochs=0, learning_rate=run.point.rate

@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 
-from benchmarks.comparison import evidence, families, sentences, tuning
+from benchmarks.comparison import evidence, families, naming, sentences, significance
 from benchmarks.shared import markdown
 
 
@@ -36,7 +36,7 @@ def chosen(summary):
     """The point at which a method was tested."""
     point = summary.point
     parts = [f"{point['rate']:.2g}"]
-    if not tuning.is_matched(summary.normalization):
+    if not naming.is_matched(summary.normalization):
         parts += [f"{point['scale']:.2g}"] if point["scale"] != 1.0 else []
         parts += [point["mode"]] if point["mode"] else []
     return ", ".join(parts) + (" (edge)" if summary.at_edge else "")
@@ -152,7 +152,7 @@ def crosscheck(agreements):
         p = f"p {each.p:.2g}"
         row[each.backend] = (
             f"{sentences.with_interval(each.second, form)} "
-            f"({p if each.p >= evidence.LEVEL else f'**{p}**'})"
+            f"({p if each.p >= significance.LEVEL else f'**{p}**'})"
         )
     backends = list(dict.fromkeys(each.backend for each in agreements))
     cells = [[*key, *(row.get(name, "-") for name in ("", *backends))] for key, row in rows.items()]

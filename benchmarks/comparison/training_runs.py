@@ -10,7 +10,7 @@ import statistics
 import threading
 import time
 
-from benchmarks.comparison import examples, families, tuning
+from benchmarks.comparison import examples, families, naming, tuning
 
 CACHE = pathlib.Path("~/.cache/keras_wcond/compiled").expanduser()
 
@@ -68,7 +68,7 @@ class Model:
             gain="kernel_norm" if point.mode == "kernel_norm" else "initial_norm",
             trainable_gain="scalar" if point.mode == "scalar" else None,
         )
-        if tuning.is_matched(self.normalization):
+        if naming.is_matched(self.normalization):
             return self._with_what_was_compiled(self._matched(options, point), None), options
         name = self.normalization.partition(",")[0]
         model = self.family.module.build(name, self.data, options)
@@ -81,8 +81,8 @@ class Model:
         """The plain model with the kernels that row equilibration starts with at a point."""
         if point.mode in ("fixed", "scalar"):
             options = dataclasses.replace(options, gain=point.scale, trainable_gain=None)
-        base = tuning.base_of(self.normalization)
-        name = tuning.with_base(base, "unit_rows_at_start")
+        base = naming.base_of(self.normalization)
+        name = naming.with_base(base, "unit_rows_at_start")
         return self.family.module.build(name, self.data, options)
 
     def _with_what_was_compiled(self, model, mode):

@@ -13,42 +13,16 @@ in scale to row equilibration, and what else was tried, is tuned when the others
 
 import collections
 import dataclasses
-import functools
 import math
 
-from scipy.stats import qmc
+from benchmarks.comparison import families, naming, search
 
-from benchmarks.comparison import families
-
-POINTS = 16
-# Points in each further stretch of a range, as dense as before over a factor of √10.
-POINTS_MORE = 4
-FACTOR = math.sqrt(10.0)
 # A winner in the outermost sixteenth of a range asks for more of it.
-EDGE = 1.0 / POINTS
+EDGE = 1.0 / search.POINTS
 GROWTHS = 3
 # A run that fails, as by lack of memory, is tried so often.
 ATTEMPTS = 2
-# Runs at and around the best point, up to these factors from it in rate and in scale.
-REFINEMENTS = 6
-REACH = (2.0, 1.5)
 TUNE_SEED, REFINE_SEED, TEST_SEEDS = 0, 6, tuple(range(1, 6))
-
-
-@dataclasses.dataclass(frozen=True)
-class Point:
-    """Where a model is trained.
-
-    Args:
-        rate: Learning rate.
-        scale: Initial scale of plain networks, gain of conditioned ones.
-        mode: One of `families.MODES`, or None where there is no gain. Of a network with matched
-            scale, those of row equilibration.
-    """
-
-    rate: float
-    scale: float = 1.0
-    mode: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +47,7 @@ class Run:
     phase: str
     index: int | None
     seed: int
-    point: Point
+    point: search.Point
 
     @property
     def key(self):
@@ -88,136 +62,9 @@ def key_of(record):
     return (*(record[name] for name in names), place)
 
 
-@functools.cache
-def sequence(count, dimensions=3, seed=0):
-    """The first points of a scrambled Sobol sequence in [0, 1)^dimensions, as tuples."""
-    size = 2 ** math.ceil(math.log2(count))
-    points = qmc.Sobol(dimensions, seed=seed).random(size)[:count]
-    return [tuple(point) for point in points.tolist()]
-
-
-def around(place):
-    """A place in the ranges, and further ones around it.
-
-    Args:
-        place: (rate, scale).
-
-    Returns:
-        A list of `REFINEMENTS` such pairs, the first of which is the place itself; the factors
-        between them are the same for every method.
-    """
-    offsets = [
-        tuple(reach ** (2.0 * x - 1.0) for reach, x in zip(REACH, point, strict=True))
-        for point in sequence(REFINEMENTS - 1, dimensions=2)
-    ]
-    return [(place[0] * rate, place[1] * scale) for rate, scale in [(1.0, 1.0), *offsets]]
-
-
-def coordinates(family, optimizer, growths=()):
-    """Where all methods are tuned, and the ranges that this covers.
-
-    Args:
-        family: A `families.Family`.
-        optimizer: Name of the optimizer.
-        growths: Stretches that were added, in their order: ("rate" or "scale", -1 or 1).
-
-    Returns:
-        A list of (rate, scale, number in [0, 1) for the mode); and {"rate": (low, high),
-        "scale": (low, high)}.
-    """
-    start = {"rate": family.rates[optimizer], "scale": family.scales}
-    found = [_within(start, point) for point in sequence(POINTS)]
-    ranges = dict(start)
-    for name, side in growths:
-        low, high = ranges[name]
-        stretch = (high, high * FACTOR) if side > 0 else (low / FACTOR, low)
-        ranges[name] = (min(low, stretch[0]), max(high, stretch[1]))
-        points = sequence(len(found) + POINTS_MORE)[len(found) :]
-        found += [_within({**start, name: stretch}, point) for point in points]
-    return found, ranges
-
-
-def _within(ranges, point):
-    rate, scale = (
-        low * (high / low) ** fraction
-        for (low, high), fraction in zip(ranges.values(), point, strict=False)
-    )
-    return rate, scale, point[2]
-
-
-def chosen_point(family, normalization, coordinates, matched=None):
-    """The point of coordinates for one method; what it has no use for stays at its default.
-
-    Args:
-        family: A `families.Family`.
-        normalization: Name of the method.
-        coordinates: (rate, scale, number for the mode).
-        matched: The record of row equilibration that a network of matched scale starts as.
-    """
-    rate, scale, mode = coordinates
-    if matched is not None:
-        return Point(rate, matched["scale"], matched["mode"])
-    if not has_scale(family, normalization):
-        return Point(rate)
-    if is_plain(normalization) or normalization.endswith("weight_normalization"):
-        return Point(rate, scale)
-    modes = modes_of(normalization)
-    return Point(rate, scale, modes[int(mode * len(modes))])
-
-
-def modes_of(normalization):
-    """The modes of the gain that differ from each other for one method."""
-    if normalization.endswith("+constraint"):
-        # Its stored rows are of unit norm from the first update on, to keep which is a gain of 1.
-        return tuple(mode for mode in families.MODES if mode != "kernel_norm")
-    return families.MODES
-
-
-def has_scale(family, normalization):
-    """Whether a method's scale is tuned: not that of the networks alone and of matched ones."""
-    alone = (families.PLAIN, *family.activations)
-    return normalization not in alone and not is_matched(normalization)
-
-
-def base_of(name):
-    """The normalization of activations in a name, "none" where there is none."""
-    first = name.partition(",")[0].partition("+")[0]
-    return first if first in ("batch", "layer") else families.PLAIN
-
-
-def method_of(name):
-    """The normalization of weights in a name, "" where there is none."""
-    return "" if is_plain(name) else without_base(name)
-
-
-def without_base(name):
-    """What a name says beside the normalization of activations, if it joins it to something."""
-    return name.removeprefix(f"{base_of(name)}+")
-
-
-def is_plain(name):
-    """Whether no kernel is conditioned in training."""
-    return "," in name or name == base_of(name) or is_constraint(name)
-
-
-def is_constraint(name):
-    """Whether only what is stored is conditioned, after each update."""
-    return without_base(name) == "constraint"
-
-
-def with_base(base, method):
-    """The name of a method under a normalization of activations."""
-    return method if base == families.PLAIN else f"{base}+{method}"
-
-
-def is_matched(name):
-    """Whether its scale is that of row equilibration."""
-    return name.endswith(families.MATCHED)
-
-
 def is_late(family, name):
     """Whether it is tuned when the others have been, and has no say in their ranges."""
-    return is_matched(name) or name in family.next
+    return naming.is_matched(name) or name in family.next
 
 
 def latest(records):
@@ -236,7 +83,7 @@ def best(records):
 
 def growth(family, optimizer, records, growths):
     """The next stretch to add: the edge of the ranges at which most winners lie; or None."""
-    _, ranges = coordinates(family, optimizer, growths)
+    _, ranges = search.coordinates(family, optimizer, growths)
     votes = collections.Counter()
     for normalization in family.normalizations():
         winner = best(r for r in records if r["normalization"] == normalization)
@@ -261,7 +108,7 @@ def growths_of(family, optimizer, records):
     ]
     growths = []
     while True:
-        count = POINTS + len(growths) * POINTS_MORE
+        count = search.POINTS + len(growths) * search.POINTS_MORE
         known = [r for r in tuned if r["index"] < count]
         if len(known) < count * len(names):
             return growths, False
@@ -282,7 +129,7 @@ def pending(name, optimizer, records, family=None):
     done = keys_done(own)
     growths, complete = growths_of(family, optimizer, own)
     own = latest(own)
-    places, _ = coordinates(family, optimizer, growths)
+    places, _ = search.coordinates(family, optimizer, growths)
 
     def left(runs):
         return [run for run in runs if run.key not in done]
@@ -292,12 +139,12 @@ def pending(name, optimizer, records, family=None):
         if is_late(family, normalization) and not complete:
             return None
         matched = None
-        if is_matched(normalization):
-            rows = with_base(base_of(normalization), "row_equilibration")
+        if naming.is_matched(normalization):
+            rows = naming.with_base(naming.base_of(normalization), "row_equilibration")
             matched = winner(own, rows) if left_to_choose(rows) == [] else None
             if matched is None:
                 return None
-        points = [chosen_point(family, normalization, place, matched) for place in places]
+        points = [search.chosen_point(family, normalization, place, matched) for place in places]
         return [
             Run(name, normalization, optimizer, "tune", index, TUNE_SEED, point)
             for index, point in enumerate(points)
@@ -312,10 +159,10 @@ def pending(name, optimizer, records, family=None):
 
     runs = []
     for normalization in family.normalizations():
-        search = left_to_choose(normalization)
-        if search == [] and left_to_choose(base_of(normalization)) == []:
-            search = left(tests(name, normalization, optimizer, own))
-        runs += search or []
+        tuned = left_to_choose(normalization)
+        if tuned == [] and left_to_choose(naming.base_of(normalization)) == []:
+            tuned = left(tests(name, normalization, optimizer, own))
+        runs += tuned or []
     return runs
 
 
@@ -325,8 +172,12 @@ def refinements(name, family, normalization, optimizer, records):
     if start is None:
         return []
     points = [
-        Point(rate, scale if has_scale(family, normalization) else start["scale"], start["mode"])
-        for rate, scale in around((start["rate"], start["scale"]))
+        search.Point(
+            rate,
+            scale if search.has_scale(family, normalization) else start["scale"],
+            start["mode"],
+        )
+        for rate, scale in search.around((start["rate"], start["scale"]))
     ]
     return [
         Run(name, normalization, optimizer, "refine", index, REFINE_SEED, point)
@@ -363,9 +214,11 @@ def tests(name, normalization, optimizer, records):
     runs = []
     chosen = winner(records, normalization)
     if chosen:
-        runs += seeds("test", Point(chosen["rate"], chosen["scale"], chosen["mode"]))
-    plain = winner(records, base_of(normalization))
-    if plain and not is_plain(normalization):
-        has_own_gain = method_of(normalization) == "weight_normalization"
-        runs += seeds("default", Point(plain["rate"], 1.0, None if has_own_gain else "fixed"))
+        runs += seeds("test", search.Point(chosen["rate"], chosen["scale"], chosen["mode"]))
+    plain = winner(records, naming.base_of(normalization))
+    if plain and not naming.is_plain(normalization):
+        has_own_gain = naming.method_of(normalization) == "weight_normalization"
+        runs += seeds(
+            "default", search.Point(plain["rate"], 1.0, None if has_own_gain else "fixed")
+        )
     return runs

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.comparison import crosscheck, evidence, report, sentences, tables, tuning
+from benchmarks.comparison import (
+    crosscheck,
+    evidence,
+    report,
+    sentences,
+    significance,
+    tables,
+    tuning,
+)
 from tests.benchmarks.finished import records_of
 
 
@@ -30,7 +38,7 @@ def test_hours_tell_what_was_tried_afterwards():
 def test_what_centering_adds_is_told(family, scores):
     scores = {**scores, "newton_orthogonalization": 0.95}
     found = evidence.summaries(family, "sgd", records_of(family, scores))
-    compared = evidence.comparisons({("shape", "sgd"): found})
+    compared = significance.comparisons({("shape", "sgd"): found})
     told = sentences.findings({("shape", "sgd"): found}, compared, {})
     assert (
         "- `uncentered_newton_orthogonalization` against the same with centered rows loses in "
@@ -146,7 +154,7 @@ def test_other_backends_are_set_beside(family, scores, tmp_path):
     (row,) = [line for line in page.splitlines() if line.startswith("| shape") and "`none`" in line]
     assert "(**p " in row
     found = {("shape", "sgd"): evidence.summaries(family, "sgd", first)}
-    each = evidence.agreements(found, {"torch": {("shape", "sgd"): records}})
+    each = significance.agreements(found, {"torch": {("shape", "sgd"): records}})
     raw = [
         stats.ttest_ind(list(e.first.values()), list(e.second.values()), equal_var=False).pvalue
         for e in each
@@ -179,7 +187,7 @@ def test_nothing_is_said_to_win_that_ties_once(family, scores):
     won = evidence.summaries(family, "sgd", records_of(family, scores))
     even = dict.fromkeys(family.normalizations(), 0.9)
     tied = evidence.summaries(family, "adamw", records_of(family, even, "adamw"))
-    compared = evidence.comparisons({("shape", "sgd"): won, ("shape", "adamw"): tied})
+    compared = significance.comparisons({("shape", "sgd"): won, ("shape", "adamw"): tied})
     times = {
         ("shape", "sgd"): tables.Times({"none": 0.1, "row_equilibration": 0.12}, 80),
         ("shape", "adamw"): tables.Times({"none": 0.1, "row_equilibration": 0.2}, 80),

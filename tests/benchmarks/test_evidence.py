@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.comparison import evidence, tables
+from benchmarks.comparison import evidence, significance, tables
 from tests.benchmarks.finished import records_of
 
 
@@ -19,18 +19,18 @@ def test_intervals_are_those_of_students_t():
 
 def test_pairs_are_tested_by_seed():
     first, second = {1: 0.3, 2: 0.5, 3: 0.9, 4: 0.1}, {4: 0.05, 3: 0.7, 2: 0.45, 1: 0.1}
-    difference, width, p = evidence.paired_test(first, second)
+    difference, width, p = significance.paired_test(first, second)
     expected = stats.ttest_rel([0.3, 0.5, 0.9, 0.1], [0.1, 0.45, 0.7, 0.05])
     low, high = expected.confidence_interval(0.95)
     assert (difference, width, p) == pytest.approx((0.125, (high - low) / 2, expected.pvalue))
-    assert evidence.paired_test(first, first) == (0.0, 0.0, 1.0)
-    one = evidence.paired_test({1: 0.5}, {1: 0.4})
+    assert significance.paired_test(first, first) == (0.0, 0.0, 1.0)
+    one = significance.paired_test({1: 0.5}, {1: 0.4})
     assert one == pytest.approx((0.1, math.nan, 1.0), nan_ok=True)
 
 
 def test_comparisons_are_against_controls_and_the_best_rival(family, scores):
     found = evidence.summaries(family, "sgd", records_of(family, scores))
-    compared = evidence.comparisons({("shape", "sgd"): found})["shape", "sgd"]
+    compared = significance.comparisons({("shape", "sgd"): found})["shape", "sgd"]
     roles = {role: c for (name, role), c in compared.items() if name == "row_equilibration"}
     assert roles["best rival"].second == "spectral_normalization"
     assert roles["best rival"].difference == pytest.approx(0.02, abs=0.003)
@@ -49,7 +49,7 @@ def test_comparisons_are_against_controls_and_the_best_rival(family, scores):
     raw = []
     for comparison in compared.values():
         both = found[comparison.first], found[comparison.second]
-        raw.append(evidence.paired_test(*(summary.scores for summary in both))[2])
+        raw.append(significance.paired_test(*(summary.scores for summary in both))[2])
     # Benjamini and Hochberg by hand: each p times n over its rank, made monotone from the top.
     order = np.argsort(raw)
     stepped = np.array(raw)[order] * len(raw) / np.arange(1, len(raw) + 1)
@@ -70,7 +70,7 @@ def test_the_best_of_each_side_are_chosen_on_validation(family, scores):
             record["score"] += 0.05
     found = evidence.summaries(family, "sgd", records)
     assert found["polynomial_preconditioner"].validation == pytest.approx(0.99)
-    assert next(pair[:2] for pair in evidence.pairs(found) if pair[2] == "best of all") == (
+    assert next(pair[:2] for pair in significance.pairs(found) if pair[2] == "best of all") == (
         "polynomial_preconditioner",
         "none, scale tuned",
     )

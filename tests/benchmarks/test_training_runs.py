@@ -10,7 +10,16 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks.comparison import examples, families, run, step_times, training_runs, tuning
+from benchmarks.comparison import (
+    examples,
+    families,
+    naming,
+    run,
+    search,
+    step_times,
+    training_runs,
+    tuning,
+)
 
 
 @pytest.fixture
@@ -34,7 +43,7 @@ def small_families(monkeypatch):
 
 
 def run_of(normalization, seed=0, family="deep", **point):
-    return tuning.Run(family, normalization, "sgd", "test", None, seed, tuning.Point(0.05, **point))
+    return tuning.Run(family, normalization, "sgd", "test", None, seed, search.Point(0.05, **point))
 
 
 @pytest.mark.parametrize(("family", "mode"), [("deep", "kernel_norm"), ("nerf", "fixed")])
@@ -45,7 +54,7 @@ def test_a_run_does_not_depend_on_those_before_it(family, mode):
         for seed, scale in ((2, 0.7), (1, 1.3))
     )
     diverging = dataclasses.replace(
-        other, point=tuning.Point(math.inf, 1.0, "initial_norm" if mode == "fixed" else mode)
+        other, point=search.Point(math.inf, 1.0, "initial_norm" if mode == "fixed" else mode)
     )
     alone = training_runs.perform(wanted)
     training_runs.cell.cache_clear()
@@ -93,7 +102,7 @@ def test_the_matched_control_starts_at_the_scale_of_unit_rows():
 
 @pytest.mark.usefixtures("small_families")
 def test_runs_that_diverge_or_fail_are_kept_as_such(monkeypatch):
-    diverging = tuning.Run("deep", "none", "sgd", "tune", 3, 0, tuning.Point(math.inf))
+    diverging = tuning.Run("deep", "none", "sgd", "tune", 3, 0, search.Point(math.inf))
     record = training_runs.perform(diverging)
     assert (record["status"], record["score"]) == ("diverged", None)
     measured = {name: value for name, value in record.items() if name != "rate"}
@@ -104,7 +113,7 @@ def test_runs_that_diverge_or_fail_are_kept_as_such(monkeypatch):
 
     family = families.FAMILIES["deep"]
     monkeypatch.setattr(family.module, "train", fail)
-    record = training_runs.perform(dataclasses.replace(diverging, point=tuning.Point(0.1)))
+    record = training_runs.perform(dataclasses.replace(diverging, point=search.Point(0.1)))
     assert (record["status"], record["error"]) == ("failed", "RuntimeError: out of memory")
     # It is tried once more, and not for ever.
     (again,) = (run for run in tuning.pending("deep", "sgd", [record]) if run.key == diverging.key)
@@ -113,9 +122,9 @@ def test_runs_that_diverge_or_fail_are_kept_as_such(monkeypatch):
 
 @pytest.mark.usefixtures("small_families")
 def test_compare_writes_every_run_down(tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "POINTS", 2)
+    monkeypatch.setattr(search, "POINTS", 2)
     monkeypatch.setattr(tuning, "GROWTHS", 0)
-    monkeypatch.setattr(tuning, "REFINEMENTS", 2)
+    monkeypatch.setattr(search, "REFINEMENTS", 2)
     monkeypatch.setattr(tuning, "TEST_SEEDS", (1,))
     monkeypatch.setattr(families.Family, "normalizations", lambda _: ["none", "row_equilibration"])
     monkeypatch.setattr(run.Processes, "perform", lambda _, runs: map(training_runs.perform, runs))
@@ -208,8 +217,8 @@ def test_settings_are_those_of_the_examples():
         normalizations = examples.module("normalizations")
         for name in family.normalizations():
             parsed = normalizations.parse(name.partition(",")[0])
-            assert parsed.activations == tuning.base_of(name)
+            assert parsed.activations == naming.base_of(name)
             words = [*parsed.weights, *(["everywhere"] if parsed.everywhere else [])]
             words += ["constraint"] if parsed.constraint else []
-            method = "constraint" if tuning.is_constraint(name) else tuning.method_of(name)
+            method = "constraint" if naming.is_constraint(name) else naming.method_of(name)
             assert "+".join(words) == method

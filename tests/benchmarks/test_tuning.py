@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import math
 
-from benchmarks.comparison import families, tuning
+from benchmarks.comparison import families, naming, tuning
 
 
 def play(family, score, records=(), until=None):
@@ -194,7 +194,7 @@ def test_matched_networks_are_tuned_after_row_equilibration():
     family = families.FAMILIES["deep"]
     records = play(family, closeness(0.02, 1.1))
     for base in ("none", "layer"):
-        rows = tuning.winner(records, tuning.with_base(base, "row_equilibration"))
+        rows = tuning.winner(records, naming.with_base(base, "row_equilibration"))
         matched = [r for r in records if r["normalization"] == f"{base}, scale matched"]
         assert {(r["scale"], r["mode"]) for r in matched} == {(rows["scale"], rows["mode"])}
         assert len({r["rate"] for r in matched if r["phase"] == "tune"}) >= 16

@@ -9,9 +9,9 @@ from keras_wcond.arguments import positive_integer
 from keras_wcond.diagnostics.model_kernels import model_kernels, values
 from keras_wcond.diagnostics.plots import draw_measurements
 from keras_wcond.diagnostics.report import row_norm_spread
-from keras_wcond.diagnostics.spectrum import Spectrum, machine_epsilon
-from keras_wcond.kernel_search import all_layers
-from keras_wcond.scalar_files import CSVFile, EventFile
+from keras_wcond.diagnostics.scalar_files import CSVFile, EventFile
+from keras_wcond.diagnostics.spectrum import Spectrum
+from keras_wcond.kernels.search import Kernel, all_layers
 
 # The condition numbers over the numerical rank first, as the report shows them.
 MEASURES = (
@@ -102,7 +102,7 @@ class ConditioningMonitor(keras.callbacks.Callback):
         self.plot_path = plot_path
         self.records: list[dict[str, Any]] = []
         self.seconds = 0.0
-        self._kernels: list[Any] = []
+        self._kernels: list[Kernel] = []
         self._previous: dict[str, np.ndarray] = {}
         self._csv: CSVFile | None = None
         self._events: EventFile | None = None
@@ -164,7 +164,7 @@ class ConditioningMonitor(keras.callbacks.Callback):
         step = int(model.optimizer.iterations) if model.optimizer else self._seen
         if not in_history and self.records and self.records[-1]["step"] == step:
             return  # It was measured when training ended the last time.
-        records = [self._record(step, *found) for found in values(self._kernels)]
+        records = [self._record(step, kernel) for kernel in self._kernels]
         self.records += records
         history = getattr(model, "history", None)
         if in_history and history is not None:
@@ -180,16 +180,15 @@ class ConditioningMonitor(keras.callbacks.Callback):
             self._events.write(known, step)
         self.seconds += time.perf_counter() - began
 
-    def _record(self, step, entry, raw, effective):
-        layout, path = entry.kernel.layout, entry.kernel.path
-        stored = keras.ops.convert_to_numpy(raw)
-        before = Spectrum.of(raw, layout)
-        after, matrices = before, layout.to_matrices(stored.astype("float64"))
-        if effective is not raw:
-            array = keras.ops.convert_to_numpy(effective).astype("float64")
-            matrices = layout.to_matrices(array)
-            after = Spectrum.of_matrices(matrices, machine_epsilon(raw.dtype))
-        previous, self._previous[path] = self._previous.get(path), np.array(stored)
+    def _record(self, step, kernel):
+        found, path = values(kernel), kernel.path
+        before = after = Spectrum.of_matrices(found.raw, found.epsilon)
+        if found.effective is not found.raw:
+            after = Spectrum.of_matrices(found.effective, found.epsilon)
+        previous = self._previous.get(path)
+        # Single precision takes half of the memory.
+        is_double = found.epsilon <= np.finfo("float64").eps
+        self._previous[path] = found.raw if is_double else found.raw.astype("float32")
         return {
             "epoch": self._epoch,
             "step": step,
@@ -200,8 +199,8 @@ class ConditioningMonitor(keras.callbacks.Callback):
             "raw_condition_number": float(before.condition_numbers().max()),
             "condition_number": float(after.condition_numbers().max()),
             "largest_singular_value": float(after.values.max()),
-            "row_norm_spread": row_norm_spread(matrices),
-            "relative_update": _relative_change(stored, previous),
+            "row_norm_spread": row_norm_spread(found.effective),
+            "relative_update": _relative_change(found.raw, previous),
         }
 
 

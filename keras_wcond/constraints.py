@@ -2,14 +2,11 @@ from typing import Any
 
 import keras
 
-from keras_wcond import conditioners
-from keras_wcond.conditioning import condition, required_conditioner
-from keras_wcond.gains import standardize_gain
-from keras_wcond.kernels import KernelLayout
+from keras_wcond.reparametrization import TensorConditioning
 
 
 @keras.saving.register_keras_serializable(package="keras_wcond")
-class WeightConditioning(keras.constraints.Constraint):
+class WeightConditioning(TensorConditioning, keras.constraints.Constraint):
     """Conditions a layer's weights after each update of the optimizer.
 
     The layer then holds conditioned weights and is otherwise the plain Keras layer: no
@@ -21,7 +18,7 @@ class WeightConditioning(keras.constraints.Constraint):
     `W ← gain · C(W)` after each update.
 
     Args:
-        conditioner: Name, config or instance of a conditioner.
+        kernel_conditioner: Name, config or instance of a conditioner.
         gain: Positive number, or `"kernel_norm"` to keep the Frobenius norm that the
             weights have after the update.
         unit_axes: Integer or tuple of integers, the axes that index output units. Use -1
@@ -33,6 +30,7 @@ class WeightConditioning(keras.constraints.Constraint):
             at whole matrices: the axes that index matrices, -2 in depthwise kernels.
         blocks: Integer, for such methods: the number of matrices that lie side by side
             along the last unit axis, the groups of a convolution or the 4 gates of an LSTM.
+        conditioner: Another name of `kernel_conditioner`, which earlier versions took.
 
     Example:
 
@@ -44,27 +42,5 @@ class WeightConditioning(keras.constraints.Constraint):
     [1. 1. 1. 1.]
     """
 
-    def __init__(
-        self,
-        conditioner: Any = "row_equilibration",
-        gain: float | str = 1.0,
-        unit_axes: int | tuple[int, ...] = -1,
-        matrix_axes: int | tuple[int, ...] = (),
-        blocks: int = 1,
-    ):
-        self.conditioner = required_conditioner(conditioner, "WeightConditioning")
-        self.gain = standardize_gain(gain, words=("kernel_norm",))
-        self.layout = KernelLayout(unit_axes, matrix_axes, blocks)
-
     def __call__(self, w: Any) -> Any:
-        conditioned = condition(w, self.conditioner, self.layout, self.gain)
-        return keras.ops.cast(conditioned, w.dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "conditioner": conditioners.serialize(self.conditioner),
-            "gain": self.gain,
-            "unit_axes": list(self.layout.unit_axes),
-            "matrix_axes": list(self.layout.matrix_axes),
-            "blocks": self.layout.blocks,
-        }
+        return self.conditioned(w)

@@ -2,22 +2,26 @@
 
 import math
 import numbers
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from keras import ops
 
-from keras_wcond.norms import divided_by_maximum, frobenius_norm
+from keras_wcond.linalg.arrays import namespace
+from keras_wcond.linalg.norms import divided_by_maximum, frobenius_norm
 
-Gain = float | str
-GAIN_WORDS = ("auto", "initial_norm", "kernel_norm")
+GainWord = Literal["auto", "initial_norm", "kernel_norm"]
+Gain = float | GainWord
+FixedGain = float | Literal["kernel_norm"]
+TrainableGain = Literal["scalar", "per_unit"] | None
+GAIN_WORDS: tuple[GainWord, ...] = get_args(GainWord)
 
 
-def standardize_gain(gain: Any, words: tuple[str, ...]) -> Gain:
+def standardize_gain(gain: Any, words: Sequence[GainWord] = GAIN_WORDS) -> Gain:
     """The gain as a float or one of the words; an error for anything else."""
     if isinstance(gain, str) and gain in words:
-        return gain
+        return cast(GainWord, gain)
     if isinstance(gain, numbers.Real) and not isinstance(gain, bool):
         if math.isfinite(gain) and float(gain) > 0.0:
             return float(gain)
@@ -34,8 +38,9 @@ def _expected_gain(words):
 
 def norm_ratio(kernel: Any, conditioned: Any) -> Any:
     """`‖W‖_F / ‖C(W)‖_F`, the factor that gives C(W) the norm of W; zero for zero C(W)."""
+    ops = namespace(kernel)
     norm = frobenius_norm(conditioned)
-    is_zero = ops.equal(norm, 0.0)
+    is_zero = norm == 0.0
     ratio = frobenius_norm(kernel) / ops.where(is_zero, 1.0, norm)
     return ops.where(is_zero, 0.0, ratio)
 
@@ -48,6 +53,7 @@ def row_norm_ratios(kernel: Any, conditioned: Any, column_axes: tuple[int, ...])
         conditioned: Tensor C(W) of the same shape and dtype.
         column_axes: The axes along which a row runs.
     """
+    ops = namespace(kernel)
     raw, raw_divisor, _ = divided_by_maximum(kernel, column_axes)
     unit, divisor, is_zero = divided_by_maximum(conditioned, column_axes)
     raw_norm, norm = (
@@ -102,10 +108,10 @@ def _name(activation):
     return getattr(activation, "__name__", None) or repr(activation)
 
 
-def standardize_trainable_gain(trainable_gain: Any) -> str | None:
+def standardize_trainable_gain(trainable_gain: Any) -> TrainableGain:
     if trainable_gain not in (None, "scalar", "per_unit"):
         raise ValueError(
             "Expected `trainable_gain` to be None, 'scalar' or 'per_unit'. Received: "
             f"trainable_gain={trainable_gain!r}"
         )
-    return trainable_gain
+    return cast(TrainableGain, trainable_gain)

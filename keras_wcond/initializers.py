@@ -3,14 +3,12 @@ from typing import Any
 
 import keras
 
-from keras_wcond import conditioners
-from keras_wcond.conditioning import condition, required_conditioner
-from keras_wcond.gains import standardize_gain
-from keras_wcond.kernels import KernelLayout
+from keras_wcond.gains import FixedGain
+from keras_wcond.reparametrization import TensorConditioning
 
 
 @keras.saving.register_keras_serializable(package="keras_wcond")
-class ConditionedInitializer(keras.initializers.Initializer):
+class ConditionedInitializer(TensorConditioning, keras.initializers.Initializer):
     """Conditions what another initializer draws, at the start and never again.
 
     With `gain`, it also starts a plain layer at the scale of a conditioned one, which is
@@ -23,7 +21,7 @@ class ConditionedInitializer(keras.initializers.Initializer):
     Args:
         initializer: The `keras.initializers.Initializer` that draws, by name, config or
             instance.
-        conditioner: Name, config or instance of a conditioner.
+        kernel_conditioner: Name, config or instance of a conditioner.
         gain: Positive number, or `"kernel_norm"` to keep the Frobenius norm of the draw.
         unit_axes: Integer or tuple of integers, the axes that index output units: -1 in
             the kernels of `Dense` and `Conv1D/2D/3D` layers, -2 in those of transposed
@@ -32,6 +30,7 @@ class ConditionedInitializer(keras.initializers.Initializer):
             at whole matrices: the axes that index matrices, -2 in depthwise kernels.
         blocks: Integer, for such methods: the number of matrices that lie side by side
             along the last unit axis, the groups of a convolution or the 4 gates of an LSTM.
+        conditioner: Another name of `kernel_conditioner`, which earlier versions took.
 
     Example:
 
@@ -44,28 +43,19 @@ class ConditionedInitializer(keras.initializers.Initializer):
     def __init__(
         self,
         initializer: Any = "glorot_uniform",
-        conditioner: Any = "row_equilibration",
-        gain: float | str = 1.0,
+        kernel_conditioner: Any = "row_equilibration",
+        gain: FixedGain = 1.0,
         unit_axes: int | tuple[int, ...] = -1,
         matrix_axes: int | tuple[int, ...] = (),
         blocks: int = 1,
+        conditioner: Any = None,
     ):
+        super().__init__(kernel_conditioner, gain, unit_axes, matrix_axes, blocks, conditioner)
         self.initializer = keras.initializers.get(initializer)
-        self.conditioner = required_conditioner(conditioner, "ConditionedInitializer")
-        self.gain = standardize_gain(gain, words=("kernel_norm",))
-        self.layout = KernelLayout(unit_axes, matrix_axes, blocks)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        drawn = self.initializer(shape, dtype=dtype)
-        conditioned = condition(drawn, self.conditioner, self.layout, self.gain)
-        return keras.ops.cast(conditioned, drawn.dtype)
+        return self.conditioned(self.initializer(shape, dtype=dtype))
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            "initializer": keras.initializers.serialize(self.initializer),
-            "conditioner": conditioners.serialize(self.conditioner),
-            "gain": self.gain,
-            "unit_axes": list(self.layout.unit_axes),
-            "matrix_axes": list(self.layout.matrix_axes),
-            "blocks": self.layout.blocks,
-        }
+        initializer = keras.initializers.serialize(self.initializer)
+        return {"initializer": initializer, **super().get_config()}

@@ -1,5 +1,6 @@
 """What Keras has no public way for: the one module that reaches into its private parts."""
 
+import functools
 from typing import Any
 
 import keras
@@ -26,10 +27,8 @@ from keras.src.backend import AutocastScope, get_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.trainers.compile_utils import CompileLoss
 
-
-def full_precision() -> Any:
-    """A scope in which variables are read in the dtype they are stored in."""
-    return AutocastScope(None)
+# A scope in which variables are read in the dtype they are stored in.
+full_precision = functools.partial(AutocastScope, None)
 
 
 def is_rematerialized(layer: keras.layers.Layer) -> bool:

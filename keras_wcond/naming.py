@@ -10,3 +10,8 @@ def snake_case(name: str) -> str:
 def counted(number: int, noun: str) -> str:
     """`"1 kernel"`, `"2 kernels"`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def class_name(instance: object) -> str:
+    """The name of an instance's class as it is imported, which `__name__` may not be."""
+    return type(instance).__qualname__.rpartition(".")[2]

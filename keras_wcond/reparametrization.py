@@ -1,18 +1,31 @@
 """A kernel reparametrized as gain · C(W): the method, the gain, and what of it is trained."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras import ops
 
-from keras_wcond import conditioners
-from keras_wcond.arrays import tensor
-from keras_wcond.conditioning import condition, is_kernel_norm
-from keras_wcond.gains import Gain, norm_ratio, row_norm_ratios
+from keras_wcond import backends
+from keras_wcond.conditioners import (
+    Conditioner,
+    FrobeniusNormalization,
+    Sequential,
+    serialize,
+)
+from keras_wcond.conditioners.registry import required
+from keras_wcond.gains import (
+    FixedGain,
+    Gain,
+    TrainableGain,
+    activation_gain,
+    norm_ratio,
+    row_norm_ratios,
+    standardize_gain,
+)
 from keras_wcond.internals import full_precision
-from keras_wcond.kernels import KernelLayout
-from keras_wcond.norms import widened
+from keras_wcond.kernels.layout import KernelLayout
+from keras_wcond.linalg.arrays import cast, namespace, tensor, widened
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +38,38 @@ class Reparametrization:
         trainable_gain: None, `"scalar"` or `"per_unit"`.
     """
 
-    conditioner: conditioners.Conditioner
+    conditioner: Conditioner
     gain: Gain = 1.0
-    trainable_gain: str | None = None
+    trainable_gain: TrainableGain = None
+
+    @classmethod
+    def before(
+        cls,
+        activation: Callable[[Any], Any] | None,
+        conditioner: Conditioner,
+        gain: Gain,
+        trainable_gain: TrainableGain,
+    ) -> "Reparametrization":
+        """The one of a kernel before an activation, which `"auto"` takes its number from.
+
+        `1/√E[φ(z)²]` gives outputs of unit mean square if z has unit variance, which takes rows
+        of unit mean square norm. Results of methods with other rows are scaled to that.
+
+        Args:
+            activation: Function of a tensor, or None where no activation follows.
+            conditioner: The method C.
+            gain: Positive number or one of the words of `gain`.
+            trainable_gain: None, `"scalar"` or `"per_unit"`.
+        """
+        if gain != "auto":
+            return cls(conditioner, gain, trainable_gain)
+        if not conditioner.has_unit_rows:
+            conditioner = Sequential([conditioner, FrobeniusNormalization()])
+        return cls(
+            conditioner,
+            1.0 if activation is None else activation_gain(activation),
+            trainable_gain,
+        )
 
     @property
     def has_gain_weight(self) -> bool:
@@ -39,38 +81,49 @@ class Reparametrization:
         return layout.units(kernel_shape) if self.trainable_gain == "per_unit" else ()
 
     def initial_gain(self, kernel: Any, layout: KernelLayout) -> Any:
-        """What the gain's weight starts at, for the value the kernel has now.
+        """The value that the gain's weight starts at, for the value the kernel has now.
 
         `"initial_norm"` per unit keeps the norm of each row, as weight normalization starts.
+
+        Args:
+            kernel: Tensor or NumPy array in float32 or wider.
+            layout: Which axes of the kernel are output units.
         """
-        if is_kernel_norm(self.gain):
+        if self.gain == "kernel_norm":
             return 1.0
         if self.gain != "initial_norm":
             return self.gain
-        with full_precision():
-            kernel = widened(kernel)
-            conditioned = self.conditioner(kernel, layout)
-            if self.trainable_gain == "per_unit":
-                return row_norm_ratios(kernel, conditioned, layout.column_axes(kernel.shape))
-            return norm_ratio(kernel, conditioned)
+        conditioned = dataclasses.replace(self, gain=1.0, trainable_gain=None).apply(kernel, layout)
+        if self.trainable_gain == "per_unit":
+            return row_norm_ratios(kernel, conditioned, layout.column_axes(kernel.shape))
+        return norm_ratio(kernel, conditioned)
 
     def apply(self, kernel: Any, layout: KernelLayout, gain_weight: Any = None) -> Any:
-        """`gain · C(W)` in float32 or wider.
+        """`gain · C(W)`, differentiable in W and in the gain.
 
         Args:
-            kernel: Tensor or variable.
+            kernel: Tensor or NumPy array in float32 or wider.
             layout: Which axes of the kernel are output units.
             gain_weight: The gain's weight, where `has_gain_weight`.
+
+        Returns:
+            Tensor of the kernel's shape and dtype. For a NumPy array, a NumPy array.
         """
-        with full_precision():
+        with full_precision(), backends.without_autocast():
+            conditioned = self.conditioner.condition_kernel(kernel, layout)
+            if conditioned.shape != kernel.shape:
+                self.conditioner.require_shape(conditioned, kernel)
+            if self.gain == "kernel_norm":
+                conditioned = conditioned * norm_ratio(kernel, conditioned)
+            elif self.gain != 1.0 and gain_weight is None:
+                return conditioned * self.gain
             if gain_weight is None:
-                return condition(kernel, self.conditioner, layout, self.gain)
-            base_gain = "kernel_norm" if is_kernel_norm(self.gain) else 1.0
-            conditioned = condition(kernel, self.conditioner, layout, base_gain)
+                return conditioned
             gain = widened(gain_weight)
             if self.trainable_gain == "per_unit":
-                gain = ops.reshape(gain, layout.broadcastable_units(kernel.shape))
-            return conditioned * ops.cast(gain, conditioned.dtype)
+                units = layout.broadcastable_units(kernel.shape)
+                gain = namespace(gain).reshape(gain, units)
+            return conditioned * cast(gain, conditioned.dtype)
 
     def product(self, inputs: Any, kernel: Any, gain_weight: Any = None, bias: Any = None) -> Any:
         """`inputs · gain · C(W) + bias` without forming C(W), or None where that is not to be had.
@@ -81,7 +134,7 @@ class Reparametrization:
             gain_weight: The gain's weight, where `has_gain_weight`.
             bias: None, or a tensor or variable of shape `(units,)`, of the same dtype.
         """
-        if is_kernel_norm(self.gain):
+        if self.gain == "kernel_norm":
             return None
         if gain_weight is not None:
             gain = tensor(gain_weight)
@@ -89,3 +142,46 @@ class Reparametrization:
             gain = None if self.gain == 1.0 else ops.convert_to_tensor(self.gain, inputs.dtype)
         bias = None if bias is None else tensor(bias)
         return self.conditioner.product(tensor(inputs), tensor(kernel), gain, bias)
+
+
+class TensorConditioning:
+    """`gain · C(W)` of a tensor without its layer, as constraints and initializers are given it.
+
+    Args:
+        kernel_conditioner: Name, config or instance of a conditioner.
+        gain: Positive number or `"kernel_norm"`.
+        unit_axes: Integer or tuple of integers, the axes that index output units.
+        matrix_axes: Integer or tuple of integers among them, the axes that index matrices.
+        blocks: Integer, the matrices that lie side by side along the last unit axis.
+        conditioner: Another name of `kernel_conditioner`.
+    """
+
+    def __init__(
+        self,
+        kernel_conditioner: Any = "row_equilibration",
+        gain: FixedGain = 1.0,
+        unit_axes: int | tuple[int, ...] = -1,
+        matrix_axes: int | tuple[int, ...] = (),
+        blocks: int = 1,
+        conditioner: Any = None,
+    ):
+        given = kernel_conditioner if conditioner is None else conditioner
+        self.kernel_conditioner = required(given, type(self).__name__)
+        self.gain = standardize_gain(gain, ("kernel_norm",))
+        self.layout = KernelLayout(unit_axes, matrix_axes, blocks)
+
+    def conditioned(self, kernel: Any) -> Any:
+        """The conditioned tensor, in its own dtype."""
+        reparametrization = Reparametrization(self.kernel_conditioner, self.gain)
+        with full_precision():
+            wide = widened(kernel)
+        return ops.cast(reparametrization.apply(wide, self.layout), kernel.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "kernel_conditioner": serialize(self.kernel_conditioner),
+            "gain": self.gain,
+            "unit_axes": list(self.layout.unit_axes),
+            "matrix_axes": list(self.layout.matrix_axes),
+            "blocks": self.layout.blocks,
+        }

@@ -25,11 +25,9 @@ ON_GPU = [False, True] if keras.backend.backend() == "torch" else [False]
 def each_arithmetic(request):
     with pytest.MonkeyPatch.context() as patch:
         if request.param:
-            from keras_wcond.backends import torch as backend
+            from keras_wcond.backends.torch import kernels
 
-            patch.setattr(
-                backend, "_is_summed_in_float64", lambda kernel: kernel.element_size() < 8
-            )
+            patch.setattr(kernels, "is_summed_in_float64", lambda kernel: kernel.element_size() < 8)
         yield
 
 

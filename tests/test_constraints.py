@@ -99,7 +99,7 @@ def test_config_round_trip(original):
     copy = keras.saving.deserialize_keras_object(config)
     assert type(copy) is type(original)
     assert copy.get_config() == original.get_config()
-    assert copy.conditioner == RowEquilibration()
+    assert copy.kernel_conditioner == RowEquilibration()
 
 
 def test_layer_with_both_survives_saving(tmp_path):
@@ -130,5 +130,5 @@ def test_bias_constraint_is_refused_with_advice():
 
 @pytest.mark.parametrize("owner", [WeightConditioning, ConditionedInitializer])
 def test_none_is_refused(owner):
-    with pytest.raises(ValueError, match=rf"Expected `{owner.__name__}`.*conditioner=None"):
-        owner(conditioner=None)
+    with pytest.raises(ValueError, match=rf"Expected `{owner.__name__}`.*kernel_conditioner=None"):
+        owner(kernel_conditioner=None)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_wcond.kernels import KernelLayout, kernel_layouts
+from keras_wcond.kernels.keras_layers import kernel_layouts
+from keras_wcond.kernels.layout import KernelLayout
 from tests.helpers import normal, to_numpy
 
 layers = keras.layers

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_wcond.norms import frobenius_norm
+from keras_wcond.linalg.norms import frobenius_norm
 from tests.helpers import gradient, normal, to_numpy
 
 

@@ -26,9 +26,12 @@ def imported(path):
 OPTIONAL = {
     "backends/jax.py": {"jax"},
     "backends/tensorflow.py": {"tensorflow"},
-    "backends/torch.py": {"torch"},
+    **{
+        f"backends/torch/{n}.py": {"torch"}
+        for n in ("derivatives", "kernels", "products", "tensors")
+    },
     "diagnostics/plots.py": {"matplotlib"},
-    "scalar_files.py": {"tensorboard"},
+    "diagnostics/scalar_files.py": {"tensorboard"},
 }
 
 

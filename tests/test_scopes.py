@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_wcond.internals import full_precision
-from keras_wcond.scopes import Substitution
+from keras_wcond.layers.base.substitution import Substitution
 from tests.helpers import to_numpy
 
 ops = keras.ops

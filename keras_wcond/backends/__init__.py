@@ -1,7 +1,10 @@
 """What Keras has no common way for: one module for each backend, and nothing else in them.
 
-The one place that asks which backend is in force, and the only one that imports one. Keras
-offers no gradient outside of `fit()`, let alone one of a gradient. And its
+The functions here serve any backend, as far as one can. Below them, the module of the backend in
+force takes the place of those that it defines. This is the one place that asks which backend is in
+force, and its modules are the only ones that import one.
+
+Keras offers no gradient outside of `fit()`, let alone one of a gradient. And its
 `ops.custom_gradient` is not differentiable in turn on PyTorch, nor in forward mode on JAX.
 
 Derivatives take functions of lists of tensors, and return functions of lists of tensors that
@@ -9,24 +12,40 @@ may be called again and again; on JAX and TensorFlow these are compiled once.
 """
 
 import contextlib
-import functools
 import importlib
-from collections.abc import Callable, Sequence
+import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras import ops
 
-Tensors = Sequence[Any]
+from keras_wcond.linalg.norms import normalized
+
+__all__ = [
+    "call_traced_anew",
+    "column_equilibrated_product",
+    "equilibrated",
+    "equilibrated_product",
+    "files_that_run_again",
+    "gauss_newton_product",
+    "gradient",
+    "hessian_product",
+    "is_autocasting",
+    "is_tracing_apart",
+    "parameter_exchanges",
+    "without_autocast",
+]
 
 
 def gradient(loss: Callable[..., Any]) -> Callable[..., list[Any]]:
     """The gradient of `loss(values, *data)`, a scalar, in `values`: `g(values, *data)`."""
-    return _module().gradient(loss)
+    raise NotImplementedError(_NO_DERIVATIVES)
 
 
 def hessian_product(loss: Callable[..., Any]) -> Callable[..., list[Any]]:
     """The product `∇²loss · vectors`, as a function of `(values, vectors, *data)`."""
-    return _module().hessian_product(loss)
+    raise NotImplementedError(_NO_DERIVATIVES)
 
 
 def gauss_newton_product(
@@ -38,7 +57,7 @@ def gauss_newton_product(
         outputs: Function of `(values, *data)` with the Jacobian J.
         loss: Function of `(outputs, *data)`.
     """
-    return _module().gauss_newton_product(outputs, loss)
+    raise NotImplementedError(_NO_DERIVATIVES)
 
 
 def equilibrated(kernel: Any, units: int) -> Any:
@@ -54,7 +73,7 @@ def equilibrated(kernel: Any, units: int) -> Any:
     Returns:
         Tensor of the same shape as the kernel, differentiable any number of times.
     """
-    return _module().equilibrated(kernel, units)
+    return ops.reshape(normalized(ops.reshape(kernel, (-1, units)), axis=0), kernel.shape)
 
 
 def equilibrated_product(
@@ -68,9 +87,9 @@ def equilibrated_product(
 
     The first arguments are those of `Conditioner.product`, and the result is differentiable in
     all of them, any number of times. With `one_norm`, every column is divided by the norm of the
-    whole kernel in place of its own.
+    whole kernel in place of its own. None where the backend has no such product.
     """
-    return _module().equilibrated_product(inputs, kernel, gain, bias, one_norm)
+    return None
 
 
 def column_equilibrated_product(
@@ -82,25 +101,20 @@ def column_equilibrated_product(
     or a column of the kernel that is zero has a zero gradient.
 
     The arguments are those of `Conditioner.product`, and the result is differentiable in all of
-    them, any number of times.
+    them, any number of times. None where the backend has no such product.
     """
-    return _module().column_equilibrated_product(inputs, kernel, gain, bias)
+    return None
 
 
-def without_autocast() -> Any:
-    """A scope in which the backend computes in the dtypes that it is given.
-
-    PyTorch's own `torch.autocast` rounds the operands of matrix products and some other
-    operations to half precision. Keras' dtype policies do not, and no other backend does.
-    """
-    if keras.backend.backend() != "torch":
-        return contextlib.nullcontext()
-    return _module().without_autocast()
+# A scope in which the backend computes in the dtypes that it is given. PyTorch's own
+# `torch.autocast` rounds the operands of matrix products and some other operations to half
+# precision. Keras' dtype policies do not, and no other backend does.
+without_autocast = contextlib.nullcontext
 
 
 def is_autocasting(tensor: Any) -> bool:
     """Whether the backend rounds the operands of matrix products with a tensor."""
-    return keras.backend.backend() == "torch" and _module().is_autocasting(tensor)
+    return False
 
 
 def call_traced_anew(layer: keras.layers.Layer) -> Callable[..., Any] | None:
@@ -108,14 +122,12 @@ def call_traced_anew(layer: keras.layers.Layer) -> Callable[..., Any] | None:
 
     On TensorFlow, a `call` under `tf.function` keeps the tensors it read when it was traced.
     """
-    if keras.backend.backend() != "tensorflow":
-        return None
-    return _module().call_traced_anew(layer)
+    return None
 
 
 def is_tracing_apart() -> bool:
     """Whether TensorFlow is tracing a function, and not computing at once."""
-    return keras.backend.backend() == "tensorflow" and _module().is_tracing()
+    return False
 
 
 def files_that_run_again() -> frozenset[str]:
@@ -123,9 +135,7 @@ def files_that_run_again() -> frozenset[str]:
 
     JAX' own traces it once, and differentiates what was read then.
     """
-    if keras.backend.backend() not in ("tensorflow", "torch"):
-        return frozenset()
-    return _module().files_that_run_again()
+    return frozenset()
 
 
 def parameter_exchanges(layer: keras.layers.Layer, variable: Any) -> list[Callable[[Any], Any]]:
@@ -134,20 +144,21 @@ def parameter_exchanges(layer: keras.layers.Layer, variable: Any) -> list[Callab
     A `keras.layers.TorchModuleWrapper` runs its module, which never asks the Keras variable.
     Each function returns the tensor that was there before.
     """
-    if keras.backend.backend() != "torch":
-        return []
-    return _module().parameter_exchanges(layer, variable)
+    return []
 
 
-def has_equilibrated() -> bool:
-    """Whether the backend in force has these, as all have that can train."""
-    return keras.backend.backend() in ("jax", "tensorflow", "torch")
+_NO_DERIVATIVES = (
+    "Expected a backend that computes gradients: 'jax', 'tensorflow' or 'torch'. Received: "
+    f"keras.backend.backend()={keras.backend.backend()!r}. Set KERAS_BACKEND."
+)
 
 
-def _module():
-    return _imported(keras.backend.backend())
+def _take_the_place_of_defaults() -> None:
+    name = f"{__name__}.{keras.backend.backend()}"
+    if importlib.util.find_spec(name) is None:
+        return
+    own = vars(importlib.import_module(name))
+    globals().update({name: own[name] for name in __all__ if name in own})
 
 
-@functools.cache
-def _imported(backend):
-    return importlib.import_module(f"{__name__}.{backend}")
+_take_the_place_of_defaults()

@@ -5,7 +5,11 @@ import jax
 import keras
 from jax import numpy as jnp
 
-from keras_wcond.norms import SQUARES_WITHIN_RANGE, inverse_column_norms, with_zero_rows_fixed
+from keras_wcond.linalg.norms import (
+    SQUARES_WITHIN_RANGE,
+    inverse_column_norms,
+    with_zero_rows_fixed,
+)
 
 # In so many parts at most, rows are summed up on a CPU.
 PARTS = 16
@@ -37,14 +41,14 @@ def equilibrated(kernel, units):
     return jnp.reshape(matrix * scale * reciprocal, kernel.shape)
 
 
-def equilibrated_product(inputs, kernel, gain, bias, one_norm):
+def equilibrated_product(inputs, kernel, gain=None, bias=None, one_norm=False):
     reciprocal, scale = _inverse_norms(kernel, one_norm)
     # The compiler writes no scaled product: it scales where the bias is added.
     product = _scaled(inputs @ kernel, reciprocal * scale * (1.0 if gain is None else gain))
     return product if bias is None else product + bias
 
 
-def column_equilibrated_product(inputs, kernel, gain, bias):
+def column_equilibrated_product(inputs, kernel, gain=None, bias=None):
     if isinstance(inputs, jax.Array):
         product = _product_by_row_norms(inputs, kernel)
     else:  # Sparse, which functions with own derivatives do not take.

@@ -1,15 +1,13 @@
 from typing import Any
 
-import keras
-
 from keras_wcond import backends
-from keras_wcond.conditioners.conditioner import Conditioner
-from keras_wcond.kernels import KernelLayout
-from keras_wcond.norms import normalized, with_zero_rows_fixed
+from keras_wcond.conditioners.registry import register
+from keras_wcond.conditioners.scaling import Scaling
+from keras_wcond.linalg.norms import normalized, with_zero_rows_fixed
 
 
-@keras.saving.register_keras_serializable(package="keras_wcond")
-class ColumnEquilibration(Conditioner):
+@register
+class ColumnEquilibration(Scaling):
     """Scales every column of the kernel's matrix, one per input feature, to unit norm.
 
     For layers whose inputs have very different scales, to which the kernel answered with
@@ -37,17 +35,10 @@ class ColumnEquilibration(Conditioner):
       Numerische Mathematik 14, 1969
     """
 
-    def condition(self, matrices: Any) -> Any:
-        return normalized(with_zero_rows_fixed(matrices), axis=1)
+    changes = "column norms"
 
-    def condition_kernel(self, kernel: Any, layout: KernelLayout) -> Any:
-        if not layout.is_one_matrix:
-            return super().condition_kernel(kernel, layout)
-        columns = layout.column_axes(kernel.shape)
-        units = tuple(axis for axis in range(len(kernel.shape)) if axis not in columns)
-        return normalized(with_zero_rows_fixed(kernel, columns), axis=units)
+    def scale(self, x: Any, rows: tuple[int, ...], columns: tuple[int, ...]) -> Any:
+        return normalized(with_zero_rows_fixed(x, columns), axis=rows)
 
     def product(self, inputs: Any, kernel: Any, gain: Any = None, bias: Any = None) -> Any:
-        if not backends.has_equilibrated():
-            return None
         return backends.column_equilibrated_product(inputs, kernel, gain, bias)

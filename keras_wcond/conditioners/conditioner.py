@@ -1,10 +1,12 @@
 import inspect
-from typing import Any
+from typing import Any, ClassVar
 
-from keras_wcond.arrays import cast
-from keras_wcond.backends import without_autocast
-from keras_wcond.kernels import KernelLayout
-from keras_wcond.norms import widened
+import numpy as np
+from keras import ops
+
+from keras_wcond import backends
+from keras_wcond.kernels.layout import KernelLayout
+from keras_wcond.linalg.arrays import cast, tensor, widened
 
 # A stack of matrices read as a kernel: the axes of its matrices and their rows are unit axes.
 _STACK = KernelLayout(unit_axes=(0, 1), matrix_axes=0)
@@ -24,7 +26,8 @@ class Conditioner:
 
     `condition()`, `condition_kernel()` and `product()` are three forms of one function. A
     subclass that overrides `condition()` or `condition_kernel()` does not inherit the other
-    forms or `has_unit_rows`, since they belong to the function of the class it extends. A
+    forms, `has_unit_rows` or `works_on_arrays`, since they belong to the function of the class
+    it extends. A
     subclass that overrides `product()` must define one of the other two as well.
 
     Example:
@@ -40,9 +43,17 @@ class Conditioner:
         has_unit_rows: Boolean. Whether rows come out with a mean square norm of 1 whatever
             the kernel, which is the scale that `gain="auto"` multiplies. Other methods'
             results are given it first.
+        works_on_arrays: Boolean. Whether the method also computes with NumPy arrays, and
+            returns one of the same dtype. Reports and folding then need no compilation for
+            each shape of kernel. Others are given tensors.
+        changes: String. What the method changes of a kernel: `"scale"`, `"row norms"`,
+            `"column norms"`, `"row and column norms"`, `"row means and norms"` or
+            `"spectrum"`.
     """
 
     has_unit_rows: bool = False
+    works_on_arrays: bool = False
+    changes: ClassVar[str] = "spectrum"
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -61,19 +72,19 @@ class Conditioner:
         Returns:
             Tensor of the kernel's shape and dtype, computed in float32 or wider.
         """
-        conditioned = self.in_full_precision(widened(kernel), KernelLayout.of(unit_axes))
+        wide = widened(tensor(kernel))
+        with backends.without_autocast():
+            conditioned = self.condition_kernel(wide, KernelLayout.of(unit_axes))
+        self.require_shape(conditioned, wide)
         return cast(conditioned, kernel.dtype)
 
-    def in_full_precision(self, kernel: Any, layout: KernelLayout) -> Any:
-        """As calling the conditioner, of a kernel that is in float32 or wider already."""
-        with without_autocast():
-            conditioned = self.condition_kernel(kernel, layout)
-        if tuple(conditioned.shape) != tuple(kernel.shape):
+    def require_shape(self, conditioned: Any, kernel: Any) -> None:
+        """Raises where `condition_kernel()` returned another shape than that of its kernel."""
+        if conditioned.shape != kernel.shape:
             raise ValueError(
                 f"Expected `{type(self).__name__}.condition_kernel()` to return a kernel of the "
                 f"shape it is given, {tuple(kernel.shape)}. Received: {tuple(conditioned.shape)}"
             )
-        return conditioned
 
     def condition_kernel(self, kernel: Any, layout: KernelLayout) -> Any:
         """The conditioned kernel: by default, `condition()` of the matrices it is made of.
@@ -104,8 +115,11 @@ class Conditioner:
             matrices: Tensor or NumPy array of shape `(matrices, rows, columns)`.
 
         Returns:
-            Tensor or array of the same shape and dtype.
+            Tensor or array of the same shape and dtype. A method that does not work on arrays
+            returns a tensor.
         """
+        if isinstance(matrices, np.ndarray) and not self.works_on_arrays:
+            matrices = ops.convert_to_tensor(matrices)
         return self.condition_kernel(matrices, _STACK)
 
     def product(self, inputs: Any, kernel: Any, gain: Any = None, bias: Any = None) -> Any:
@@ -168,10 +182,10 @@ class Conditioner:
 
 def _drop_inherited_forms(cls):
     """Gives a class the base class's form wherever its own function is newer than the form."""
-    matrices, kernel, product = (
-        _definer(cls, name) for name in ("condition", "condition_kernel", "product")
+    matrices, kernel, scale, product = (
+        _definer(cls, name) for name in ("condition", "condition_kernel", "scale", "product")
     )
-    newest = min(matrices, kernel)
+    newest = min(matrices, kernel, scale)
     if product < newest < len(cls.__mro__):
         raise TypeError(
             "Expected a conditioner that overrides `product()` to define `condition()` or "
@@ -183,14 +197,15 @@ def _drop_inherited_forms(cls):
         cls.condition_kernel = Conditioner.condition_kernel
     if newest < product:
         cls.product = Conditioner.product
-    if newest < next(i for i, base in enumerate(cls.__mro__) if "has_unit_rows" in vars(base)):
-        cls.has_unit_rows = False
+    for attribute in ("has_unit_rows", "works_on_arrays"):
+        if newest < next(i for i, base in enumerate(cls.__mro__) if attribute in vars(base)):
+            setattr(cls, attribute, False)
 
 
 def _definer(cls, name):
     """The position of the class that defines a form, or that past the last for the default."""
     for index, base in enumerate(cls.__mro__):
         if name in vars(base):
-            is_default = vars(base)[name] is vars(Conditioner)[name]
+            is_default = vars(base)[name] is vars(Conditioner).get(name)
             return len(cls.__mro__) if is_default else index
     return len(cls.__mro__)

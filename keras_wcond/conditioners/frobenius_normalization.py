@@ -1,17 +1,16 @@
 import math
 from typing import Any
 
-import keras
 from keras import ops
 
 from keras_wcond import backends
-from keras_wcond.conditioners.conditioner import Conditioner
-from keras_wcond.kernels import KernelLayout
-from keras_wcond.norms import normalized, with_zero_rows_fixed
+from keras_wcond.conditioners.registry import register
+from keras_wcond.conditioners.scaling import Scaling
+from keras_wcond.linalg.norms import normalized, with_zero_rows_fixed
 
 
-@keras.saving.register_keras_serializable(package="keras_wcond")
-class FrobeniusNormalization(Conditioner):
+@register
+class FrobeniusNormalization(Scaling):
     """Scales the kernel's matrix as a whole, to rows of unit mean square norm.
 
     The control that separates scale from conditioning: it sets the scale that row
@@ -34,23 +33,13 @@ class FrobeniusNormalization(Conditioner):
     """
 
     has_unit_rows = True
+    changes = "scale"
 
-    def condition(self, matrices: Any) -> Any:
-        return _normalized(matrices, rows=matrices.shape[1], row_axis=-1, axis=(1, 2))
-
-    def condition_kernel(self, kernel: Any, layout: KernelLayout) -> Any:
-        if not layout.is_one_matrix:
-            return super().condition_kernel(kernel, layout)
-        rows = math.prod(layout.units(kernel.shape))
-        return _normalized(kernel, rows, layout.column_axes(kernel.shape), axis=None)
+    def scale(self, x: Any, rows: tuple[int, ...], columns: tuple[int, ...]) -> Any:
+        norm = math.sqrt(math.prod(x.shape[axis] for axis in rows))
+        return normalized(with_zero_rows_fixed(x, columns), axis=(*rows, *columns), norm=norm)
 
     def product(self, inputs: Any, kernel: Any, gain: Any = None, bias: Any = None) -> Any:
-        if not backends.has_equilibrated():
-            return None
         norm = ops.convert_to_tensor(math.sqrt(kernel.shape[1]), kernel.dtype)
         gain = norm if gain is None else gain * norm
         return backends.equilibrated_product(inputs, kernel, gain, bias, one_norm=True)
-
-
-def _normalized(x, rows, row_axis, axis):
-    return normalized(with_zero_rows_fixed(x, row_axis), axis, norm=math.sqrt(rows))

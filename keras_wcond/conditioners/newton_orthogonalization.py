@@ -1,12 +1,11 @@
 from typing import Any
 
-import keras
-
 from keras_wcond.arguments import positive_integer
-from keras_wcond.arrays import namespace
 from keras_wcond.conditioners.conditioner import Conditioner
-from keras_wcond.gram_iteration import bounded, gram, transposed, wide
-from keras_wcond.norms import centered, scaled_by_maximum, with_zero_rows_fixed
+from keras_wcond.conditioners.registry import register
+from keras_wcond.linalg.arrays import namespace
+from keras_wcond.linalg.gram_iteration import bounded, gram, transposed, wide
+from keras_wcond.linalg.norms import centered, scaled_by_maximum, with_zero_rows_fixed
 
 # From this many times as many columns as rows on, steps are taken on Gram matrices: the products
 # of a step are then three of the smaller dimension in place of two with the matrix.
@@ -15,7 +14,7 @@ FAR_WIDER = 2
 STEPS_OF_GRAM = 5
 
 
-@keras.saving.register_keras_serializable(package="keras_wcond")
+@register
 class NewtonOrthogonalization(Conditioner):
     """Brings all singular values of the kernel's matrix towards 1, by Newton's iteration.
 
@@ -59,6 +58,8 @@ class NewtonOrthogonalization(Conditioner):
     - [Huang et al., *Controllable Orthogonalization in Training DNNs*, 2020](
       https://arxiv.org/abs/2004.00917)
     """
+
+    works_on_arrays = True
 
     def __init__(self, iterations: int = 5, center: bool = True):
         self.iterations = positive_integer("iterations", iterations)

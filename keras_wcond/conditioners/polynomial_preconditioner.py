@@ -1,13 +1,12 @@
 from typing import Any
 
-import keras
-
 from keras_wcond.arguments import positive_integer
-from keras_wcond.arrays import namespace
 from keras_wcond.conditioners.conditioner import Conditioner
-from keras_wcond.gram_iteration import bounded, transposed, wide
-from keras_wcond.held_constant import held_constant
-from keras_wcond.norms import divided_by_maximum, with_zero_rows_fixed
+from keras_wcond.conditioners.registry import register
+from keras_wcond.linalg.arrays import namespace
+from keras_wcond.linalg.gram_iteration import bounded, transposed, wide
+from keras_wcond.linalg.held_constant import held_constant
+from keras_wcond.linalg.norms import divided_by_maximum, with_zero_rows_fixed
 
 # By degree, the coefficients of q in powers of s², lowest first.
 COEFFICIENTS = {
@@ -18,7 +17,7 @@ COEFFICIENTS = {
 }
 
 
-@keras.saving.register_keras_serializable(package="keras_wcond")
+@register
 class PolynomialPreconditioner(Conditioner):
     """Lifts the small singular values of the kernel's matrix by a fixed polynomial.
 
@@ -57,6 +56,8 @@ class PolynomialPreconditioner(Conditioner):
 
     - [arXiv 2606.06470](https://arxiv.org/abs/2606.06470), the PC layer
     """
+
+    works_on_arrays = True
 
     def __init__(self, degree: int = 4):
         if positive_integer("degree", degree) not in COEFFICIENTS:

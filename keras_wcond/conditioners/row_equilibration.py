@@ -1,16 +1,16 @@
 import math
 from typing import Any
 
-import keras
+import numpy as np
 
 from keras_wcond import backends
-from keras_wcond.conditioners.conditioner import Conditioner
-from keras_wcond.kernels import KernelLayout
-from keras_wcond.norms import normalized
+from keras_wcond.conditioners.registry import register
+from keras_wcond.conditioners.scaling import Scaling
+from keras_wcond.linalg.norms import normalized
 
 
-@keras.saving.register_keras_serializable(package="keras_wcond")
-class RowEquilibration(Conditioner):
+@register
+class RowEquilibration(Scaling):
     """Scales every row of the kernel's matrix, one per output unit, to unit norm.
 
     The method of the paper. Among all scalings of rows it brings the 2-norm condition
@@ -39,19 +39,14 @@ class RowEquilibration(Conditioner):
     """
 
     has_unit_rows = True
+    changes = "row norms"
+    is_by_row = True
 
-    def condition(self, matrices: Any) -> Any:
-        return normalized(matrices, axis=-1)
-
-    def condition_kernel(self, kernel: Any, layout: KernelLayout) -> Any:
-        shape = tuple(kernel.shape)
-        columns = layout.column_axes(shape)
-        if not backends.has_equilibrated() or columns != tuple(range(len(columns))):
-            return normalized(kernel, axis=columns)
+    def scale(self, x: Any, rows: tuple[int, ...], columns: tuple[int, ...]) -> Any:
+        if isinstance(x, np.ndarray) or columns[-1] > rows[0]:
+            return normalized(x, axis=columns)
         # Units are on the last axes: seen as a matrix, the kernel stays where it lies.
-        return backends.equilibrated(kernel, math.prod(shape[len(columns) :]))
+        return backends.equilibrated(x, math.prod(x.shape[rows[0] :]))
 
     def product(self, inputs: Any, kernel: Any, gain: Any = None, bias: Any = None) -> Any:
-        if not backends.has_equilibrated():
-            return None
         return backends.equilibrated_product(inputs, kernel, gain, bias)

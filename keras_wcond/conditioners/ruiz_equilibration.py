@@ -1,18 +1,17 @@
 from typing import Any
 
-import keras
-
 from keras_wcond.arguments import positive_integer
-from keras_wcond.arrays import namespace
 from keras_wcond.conditioners.conditioner import Conditioner
-from keras_wcond.gram_iteration import transposed
-from keras_wcond.norms import normalized
+from keras_wcond.conditioners.registry import register
+from keras_wcond.linalg.arrays import namespace
+from keras_wcond.linalg.gram_iteration import transposed
+from keras_wcond.linalg.norms import normalized
 
 # Of squares: rows and columns are multiplied by 1e-5 to 1e5 after they were normalized once.
 _LARGEST_SCALING = 1e10
 
 
-@keras.saving.register_keras_serializable(package="keras_wcond")
+@register
 class RuizEquilibration(Conditioner):
     """Scales rows and columns, until all rows have one norm and all columns have.
 
@@ -53,6 +52,8 @@ class RuizEquilibration(Conditioner):
     """
 
     has_unit_rows = True
+    works_on_arrays = True
+    changes = "row and column norms"
 
     def __init__(self, iterations: int = 20):
         self.iterations = positive_integer("iterations", iterations)

@@ -4,9 +4,10 @@ from typing import Any
 import keras
 
 from keras_wcond.conditioners.conditioner import Conditioner
+from keras_wcond.conditioners.registry import get, register_composition
 
 
-@keras.saving.register_keras_serializable(package="keras_wcond")
+@register_composition
 class Sequential(Conditioner):
     """Several conditioners, one after the other.
 
@@ -28,9 +29,6 @@ class Sequential(Conditioner):
     """
 
     def __init__(self, conditioners: Sequence[Any]):
-        # Here, since that module knows this class.
-        from keras_wcond.conditioners import get
-
         if not isinstance(conditioners, (list, tuple)) or not conditioners:
             raise ValueError(
                 "Expected `conditioners` to be a list of at least one conditioner. Received: "
@@ -47,6 +45,10 @@ class Sequential(Conditioner):
     @property
     def has_unit_rows(self) -> bool:  # type: ignore[override]
         return self.conditioners[-1].has_unit_rows
+
+    @property
+    def works_on_arrays(self) -> bool:  # type: ignore[override]
+        return all(conditioner.works_on_arrays for conditioner in self.conditioners)
 
     def condition(self, matrices: Any) -> Any:
         for conditioner in self.conditioners:

@@ -1,14 +1,13 @@
 from typing import Any
 
-import keras
-
 from keras_wcond.arguments import positive_integer
 from keras_wcond.conditioners.conditioner import Conditioner
-from keras_wcond.gram_iteration import bounded, wide
-from keras_wcond.norms import scaled_by_maximum, with_zero_rows_fixed
+from keras_wcond.conditioners.registry import register
+from keras_wcond.linalg.gram_iteration import bounded, wide
+from keras_wcond.linalg.norms import scaled_by_maximum, with_zero_rows_fixed
 
 
-@keras.saving.register_keras_serializable(package="keras_wcond")
+@register
 class SpectralNormalization(Conditioner):
     """Divides the kernel's matrix by (an upper bound of) its largest singular value.
 
@@ -40,6 +39,9 @@ class SpectralNormalization(Conditioner):
     - Delattre et al., *Efficient Bound of Lipschitz Constant for Convolutional Layers by
       Gram Iteration*, ICML 2023
     """
+
+    works_on_arrays = True
+    changes = "scale"
 
     def __init__(self, iterations: int = 6):
         self.iterations = positive_integer("iterations", iterations)

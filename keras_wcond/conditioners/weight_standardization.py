@@ -1,14 +1,12 @@
 from typing import Any
 
-import keras
-
-from keras_wcond.conditioners.conditioner import Conditioner
-from keras_wcond.kernels import KernelLayout
-from keras_wcond.norms import centered, normalized, scaled_by_maximum
+from keras_wcond.conditioners.registry import register
+from keras_wcond.conditioners.scaling import Scaling
+from keras_wcond.linalg.norms import centered, normalized, scaled_by_maximum
 
 
-@keras.saving.register_keras_serializable(package="keras_wcond")
-class WeightStandardization(Conditioner):
+@register
+class WeightStandardization(Scaling):
     """Gives every row of the kernel's matrix, one per output unit, zero mean and unit norm.
 
     The scaled form of weight standardization: each row has the standard deviation 1/√n,
@@ -37,15 +35,10 @@ class WeightStandardization(Conditioner):
     """
 
     has_unit_rows = True
+    changes = "row means and norms"
+    is_by_row = True
 
-    def condition(self, matrices: Any) -> Any:
-        return _standardized(matrices, axis=-1)
-
-    def condition_kernel(self, kernel: Any, layout: KernelLayout) -> Any:
-        return _standardized(kernel, axis=layout.column_axes(kernel.shape))
-
-
-def _standardized(x, axis):
-    # The result does not depend on the scale of a row: no gradient is lost by this.
-    scaled, _ = scaled_by_maximum(x, axis)
-    return normalized(centered(scaled, axis), axis)
+    def scale(self, x: Any, rows: tuple[int, ...], columns: tuple[int, ...]) -> Any:
+        # The result does not depend on the scale of a row: no gradient is lost by this.
+        scaled, _ = scaled_by_maximum(x, columns)
+        return normalized(centered(scaled, columns), columns)

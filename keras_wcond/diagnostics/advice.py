@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from keras_wcond import conditioners
+
 # The condition number up to which there is nothing to gain, and the factor by which a method
 # has to lower it to be called a help.
 GOOD = 10.0
@@ -9,12 +11,13 @@ HELP = 0.5
 
 # Scalings, which cost less; the mildest that comes near the best of them is named. Not weight
 # standardization, which lowers κ over the rank by taking a singular value from square matrices.
-_MILDEST_FIRST = (
-    "row_equilibration",
-    "column_equilibration",
-    "ruiz_equilibration",
+_SCALINGS = ("row norms", "column norms", "row and column norms")
+_MILDEST_FIRST = tuple(
+    name for name, method in conditioners.METHODS.items() if method.changes in _SCALINGS
 )
-_STRONGER = ("polynomial_preconditioner", "newton_orthogonalization")
+_STRONGER = tuple(
+    name for name, method in conditioners.METHODS.items() if method.changes == "spectrum"
+)
 
 
 def advice(record: dict[str, Any], predicted: dict[str, float]) -> str:

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from keras_wcond.arguments import positive_integer
-from keras_wcond.gram_iteration import bounded, wide
-from keras_wcond.norms import divided_by_maximum
+from keras_wcond.linalg.gram_iteration import bounded, wide
+from keras_wcond.linalg.norms import divided_by_maximum
 
 # How many numbers are worked on at a time.
 _CHUNK = 2**24

@@ -11,7 +11,7 @@ from keras_wcond.backends import gauss_newton_product, hessian_product
 from keras_wcond.diagnostics.gradient_check import require_gradients_of_values
 from keras_wcond.diagnostics.lanczos import lanczos
 from keras_wcond.diagnostics.loss_functions import LossOnData
-from keras_wcond.progress import tracked
+from keras_wcond.diagnostics.progress import tracked
 
 
 @dataclasses.dataclass(frozen=True)

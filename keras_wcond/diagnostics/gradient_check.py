@@ -8,10 +8,10 @@ from keras import ops
 
 from keras_wcond import conditioners
 from keras_wcond.backends import gradient
-from keras_wcond.diagnostics.model_kernels import ModelKernel, model_kernels
-from keras_wcond.held_constant import exact_derivatives
-from keras_wcond.layers.folding import conditioned_layers
-from keras_wcond.layers.lora import merged
+from keras_wcond.diagnostics.model_kernels import conditioner_of, model_kernels
+from keras_wcond.kernels.search import Kernel
+from keras_wcond.layers.base.survey import conditioned_kernel, conditioned_layers
+from keras_wcond.linalg.held_constant import exact_derivatives
 
 # By which each entry of a kernel is changed, at most a few times over; differences in float32 are
 # then good to about a hundredth.
@@ -28,16 +28,17 @@ def require_gradients_of_values(model: keras.layers.Layer) -> None:
     """
     if all(_is_shipped(layer.kernel_conditioner) for layer in conditioned_layers(model)):
         return
-    for entry in model_kernels(model):
-        if entry.conditioner is None or _is_shipped(entry.conditioner):
+    for kernel in model_kernels(model):
+        conditioner = conditioner_of(kernel)
+        if conditioner is None or _is_shipped(conditioner):
             continue
         with exact_derivatives():
-            agrees = _agrees(entry)
+            agrees = _agrees(kernel, conditioner)
         if not agrees:
             raise ValueError(
                 "Expected conditioners whose gradient is that of their value, since second "
                 "derivatives are those of no function otherwise. Received: "
-                f"{entry.conditioner!r} for {entry.kernel.path!r}, whose derivatives differ from "
+                f"{conditioner!r} for {kernel.path!r}, whose derivatives differ from "
                 "differences of its values. Does its `condition` call `ops.stop_gradient`?"
             )
 
@@ -45,16 +46,15 @@ def require_gradients_of_values(model: keras.layers.Layer) -> None:
 def _is_shipped(conditioner):
     if isinstance(conditioner, conditioners.Sequential):
         return all(map(_is_shipped, conditioner.conditioners))
-    return type(conditioner) in conditioners.METHODS
+    return type(conditioner) in conditioners.METHODS.values()
 
 
-def _agrees(entry: ModelKernel) -> bool:
-    conditioner: Any = entry.conditioner
-    kernel = _array(merged(entry.kernel.owner, entry.kernel.variable))
+def _agrees(found: Kernel, conditioner: conditioners.Conditioner) -> bool:
+    kernel = _array(conditioned_kernel(found).raw())
     rng = np.random.default_rng(0)
 
     def condition(value: Any) -> Any:
-        return conditioner(ops.convert_to_tensor(value, "float32"), entry.kernel.layout)
+        return conditioner(ops.convert_to_tensor(value, "float32"), found.layout)
 
     # One function for all directions, which is compiled once.
     derivative = gradient(lambda values, weights: ops.sum(condition(values[0]) * weights))

@@ -9,8 +9,8 @@ import numpy as np
 from keras import ops
 
 from keras_wcond.arguments import positive_integer
-from keras_wcond.held_constant import exact_derivatives
 from keras_wcond.internals import loss_as_compiled, mask_of
+from keras_wcond.linalg.held_constant import exact_derivatives
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from keras_wcond.arguments import positive_integer
 from keras_wcond.backends import gradient
 from keras_wcond.diagnostics.loss_functions import LossOnData
 from keras_wcond.diagnostics.plots import draw_loss_lines
-from keras_wcond.progress import tracked
+from keras_wcond.diagnostics.progress import tracked
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,39 +1,20 @@
-"""The kernels of a model as they are stored, and as the model multiplies by them."""
+"""The kernels of a model, as they are stored and as the model multiplies by them."""
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_wcond.conditioners import Conditioner
-from keras_wcond.kernel_search import Kernel, kernels_within, path_within, with_unique_paths
-from keras_wcond.layers import Conditioned
-from keras_wcond.layers.conditioned_layer import ConditionedLayer
-from keras_wcond.layers.folding import conditioned_layers
-from keras_wcond.layers.lora import merged
+from keras_wcond.diagnostics.spectrum import machine_epsilon
+from keras_wcond.internals import full_precision
+from keras_wcond.kernels.search import Kernel, with_unique_paths
+from keras_wcond.layers.base.conditioned_layer import ConditionedLayer
+from keras_wcond.layers.base.survey import conditioned_kernel, conditioned_layers, survey
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelKernel:
-    """A kernel of a model.
-
-    Args:
-        kernel: The kernel, its path that within the model.
-        conditioned_by: The layer that conditions it, or None.
-        name: Its path within that layer.
-    """
-
-    kernel: Kernel
-    conditioned_by: ConditionedLayer | None = None
-    name: str = ""
-
-    @property
-    def conditioner(self) -> Conditioner | None:
-        return self.conditioned_by.kernel_conditioner if self.conditioned_by else None
-
-
-def model_kernels(model: keras.layers.Layer) -> list[ModelKernel]:
+def model_kernels(model: keras.layers.Layer) -> list[Kernel]:
     """Every kernel of a built model or layer that is known, or conditioned.
 
     Embeddings are among them only where they are conditioned.
@@ -50,19 +31,7 @@ def model_kernels(model: keras.layers.Layer) -> list[ModelKernel]:
             "Expected a model whose conditioned layers are built. Received: "
             f"model={model.name!r}, in which {unbuilt} are not. Call it on data once first."
         )
-    found = {
-        id(kernel.variable): ModelKernel(kernel)
-        for kernel in kernels_within(model)
-        if not isinstance(kernel.owner, keras.layers.Embedding)
-    }
-    layouts = {id(kernel.variable): kernel for kernel in kernels_within(model)}
-    for layer in conditioned_layers(model):
-        if isinstance(layer, Conditioned):
-            layouts.update((id(kernel.variable), kernel) for kernel in layer.kernels)
-        for name, variable in layer.raw_kernels.items():
-            path = path_within(model, variable)
-            kernel = dataclasses.replace(layouts[id(variable)], path=path)
-            found[id(variable)] = ModelKernel(kernel, layer, name)
+    found = [kernel for kernel in survey(model) if not _is_plain_embedding(kernel)]
     if not found:
         raise ValueError(
             "Expected a built model with kernels that `keras_wcond` knows. Received: "
@@ -71,27 +40,44 @@ def model_kernels(model: keras.layers.Layer) -> list[ModelKernel]:
             "of which is one. Build it, or condition kernels of your own with "
             "`Conditioned(weights=...)`."
         )
-    unique = with_unique_paths([entry.kernel for entry in found.values()])
-    return [
-        dataclasses.replace(entry, kernel=kernel)
-        for entry, kernel in zip(found.values(), unique, strict=True)
-    ]
+    return with_unique_paths(found)
 
 
-def values(kernels: list[ModelKernel]) -> Iterator[tuple[ModelKernel, Any, Any]]:
-    """Each kernel with its raw value, and the tensor that the model multiplies by.
+def conditioner_of(kernel: Kernel) -> Conditioner | None:
+    """The method that conditions a kernel, or None."""
+    layer = kernel.conditioned_by
+    return layer.kernel_conditioner if isinstance(layer, ConditionedLayer) else None
 
-    These are one and the same tensor where nothing conditions the kernel.
+
+@dataclasses.dataclass(frozen=True)
+class KernelValues:
+    """A kernel's numbers.
+
+    Attributes:
+        raw: float64 array of shape `(matrices, rows, columns)`: the kernel as it is stored, or
+            with LoRA the merged one.
+        effective: That which the model multiplies by; the same array where nothing conditions it.
+        epsilon: The machine epsilon of the dtype that the kernel is stored in.
     """
-    layer, conditioned = None, {}
-    for entry in kernels:
-        # With a low-rank update, which is what is conditioned.
-        raw = merged(entry.kernel.owner, entry.kernel.variable)
-        raw = raw.value if isinstance(raw, keras.Variable) else raw
-        if entry.conditioned_by is None:
-            yield entry, raw, raw
-            continue
-        # All kernels of a layer are conditioned at once, and come one after the other.
-        if layer is not entry.conditioned_by:
-            layer, conditioned = entry.conditioned_by, entry.conditioned_by.conditioned_kernels
-        yield entry, raw, conditioned[entry.name]
+
+    raw: np.ndarray
+    effective: np.ndarray
+    epsilon: float
+
+
+def values(kernel: Kernel) -> KernelValues:
+    """The numbers that a kernel has now."""
+    found = conditioned_kernel(kernel)
+    raw = _matrices(found.raw(), kernel)
+    effective = raw if conditioner_of(kernel) is None else _matrices(found.effective(), kernel)
+    with full_precision():
+        return KernelValues(raw, effective, machine_epsilon(kernel.variable.value.dtype))
+
+
+def _is_plain_embedding(kernel):
+    return isinstance(kernel.owner, keras.layers.Embedding) and kernel.conditioned_by is None
+
+
+def _matrices(tensor: Any, kernel: Kernel) -> np.ndarray:
+    array = keras.ops.convert_to_numpy(tensor).astype("float64")
+    return kernel.layout.to_matrices(array)

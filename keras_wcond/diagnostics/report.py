@@ -12,20 +12,17 @@ import rich.console
 import rich.table
 
 from keras_wcond import conditioners
-from keras_wcond.conditioning import required_conditioner
+from keras_wcond.conditioners.registry import name_of, required
 from keras_wcond.diagnostics.advice import advice
-from keras_wcond.diagnostics.model_kernels import ModelKernel, model_kernels, values
+from keras_wcond.diagnostics.model_kernels import conditioner_of, model_kernels, values
 from keras_wcond.diagnostics.plots import draw_spectra
-from keras_wcond.diagnostics.spectrum import Spectrum, machine_epsilon
-from keras_wcond.naming import counted, snake_case
-from keras_wcond.progress import tracked
+from keras_wcond.diagnostics.progress import tracked
+from keras_wcond.diagnostics.spectrum import Spectrum
+from keras_wcond.kernels.search import Kernel
+from keras_wcond.naming import class_name, counted
 
 # The methods that change condition numbers.
-METHODS = tuple(
-    snake_case(method.__name__)
-    for method in conditioners.METHODS
-    if method not in (conditioners.FrobeniusNormalization, conditioners.SpectralNormalization)
-)
+METHODS = tuple(name for name, method in conditioners.METHODS.items() if method.changes != "scale")
 
 _MEASURES = {
     "kernel": "path",
@@ -165,15 +162,15 @@ def conditioning_report(model: keras.layers.Layer, methods: Any = METHODS) -> Co
     tried = _by_name(methods)
     records, spectra = [], {}
     kernels = model_kernels(model)
-    for entry, raw, effective in tracked(values(kernels), "Kernels", len(kernels)):
-        epsilon = machine_epsilon(raw.dtype)
-        matrices = _matrices(raw, entry)
-        before = Spectrum.of_matrices(matrices, epsilon)
-        conditioned = matrices if effective is raw else _matrices(effective, entry)
-        after = before if effective is raw else Spectrum.of_matrices(conditioned, epsilon)
-        spectra[entry.kernel.path] = (before.values, after.values)
+    for kernel in tracked(kernels, "Kernels", len(kernels)):
+        found = values(kernel)
+        matrices, conditioned, epsilon = found.raw, found.effective, found.epsilon
+        before = after = Spectrum.of_matrices(matrices, epsilon)
+        if conditioned is not matrices:
+            after = Spectrum.of_matrices(conditioned, epsilon)
+        spectra[kernel.path] = (before.values, after.values)
         record = {
-            **_description(entry, matrices),
+            **_description(kernel, matrices),
             "raw_condition_number": _largest(before.condition_numbers()),
             "raw_effective_condition_number": _largest(before.effective_condition_numbers()),
             "raw_row_norm_spread": row_norm_spread(matrices),
@@ -206,25 +203,20 @@ def row_norm_spread(matrices: np.ndarray) -> float:
 def _by_name(methods):
     if isinstance(methods, (str, dict, conditioners.Conditioner)):
         methods = [methods]
-    found = [required_conditioner(method, "conditioning_report") for method in methods]
-    return {conditioners.name_of(conditioner): conditioner for conditioner in found}
+    found = [required(method, "conditioning_report") for method in methods]
+    return {name_of(conditioner): conditioner for conditioner in found}
 
 
-def _matrices(kernel, entry: ModelKernel):
-    array = keras.ops.convert_to_numpy(kernel).astype("float64")
-    return entry.kernel.layout.to_matrices(array)
-
-
-def _description(entry: ModelKernel, matrices):
-    conditioner = entry.conditioner
+def _description(kernel: Kernel, matrices):
+    conditioner = conditioner_of(kernel)
     return {
-        "path": entry.kernel.path,
-        "layer": type(entry.kernel.owner).__name__,
-        "shape": tuple(entry.kernel.variable.shape),
+        "path": kernel.path,
+        "layer": class_name(kernel.owner),
+        "shape": tuple(kernel.variable.shape),
         "matrices": matrices.shape[0],
         "rows": matrices.shape[1],
         "columns": matrices.shape[2],
-        "conditioner": None if conditioner is None else conditioners.name_of(conditioner),
+        "conditioner": None if conditioner is None else name_of(conditioner),
     }
 
 

@@ -7,7 +7,7 @@ import keras
 import ml_dtypes
 import numpy as np
 
-from keras_wcond.kernels import KernelLayout
+from keras_wcond.kernels.layout import KernelLayout
 
 UnitAxes = int | tuple[int, ...] | KernelLayout
 

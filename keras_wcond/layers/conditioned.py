@@ -3,22 +3,24 @@ import functools
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_wcond.backends import parameter_exchanges
-from keras_wcond.conditioning import with_unit_rows
-from keras_wcond.gains import activation_gain
+from keras_wcond.gains import Gain, TrainableGain
 from keras_wcond.internals import forget_variable, without_numbers
-from keras_wcond.kernel_search import Kernel, all_layers, by_position, find_kernels
-from keras_wcond.kernels import kernel_layouts
-from keras_wcond.layers.conditioned_layer import ConditionedLayer
-from keras_wcond.layers.conditioning_note import note_conditioning, warn_of_other_conditioning
-from keras_wcond.layers.configs import leave_out_of_config, refused_arguments
-from keras_wcond.layers.folding import assign_all, conditioned_variables, folded
-from keras_wcond.layers.lora import merged, replacements
-from keras_wcond.layers.read_check import ReadCheck, WatchedSubstitution
+from keras_wcond.kernels.keras_layers import kernel_layouts
+from keras_wcond.kernels.search import all_layers, by_position, find_kernels
+from keras_wcond.layers.base.conditioned_kernel import ConditionedKernel
+from keras_wcond.layers.base.conditioned_layer import ConditionedLayer
+from keras_wcond.layers.base.conditioning_note import (
+    note_conditioning,
+    warn_of_other_conditioning,
+)
+from keras_wcond.layers.base.configs import leave_out_of_config, refused_arguments
+from keras_wcond.layers.base.folding import assign_all, folded
+from keras_wcond.layers.base.read_check import ReadCheck, WatchedSubstitution
+from keras_wcond.layers.base.substitution import follow_into_deferred_calls
+from keras_wcond.layers.base.survey import survey
 from keras_wcond.reparametrization import Reparametrization
-from keras_wcond.scopes import follow_into_deferred_calls
 
 
 @keras.saving.register_keras_serializable(package="keras_wcond")
@@ -72,8 +74,8 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         self,
         layer: keras.layers.Layer,
         kernel_conditioner: Any = "row_equilibration",
-        gain: float | str = 1.0,
-        trainable_gain: str | None = None,
+        gain: Gain = 1.0,
+        trainable_gain: TrainableGain = None,
         weights: Any = None,
         **kwargs: Any,
     ):
@@ -101,10 +103,8 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         self.named_weights = weights
         self._is_searched = False
         self._unbuilt: tuple[keras.layers.Layer, ...] = ()
-        self._kernels: tuple[Kernel, ...] = ()
-        self._reparametrizations: tuple[Reparametrization, ...] = ()
+        self._kernels: tuple[ConditionedKernel, ...] = ()
         self._by_position: tuple[dict[str, Any], ...] = ()
-        self._gains: list[Any] = []
         self._exchanges: tuple[tuple[int, Any], ...] = ()
         self._read_check = ReadCheck()
 
@@ -147,14 +147,13 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
             follow_into_deferred_calls(inner)
         if self.kernel_conditioner is not None:
             self._unbuilt = tuple(layer for layer in all_layers(self.layer) if not layer.built)
-            self._kernels = tuple(find_kernels(self.layer, self.named_weights))
-            _refuse_a_second_conditioning(self.layer, self._kernels)
-            self._reparametrizations = tuple(map(self._reparametrization, self._kernels))
-            self._gains = [
-                self._add_gain(index)
-                for index, reparametrization in enumerate(self._reparametrizations)
-                if reparametrization.has_gain_weight
-            ]
+            kernels = find_kernels(self.layer, self.named_weights)
+            _refuse_a_second_conditioning(self.layer, kernels)
+            self._kernels = tuple(
+                ConditionedKernel(kernel, self._reparametrization(kernel)) for kernel in kernels
+            )
+            for kernel in self._kernels:
+                kernel.add_gain(self.add_weight, kernel.path.replace("/", "_") + "_gain")
             self._exchanges = tuple(
                 (index, exchange)  # Not the variable, which Keras would count as this layer's own.
                 for index, kernel in enumerate(self._kernels)
@@ -163,7 +162,7 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
             for owner in {id(kernel.owner): kernel.owner for kernel in self._kernels}.values():
                 owner.quantize = functools.partial(self._quantize, owner.quantize)
             # Now, since adapters that are added later move the weights.
-            self._by_position = tuple(by_position(self.layer, self._kernels))
+            self._by_position = tuple(by_position(self.layer, kernels))
 
     def get_build_config(self) -> dict[str, Any] | None:
         return self.layer.get_build_config()
@@ -204,23 +203,9 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         return self.layer.reset_state
 
     @property
-    def kernels(self) -> tuple[Kernel, ...]:
-        """Each kernel's variable, layout and place within the wrapped layer."""
+    def kernels(self) -> tuple[ConditionedKernel, ...]:
+        """The conditioned kernels, by their paths within the layer; none before it is built."""
         return self._kernels
-
-    @property
-    def raw_kernels(self) -> dict[str, Any]:
-        """Each kernel's variable, by its path within the wrapped layer."""
-        return {kernel.path: kernel.variable for kernel in self._kernels}
-
-    @property
-    def conditioned_kernels(self) -> dict[str, Any]:
-        """Each conditioned kernel in its layer's compute dtype, by its path in the layer."""
-        self._require_kernels()
-        return {
-            kernel.path: ops.cast(conditioned, kernel.owner.compute_dtype)
-            for kernel, conditioned in zip(self._kernels, self._conditioned(), strict=True)
-        }
 
     def conditioned_scope(self) -> Any:
         """A scope in which the wrapped layer reads conditioned kernels in place of raw ones."""
@@ -228,21 +213,6 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
             return contextlib.nullcontext()
         self._refuse_late_kernels()
         return WatchedSubstitution(self._replacements(), self.add_loss, self._pairs_to_exchange())
-
-    @property
-    def gain_weights(self) -> list[Any]:
-        return list(self._gains)
-
-    def start_gains_anew(self) -> None:
-        # Either every kernel has a gain that is a weight, or none has.
-        for index, gain in enumerate(self._gains):
-            gain.assign(self._initial_gain(index, gain.shape, gain.dtype))
-
-    def folds(self) -> list[tuple[Any, Any]]:
-        kernels = (
-            (variable, (value, variable.trainable)) for variable, value in self._replacements()
-        )
-        return [*((gain, None) for gain in self._gains), *kernels]
 
     def fold(self) -> keras.layers.Layer:
         """The plain layer that computes the same outputs.
@@ -293,10 +263,10 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         except Exception:
             assign_all(originals)
             raise
-        for gain in self._gains:
+        for gain in self.gain_weights:
             forget_variable(self, gain)
-        self._kernels, self._reparametrizations, self._by_position = (), (), ()
-        self._gains, self._exchanges, self.named_weights = [], (), None
+        self._kernels, self._by_position, self._exchanges = (), (), ()
+        self.named_weights = None
         self.kernel_conditioner, self.gain, self.trainable_gain = None, 1.0, None
 
     def _refuse_late_kernels(self):
@@ -309,44 +279,18 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
             )
 
     def _reparametrization(self, kernel):
-        if self.gain != "auto":
-            return Reparametrization(self.kernel_conditioner, self.gain, self.trainable_gain)
-        conditioner = with_unit_rows(self.kernel_conditioner)
-        return Reparametrization(conditioner, _activation_gain(kernel), self.trainable_gain)
-
-    def _conditioned(self):
-        gains = iter(self._gains)
-        for kernel, reparametrization in zip(self._kernels, self._reparametrizations, strict=True):
-            _refuse_quantized(kernel)
-            gain = next(gains) if reparametrization.has_gain_weight else None
-            yield reparametrization.apply(
-                merged(kernel.owner, kernel.variable), kernel.layout, gain
-            )
+        activation = _activation(kernel) if self.gain == "auto" else None
+        return Reparametrization.before(
+            activation, self.kernel_conditioner, self.gain, self.trainable_gain
+        )
 
     def _replacements(self):
-        return [
-            pair
-            for kernel, conditioned in zip(self._kernels, self._conditioned(), strict=True)
-            for pair in replacements(kernel.owner, kernel.variable, conditioned)
-        ]
+        for kernel in self._kernels:
+            _refuse_quantized(kernel)
+        return [pair for kernel in self._kernels for pair in kernel.replacements()]
 
     def _pairs_to_exchange(self):
         return [(self._kernels[index].variable, exchange) for index, exchange in self._exchanges]
-
-    def _add_gain(self, index):
-        kernel = self._kernels[index]
-        return self.add_weight(
-            name=kernel.path.replace("/", "_") + "_gain",
-            shape=self._reparametrizations[index].gain_shape(kernel.layout, kernel.variable.shape),
-            initializer=functools.partial(self._initial_gain, index),
-            trainable=self.trainable_gain is not None,
-        )
-
-    def _initial_gain(self, index, shape, dtype):
-        kernel = self._kernels[index]
-        value = merged(kernel.owner, kernel.variable)
-        gain = self._reparametrizations[index].initial_gain(value, kernel.layout)
-        return ops.ones(shape, dtype) * ops.cast(gain, dtype)
 
 
 def _is_built_throughout(layer):
@@ -364,7 +308,7 @@ def _build_by_calling(layer, args, kwargs):
         keras.Operation.compute_output_spec(layer, *args, **kwargs)
 
 
-def _activation_gain(kernel):
+def _activation(kernel):
     activation = getattr(kernel.owner, "activation", None)
     if activation is None or len(kernel_layouts(kernel.owner)) != 1:
         raise ValueError(
@@ -372,11 +316,11 @@ def _activation_gain(kernel):
             "not just one activation belongs. Received: gain='auto' for "
             f"{kernel.path!r} of a {type(kernel.owner).__qualname__}."
         )
-    return activation_gain(activation)
+    return activation
 
 
 def _refuse_a_second_conditioning(layer, kernels):
-    conditioned = conditioned_variables(layer)
+    conditioned = {id(each.variable) for each in survey(layer) if each.conditioned_by}
     for kernel in kernels:
         if id(kernel.variable) in conditioned:
             raise ValueError(

@@ -2,8 +2,8 @@ from typing import Any
 
 import keras
 
-from keras_wcond.layers.conditioned_layer import register
-from keras_wcond.layers.kernel_conditioning import KernelConditioning
+from keras_wcond.layers.base.conditioned_layer import register
+from keras_wcond.layers.base.kernel_conditioning import KernelConditioning
 
 
 @register

@@ -3,19 +3,15 @@ from typing import Any
 import keras
 
 from keras_wcond import layers as conditioned_classes
-from keras_wcond.conditioning import required_conditioner
-from keras_wcond.gains import GAIN_WORDS, standardize_gain, standardize_trainable_gain
+from keras_wcond.conditioners.registry import required
+from keras_wcond.gains import Gain, TrainableGain, standardize_gain, standardize_trainable_gain
 from keras_wcond.internals import without_numbers
-from keras_wcond.kernel_search import by_position
+from keras_wcond.kernels.search import by_position
 from keras_wcond.layers import Conditioned
-from keras_wcond.layers.conditioned_layer import ConditionedLayer, plain_class
-from keras_wcond.layers.configs import config_of
-from keras_wcond.layers.folding import (
-    assign_folded_weights,
-    conditioned_layers,
-    plain_twin,
-)
-from keras_wcond.layers.kernel_conditioning import KernelConditioning
+from keras_wcond.layers.base.conditioned_layer import ConditionedLayer, plain_class
+from keras_wcond.layers.base.configs import config_of
+from keras_wcond.layers.base.folding import assign_folded_weights, plain_twin
+from keras_wcond.layers.base.survey import conditioned_layers
 from keras_wcond.models.copying import (
     copy_of,
     transfer_weights,
@@ -35,8 +31,8 @@ from keras_wcond.models.selection import Choice, choose, report
 def condition_model(
     model: keras.Model,
     kernel_conditioner: Any = "row_equilibration",
-    gain: float | str = "initial_norm",
-    trainable_gain: str | None = None,
+    gain: Gain = "initial_norm",
+    trainable_gain: TrainableGain = None,
     layers: Any = None,
     verbose: bool = False,
     check_on: Any = None,
@@ -90,8 +86,8 @@ def condition_model(
     - [Saratchandran, Wang and Lucey, 2024](https://arxiv.org/abs/2409.03424)
     """
     arguments = {
-        "kernel_conditioner": required_conditioner(kernel_conditioner, "condition_model"),
-        "gain": standardize_gain(gain, GAIN_WORDS),
+        "kernel_conditioner": required(kernel_conditioner, "condition_model"),
+        "gain": standardize_gain(gain),
         "trainable_gain": standardize_trainable_gain(trainable_gain),
     }
     require_exchangeable(model)
@@ -169,11 +165,6 @@ def fold_model(model: keras.Model, into: keras.Model | None = None) -> keras.Mod
     transfers: list[tuple[Any, keras.layers.Layer, keras.layers.Layer]] = []
 
     def exchange(layer):
-        if isinstance(layer, KernelConditioning):
-            plain = layer.fold()
-            # Again after the models around it, which freeze what they hold.
-            transfers.append((KernelConditioning.transfer_flags, layer, plain))
-            return plain
         if isinstance(layer, ConditionedLayer) or conditioned_layers(layer):
             plain, transfer = plain_twin(layer), assign_folded_weights
         else:

@@ -2,13 +2,13 @@
 
 import keras
 
-from keras_wcond.layers.conditioned_layer import ConditionedLayer
-from keras_wcond.layers.configs import (
+from keras_wcond.layers.base.conditioned_layer import ConditionedLayer
+from keras_wcond.layers.base.configs import (
     config_of,
     leave_out_of_config,
     refused_arguments,
 )
-from keras_wcond.layers.folding import assign_copy, transfer_own_state, transfer_trainable
+from keras_wcond.layers.base.folding import assign_copy, transfer_own_state, transfer_trainable
 
 
 def copy_of(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -55,10 +55,10 @@ def transfer_weights(layer: keras.layers.Layer, copy: keras.layers.Layer) -> Non
 
 
 def transfer_weights_to_conditioned(layer: keras.layers.Layer, copy: ConditionedLayer) -> None:
-    """Gives a layer that now is conditioned the weights it had; its gains start anew."""
+    """Gives a layer that now is conditioned the weights it had; its gains are reset."""
     gains = {id(gain) for gain in copy.gain_weights}
     _transfer(layer, copy, [variable for variable in copy.variables if id(variable) not in gains])
-    copy.start_gains_anew()
+    copy.reset_gains()
 
 
 def _transfer(layer, copy, variables):

@@ -7,15 +7,15 @@ from typing import Any
 import keras
 
 from keras_wcond.internals import attribute_of, sublayers
-from keras_wcond.kernel_search import holders_within
+from keras_wcond.kernels.search import holders_within
 from keras_wcond.layers import Conditioned
-from keras_wcond.layers.conditioned_layer import (
+from keras_wcond.layers.base.conditioned_layer import (
     ConditionedLayer,
     computes_as_its_plain_class,
     plain_class,
     plain_config,
 )
-from keras_wcond.layers.folding import conditioned_layers
+from keras_wcond.layers.base.folding import folded_away
 
 # What does not change the function of a layer that has its weights.
 _OF_TRAINING = ("initializer", "regularizer", "constraint")
@@ -25,12 +25,7 @@ _IGNORED = {"name", "trainable", "dtype", "seed"}
 def require_counterpart(model: keras.Model, plain: keras.Model) -> None:
     """Raises where weights or layers of two models do not correspond, one by one, in order."""
     _require_one_conditioning(model)
-    gone = {
-        id(variable)
-        for layer in conditioned_layers(model)
-        for variable, value in layer.folds()
-        if value is None
-    }
+    gone = {id(variable) for variable in folded_away(model)}
     weights = [_described(variable) for variable in model.variables if id(variable) not in gone]
     plain_weights = [_described(variable) for variable in plain.variables]
     if weights != plain_weights:

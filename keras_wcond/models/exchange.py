@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_wcond.internals import origin
-from keras_wcond.kernel_search import all_layers
+from keras_wcond.kernels.search import all_layers
 
 Exchange = Callable[[keras.layers.Layer], keras.layers.Layer]
 

@@ -11,10 +11,10 @@ import rich.console
 import rich.table
 
 from keras_wcond.internals import origin
-from keras_wcond.kernel_search import Kernel, all_layers, kernels_within
-from keras_wcond.layers.folding import conditioned_variables
+from keras_wcond.kernels.search import Kernel, all_layers
+from keras_wcond.layers.base.survey import survey
 from keras_wcond.models.exchange import graph_layers, is_exchangeable
-from keras_wcond.naming import counted
+from keras_wcond.naming import class_name, counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ def report(choices: list[Choice]) -> str:
         done = len(choice.selected)
         table.add_row(
             choice.path,
-            type(choice.layer).__qualname__.rpartition(".")[2],
+            class_name(choice.layer),
             str(len(choice.known)),
             str(done) if done else "-",
             choice.left or "",
@@ -92,12 +92,10 @@ Select = Callable[[Kernel, tuple], str | None]
 
 
 def _choice(layer, above, select: Select) -> Choice:
-    known = kernels_within(layer)
-    conditioned = conditioned_variables(layer)
+    known = survey(layer)
     selected, reasons = [], []
     for kernel in known:
-        is_conditioned = id(kernel.variable) in conditioned
-        reason = "conditioned already" if is_conditioned else select(kernel, above)
+        reason = "conditioned already" if kernel.conditioned_by else select(kernel, above)
         if reason is None:
             selected.append(kernel)
         elif reason not in reasons:
@@ -188,15 +186,14 @@ def _names_of_layers(model):
     return {
         name
         for layer, above in graph_layers(model)
-        for kernel in kernels_within(layer)
+        for kernel in survey(layer)
         for name in _names(kernel.holders, above)
     }
 
 
 def _require_matches(model, criteria, matches):
     layers = list(graph_layers(model))
-    kernels = [(kernel, above) for layer, above in layers for kernel in kernels_within(layer)]
-    conditioned = {variable for layer, _ in layers for variable in conditioned_variables(layer)}
+    kernels = [(kernel, above) for layer, above in layers for kernel in survey(layer)]
     for criterion, match in zip(criteria, matches, strict=True):
         matching = [kernel for kernel, above in kernels if match(kernel, above)]
         if not matching:
@@ -205,7 +202,7 @@ def _require_matches(model, criteria, matches):
                 "Expected everything in `layers` to match a layer with a kernel. Received: "
                 f"layers={criterion!r}, which matches none of {names}."
             )
-        twice = [kernel.path for kernel in matching if id(kernel.variable) in conditioned]
+        twice = [kernel.path for kernel in matching if kernel.conditioned_by]
         if twice:
             raise ValueError(
                 "Expected `layers` to match kernels that are not conditioned yet. Received: "

@@ -214,7 +214,7 @@ def test_settings_are_those_of_the_examples():
     for family in families.FAMILIES.values():
         options = family.options(optimizer="adamw")
         assert options.optimizer == "adamw"
-        normalizations = examples.module("normalizations")
+        normalizations = examples.module("common.normalizations")
         for name in family.normalizations():
             parsed = normalizations.parse(name.partition(",")[0])
             assert parsed.activations == naming.base_of(name)

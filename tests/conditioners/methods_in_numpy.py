@@ -7,7 +7,6 @@ multiplies matrices, and by another iteration with the same limit where it itera
 import numpy as np
 
 from keras_wcond import conditioners
-from keras_wcond.naming import snake_case
 
 COEFFICIENTS = {
     1: (1.507, -0.507),
@@ -98,4 +97,4 @@ def conditioned(name, kernel, layout):
 
 def names():
     """Every method of the package, so that none is left without a reference."""
-    return [snake_case(method.__name__) for method in conditioners.METHODS]
+    return list(conditioners.METHODS)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_wcond.conditioners import SpectralNormalization
-from keras_wcond.kernels import KernelLayout
+from keras_wcond.kernels.layout import KernelLayout
 from tests.helpers import gradient, normal, to_numpy
 from tests.reference import central_differences
 

@@ -28,7 +28,7 @@ def doubling(form, parent):
     return type(f"Doubled{parent.__name__}", (parent,), {form: override})
 
 
-@pytest.mark.parametrize("parent", METHODS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("parent", METHODS.values(), ids=lambda cls: cls.__name__)
 @pytest.mark.parametrize("form", ["condition", "condition_kernel"])
 def test_one_overridden_form_decides_all(form, parent):
     method = doubling(form, parent)()

@@ -24,7 +24,7 @@ def network(dtype="float32", gain="auto"):
             dtype=dtype,
             padding="same",
         )
-        for method in METHODS
+        for method in METHODS.values()
     ]
     last = ConditionedDense(3, kernel_conditioner=SEQUENCE, dtype=dtype)
     return keras.Sequential([keras.Input((4, 4, 8)), *layers, keras.layers.Flatten(), last])
@@ -50,6 +50,6 @@ def test_every_method_is_saved_and_folded(tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(to_numpy(loaded(inputs)), expected, rtol=1e-5, atol=1e-6)
     methods = [layer.kernel_conditioner for layer in loaded.layers[: len(METHODS)]]
-    assert methods == [method() for method in METHODS]
+    assert methods == [method() for method in METHODS.values()]
     folded = fold_model(model)
     np.testing.assert_allclose(to_numpy(folded(inputs)), expected, rtol=1e-4, atol=1e-5)

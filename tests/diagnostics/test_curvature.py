@@ -263,7 +263,7 @@ def test_lines_start_from_the_weights(tmp_path):
     assert (tmp_path / "lines.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.__name__)
 def test_curvature_is_that_of_the_value_whatever_the_gradient_holds_constant(method):
     """Against second differences of the loss along the weights, in float64 on the host."""
     layer = ConditionedDense(3, use_bias=False, kernel_conditioner=method())
@@ -344,11 +344,13 @@ def test_methods_that_stop_their_gradient_are_refused(conditioner, wrapped):
         loss_curvature(model, normal(6, 5), np.ones((6, 2), "float32"), "mse")
 
 
-@pytest.mark.parametrize("method", [*keras_wcond.conditioners.METHODS, "a user's own"], ids=str)
+@pytest.mark.parametrize(
+    "method", [*keras_wcond.conditioners.METHODS.values(), "a user's own"], ids=str
+)
 def test_methods_with_their_own_gradient_are_not_refused(method, monkeypatch):
     """The package's own methods included, as if they were a user's."""
     conditioner = Scaled(False) if method == "a user's own" else method()
-    monkeypatch.setattr(keras_wcond.conditioners, "METHODS", ())
+    monkeypatch.setattr(keras_wcond.conditioners, "METHODS", {})
     layer = keras_wcond.ConditionedDense(7, kernel_conditioner=conditioner)
     model = keras.Sequential([keras.Input((9,)), layer])
     layer.kernel.assign(normal(9, 7) * np.geomspace(1.0, 1e-3, 7))

@@ -10,7 +10,7 @@ from keras_wcond import (
     singular_values,
     stable_rank,
 )
-from keras_wcond.kernels import KernelLayout
+from keras_wcond.kernels.layout import KernelLayout
 from tests.helpers import normal, to_numpy
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_wcond.layers.folding import conditioned_layers
+from keras_wcond.layers.base.folding import conditioned_layers
 from tests.examples.loading import example
 
 SMALL = {

@@ -1,6 +1,6 @@
 import pytest
 
-from keras_wcond.layers.conditioned_layer import ConditionedLayer
+from keras_wcond.layers.base.conditioned_layer import ConditionedLayer
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import keras_wcond
 from keras_wcond.conditioners import RowEquilibration
-from keras_wcond.layers.kernel_conditioning import KernelConditioning
+from keras_wcond.layers.base.kernel_conditioning import KernelConditioning
 from tests.helpers import kernel_gradient, normal, to_numpy
 from tests.layers.cases import CASES, every_layer
 from tests.reference import equilibrated_along, row_norms

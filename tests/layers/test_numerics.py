@@ -154,7 +154,7 @@ def test_agrees_with_the_weight_norm_of_pytorch(rank):
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="only PyTorch has `torch.autocast`")
 @pytest.mark.parametrize("gain", [2.0, "kernel_norm"])
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.__name__)
 @pytest.mark.parametrize("form", ["layer", "wrapper"])
 def test_methods_compute_in_full_precision_under_autocast(form, method, gain):
     """Outputs are rounded as those of the folded layer, and gradients agree with full precision."""

@@ -12,7 +12,7 @@ import pytest
 import keras_wcond
 from keras_wcond import Conditioned
 from keras_wcond.conditioners import NewtonOrthogonalization
-from keras_wcond.layers.kernel_conditioning import KernelConditioning
+from keras_wcond.layers.base.kernel_conditioning import KernelConditioning
 from tests.helpers import normal, to_numpy
 from tests.layers.cases import CASES, every_layer
 from tests.reference import equilibrated_along

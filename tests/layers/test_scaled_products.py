@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_wcond import ConditionedDense, backends, products
+from keras_wcond import ConditionedDense, backends
 from keras_wcond.conditioners import (
     ColumnEquilibration,
     FrobeniusNormalization,
     RowEquilibration,
 )
 from keras_wcond.layers import dense
-from keras_wcond.norms import SQUARES_WITHIN_RANGE
+from keras_wcond.layers.dense import is_cheaper_than_kernel
+from keras_wcond.linalg.norms import SQUARES_WITHIN_RANGE
 from tests.helpers import gradient, kernel_gradient, normal, relative, to_numpy
 from tests.reference import equilibrated, equilibrated_gradient
 
@@ -479,7 +480,7 @@ def test_gradient_that_a_function_leaves_out_adds_nothing():
     ],
 )
 def test_static_shapes_decide(inputs, kernel, is_cheaper):
-    assert products.is_cheaper_than_kernel(inputs, kernel) is is_cheaper
+    assert is_cheaper_than_kernel(inputs, kernel) is is_cheaper
 
 
 @pytest.mark.parametrize(

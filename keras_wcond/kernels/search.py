@@ -10,10 +10,11 @@ from typing import Any
 import keras
 
 from keras_wcond.internals import sublayers
-from keras_wcond.kernels import KernelLayout, kernel_layouts
+from keras_wcond.kernels.keras_layers import kernel_layouts
+from keras_wcond.kernels.layout import KernelLayout
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Kernel:
     """A kernel somewhere inside a layer.
 
@@ -22,12 +23,14 @@ class Kernel:
         layout: Which of its axes are output units.
         path: Its path within the layer that was searched, such as `"lstm_cell/kernel"`.
         holders: The layers it lies in, from the one that was searched to its owner.
+        conditioned_by: The layer that conditions it, as a survey of a model finds it, or None.
     """
 
     variable: keras.Variable
     layout: KernelLayout
     path: str
     holders: tuple[keras.layers.Layer, ...]
+    conditioned_by: keras.layers.Layer | None = None
 
     @property
     def owner(self) -> keras.layers.Layer:

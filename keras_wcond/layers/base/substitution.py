@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
-from keras_wcond.arrays import cast
 from keras_wcond.backends import call_traced_anew
 from keras_wcond.internals import full_precision, get_stateless_scope, is_rematerialized
+from keras_wcond.linalg.arrays import cast
 
 
 class Substitution(keras.StatelessScope):
@@ -49,7 +49,9 @@ class Substitution(keras.StatelessScope):
         with full_precision():
             for variable, tensor in replacements:
                 # Not `variable.dtype`, which names the compute dtype in a layer's call.
-                self.state_mapping[id(variable)] = cast(tensor, variable.value.dtype)
+                dtype = variable.value.dtype
+                value = tensor if tensor.dtype == dtype else cast(tensor, dtype)
+                self.state_mapping[id(variable)] = value
         self.replaced = tuple(self.state_mapping)
         self.exchanges = exchanges
         self.updates: dict[int, tuple[Any, Any]] = {}

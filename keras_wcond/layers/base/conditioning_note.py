@@ -8,7 +8,8 @@ import re
 import warnings
 from typing import Any
 
-from keras_wcond.conditioners import Sequential, name_of
+from keras_wcond.conditioners import Sequential
+from keras_wcond.conditioners.registry import name_of
 from keras_wcond.internals import read_note, write_note
 
 NAME = "keras_wcond"

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from keras_wcond.arrays import namespace
+from keras_wcond.linalg.arrays import namespace
 
 
 def wide(matrices: Any) -> tuple[Any, bool]:

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 
 from keras_wcond.backends import files_that_run_again, is_tracing_apart
-from keras_wcond.kernel_search import Kernel
-from keras_wcond.scopes import Substitution
+from keras_wcond.kernels.search import Kernel
+from keras_wcond.layers.base.substitution import Substitution
 
 
 class WatchedSubstitution(Substitution):

@@ -3,8 +3,8 @@
 from typing import Any
 
 from keras_wcond.internals import own_variables
-from keras_wcond.layers.conditioned_layer import ConditionedLayer
-from keras_wcond.layers.conditioning_note import note_conditioning, warn_of_other_conditioning
+from keras_wcond.layers.base.conditioned_layer import ConditionedLayer
+from keras_wcond.layers.base.conditioning_note import note_conditioning, warn_of_other_conditioning
 
 
 class FileSharing(ConditionedLayer):
@@ -38,7 +38,7 @@ class FileSharing(ConditionedLayer):
         self._check_shapes(entries)
         stored = {gain.name: entries.pop(gain.name, None) for gain in self.gain_weights}
         super().load_own_variables({**entries, **self._entries_for_gains(entries)})
-        self.start_gains_anew()
+        self.reset_gains()
         for gain in self.gain_weights:
             if stored[gain.name] is not None:
                 gain.assign(stored[gain.name])

@@ -1,20 +1,22 @@
 """From layers with conditioned layers inside to plain Keras layers that compute the same."""
 
-import itertools
 import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_wcond.internals import sublayers
-from keras_wcond.kernel_search import all_layers
-from keras_wcond.layers.conditioned_layer import (
+from keras_wcond.kernels.search import all_layers
+from keras_wcond.layers.base.conditioned_layer import (
     ConditionedLayer,
     computes_as_its_plain_class,
     plain_class,
     plain_config,
 )
+from keras_wcond.layers.base.configs import config_of
+from keras_wcond.layers.base.survey import conditioned_layers
 
 
 def folded(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -28,6 +30,9 @@ def folded(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 def plain_twin(layer: keras.layers.Layer) -> keras.layers.Layer:
     """A layer of the same configuration without conditioning, its weights not yet set."""
+    if isinstance(layer, ConditionedLayer) and not _is_conditioned_wrapper(layer):
+        _require_plain_call(layer)
+        return plain_class(type(layer)).from_config(plain_config(config_of(layer)))
     config = keras.saving.serialize_keras_object(layer)
     # Classes need not be registered with Keras to be used here and now.
     classes = {type(inner) for inner in all_layers(layer)}
@@ -41,13 +46,18 @@ def plain_twin(layer: keras.layers.Layer) -> keras.layers.Layer:
 def assign_folded_weights(layer: keras.layers.Layer, plain: keras.layers.Layer) -> None:
     """Sets the weights of the plain twin, once built, to those a layer computes with."""
     left = [inner.name for inner in conditioned_layers(plain)]
-    values = _folded_values(layer)
+    stored = [pair for pair in corresponding_layers(layer, plain) if _are_quantized(*pair)]
+    in_store = {id(variable) for pair in stored for each in pair for variable in each.variables}
+    values = [fold for variable, fold in _folds(layer) if id(variable) not in in_store]
+    variables = [variable for variable in plain.variables if id(variable) not in in_store]
     shapes = [tuple(value.shape) for value, _ in values]
-    if left or shapes != [tuple(variable.shape) for variable in plain.variables]:
+    if left or shapes != [tuple(variable.shape) for variable in variables]:
         raise ValueError(_no_correspondence(layer, left))
     transfer_own_state(layer, plain)
     transfer_trainable(layer, plain)
-    for variable, (value, trainable) in zip(plain.variables, values, strict=True):
+    for quantized, twin in stored:
+        _transfer_store(quantized, twin)
+    for variable, (value, trainable) in zip(variables, values, strict=True):
         assign_copy(variable, value)
         variable.trainable = trainable
 
@@ -60,7 +70,12 @@ def transfer_own_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> N
     variables that Keras does not list.
     """
     for original, twin in corresponding_layers(layer, copy):
-        if type(original).load_own_variables is not keras.layers.Layer.load_own_variables:
+        # Conditioned layers derive nothing, and their kernels may become others.
+        is_conditioned = isinstance(original, ConditionedLayer) or isinstance(
+            twin, ConditionedLayer
+        )
+        loads = type(original).load_own_variables is not keras.layers.Layer.load_own_variables
+        if loads and not is_conditioned:
             _transfer_store(original, twin)
         if hasattr(original, "save_assets") and hasattr(twin, "load_assets"):
             with tempfile.TemporaryDirectory() as folder:
@@ -73,8 +88,6 @@ def transfer_own_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> N
 
 
 def _transfer_store(original, twin):
-    if isinstance(original, ConditionedLayer) or isinstance(twin, ConditionedLayer):
-        return  # These derive nothing, and their kernels may become others.
     store: dict[str, Any] = {}
     original.save_own_variables(store)
     twin.load_own_variables(
@@ -113,6 +126,22 @@ def corresponding_layers(
             yield from corresponding_layers(original, twin)
 
 
+def _are_quantized(layer, plain):
+    """Whether a conditioned class was quantized, which folds it, and so is its plain twin."""
+    is_class = isinstance(layer, ConditionedLayer) and not _is_conditioned_wrapper(layer)
+    return is_class and None not in (layer.quantization_mode, plain.quantization_mode)
+
+
+def _require_plain_call(layer):
+    if not computes_as_its_plain_class(type(layer)):
+        raise ValueError(
+            "Expected a layer whose `call` is that of the conditioned layer it extends, "
+            "since only such a layer has a plain one to fold into. Received: "
+            f"layer.name={layer.name!r} of type {type(layer).__qualname__}, which has a "
+            "`call` of its own. Move what it adds to a layer around it."
+        )
+
+
 def _is_conditioned_wrapper(layer):
     return isinstance(layer, ConditionedLayer) and isinstance(layer, keras.layers.Wrapper)
 
@@ -147,39 +176,39 @@ def assign_all(values: Iterable[tuple[keras.Variable, Any]]) -> None:
         variable.assign(value)
 
 
-def conditioned_layers(layer: keras.layers.Layer) -> list[ConditionedLayer]:
-    """The layer itself and all it holds, as far as they condition kernels."""
+def folded_away(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The variables that the plain twin does not have: gains, and adapters that are merged."""
     return [
-        inner
-        for inner in all_layers(layer)
-        if isinstance(inner, ConditionedLayer) and inner.kernel_conditioner is not None
+        variable
+        for inner in conditioned_layers(layer)
+        for kernel in inner.kernels
+        for variable in (kernel.gain_weight, *_merged_adapters(inner, kernel))
+        if variable is not None
     ]
 
 
-def conditioned_variables(layer: keras.layers.Layer) -> set[int]:
-    """The ids of the raw kernels that something inside a layer conditions."""
-    normalized = (
-        inner.kernel
-        for inner in all_layers(layer)
-        if isinstance(inner, keras.layers.SpectralNormalization) and inner.built
-    )
-    conditioned = (
-        kernel for inner in conditioned_layers(layer) for kernel in inner.raw_kernels.values()
-    )
-    return {id(kernel) for kernel in itertools.chain(normalized, conditioned)}
+def _merged_adapters(layer, kernel):
+    # Those of a wrapped layer stay, as its config says.
+    return () if _is_conditioned_wrapper(layer) else kernel.adapters
 
 
-def _folded_values(layer):
-    """Value and trainability of every variable that the plain twin has, in its order."""
-    folded_values = {
-        id(variable): fold
-        for inner in conditioned_layers(layer)
-        for variable, fold in inner.folds()
-    }
+def _folds(layer):
+    """Each variable that the plain twin has, in its order, with value and trainability there."""
+    away = {id(variable) for variable in folded_away(layer)}
+    folds = {}
+    for inner in conditioned_layers(layer):
+        for kernel in inner.kernels:
+            if id(kernel.variable) in folds:
+                continue  # That of an attention layer, and of its projection.
+            # Adapters freeze the kernel that they are merged into.
+            trainable = kernel.variable.trainable or bool(_merged_adapters(inner, kernel))
+            folds[id(kernel.variable)] = kernel.folded(), trainable
+            for adapter in kernel.adapters[1:]:  # Its update is in the kernel already.
+                folds[id(adapter)] = np.zeros(adapter.shape), adapter.trainable
     return [
-        fold
+        (variable, folds.get(id(variable), (variable, variable.trainable)))
         for variable in layer.variables
-        if (fold := folded_values.get(id(variable), (variable, variable.trainable))) is not None
+        if id(variable) not in away
     ]
 
 

@@ -5,14 +5,15 @@ from typing import Any, TypeVar
 import keras
 
 from keras_wcond import conditioners
-from keras_wcond.gains import GAIN_WORDS, standardize_gain, standardize_trainable_gain
+from keras_wcond.gains import Gain, TrainableGain, standardize_gain, standardize_trainable_gain
+from keras_wcond.layers.base.conditioned_kernel import HoldsKernels
 from keras_wcond.naming import snake_case
 
 _PACKAGE = "keras_wcond"
 _Class = TypeVar("_Class", bound=type)
 
 
-class ConditionedLayer(keras.layers.Layer):
+class ConditionedLayer(HoldsKernels, keras.layers.Layer):
     """A Keras layer that conditions kernels, with the arguments that say how.
 
     Args:
@@ -38,44 +39,16 @@ class ConditionedLayer(keras.layers.Layer):
         self,
         *args: Any,
         kernel_conditioner: Any = "row_equilibration",
-        gain: float | str = 1.0,
-        trainable_gain: str | None = None,
+        gain: Gain = 1.0,
+        trainable_gain: TrainableGain = None,
         **kwargs: Any,
     ):
         if kwargs.get("name") is None and is_our_own(type(self)):
             kwargs["name"] = automatic_name(type(self).__qualname__)
         super().__init__(*args, **kwargs)
         self.kernel_conditioner = conditioners.get(kernel_conditioner)
-        self.gain = standardize_gain(gain, GAIN_WORDS)
+        self.gain = standardize_gain(gain)
         self.trainable_gain = standardize_trainable_gain(trainable_gain)
-
-    @property
-    def raw_kernels(self) -> dict[str, Any]:
-        """Each kernel's variable, by its path within the layer."""
-        raise NotImplementedError
-
-    @property
-    def conditioned_kernels(self) -> dict[str, Any]:
-        """Each kernel as the layer multiplies by it, by its path within the layer."""
-        raise NotImplementedError
-
-    @property
-    def gain_weights(self) -> list[Any]:
-        """The gains that are weights, which the plain layer does not have."""
-        raise NotImplementedError
-
-    def start_gains_anew(self) -> None:
-        """Sets the gains that are weights as if the kernels had just been initialized."""
-        raise NotImplementedError
-
-    def folds(self) -> list[tuple[Any, Any]]:
-        """What becomes of this layer's own variables when it is folded.
-
-        Returns:
-            List of pairs of a variable and None, where the plain layer does not have it, or
-            its value there and whether it is trainable.
-        """
-        raise NotImplementedError
 
     def fold(self) -> keras.layers.Layer:
         """The plain Keras layer that computes the same outputs."""
@@ -88,38 +61,6 @@ class ConditionedLayer(keras.layers.Layer):
             "gain": self.gain,
             "trainable_gain": self.trainable_gain,
         }
-
-    def __getattr__(self, name: str) -> Any:
-        # Where a property has no value, PyTorch's modules would say that it does not exist.
-        if name in _KERNEL_PROPERTIES:
-            raise AttributeError(self._why_no_kernel(name))
-        inherited = getattr(super(), "__getattr__", None)
-        if inherited is None:
-            raise AttributeError(f"{type(self).__qualname__!r} object has no attribute {name!r}")
-        return inherited(name)
-
-    def _why_no_kernel(self, name):
-        """Why a property of kernels has no value."""
-        return _not_built(self.name)
-
-    def _require_built(self):
-        if not self.built:
-            raise ValueError(_not_built(self.name))
-
-    def _require_kernels(self):
-        """As Keras does where a layer has no kernel yet, so that `hasattr` is False."""
-        if not self.built:
-            raise AttributeError(_not_built(self.name))
-
-
-_KERNEL_PROPERTIES = frozenset({"conditioned_kernel", "conditioned_kernels", "raw_kernels"})
-
-
-def _not_built(name):
-    return (
-        f"Expected a built layer, which has a kernel. Received: layer.name={name!r}, which is not "
-        "built yet. Call it, or its `build()`, first."
-    )
 
 
 def register(cls: _Class) -> _Class:
@@ -136,7 +77,8 @@ def register(cls: _Class) -> _Class:
 
 def plain_class(cls: type) -> Any:
     """The Keras layer that a conditioned layer extends."""
-    return next(base for base in cls.__mro__ if not issubclass(base, ConditionedLayer))
+    layers = (base for base in cls.__mro__ if issubclass(base, keras.layers.Layer))
+    return next(base for base in layers if not issubclass(base, ConditionedLayer))
 
 
 def is_our_own(cls: type) -> bool:

@@ -19,7 +19,9 @@ _NUMPY = types.SimpleNamespace(
             "logical_and",
             "max",
             "ones_like",
+            "reshape",
             "sqrt",
+            "squeeze",
             "square",
             "sum",
             "transpose",
@@ -45,9 +47,29 @@ def tensor(x: Any) -> Any:
     return x.value if isinstance(x, keras.Variable) else ops.convert_to_tensor(x)
 
 
+def array(x: Any) -> np.ndarray:
+    """A tensor, variable or array as a NumPy array."""
+    return x if isinstance(x, np.ndarray) else ops.convert_to_numpy(x)
+
+
+def is_wide(dtype: Any) -> bool:
+    """Whether a dtype is float32 or float64."""
+    # Keras' `result_type` makes float32 of the two, unless its `floatx` is float64.
+    return keras.backend.standardize_dtype(dtype) in ("float32", "float64")
+
+
+def widened(x: Any) -> Any:
+    """The tensor, variable or array in float32, or in float64 if that is its own dtype."""
+    # Not the variable's own `dtype`, which is `floatx` where autocasting is switched off.
+    x = x if isinstance(x, np.ndarray) else tensor(x)
+    return x if is_wide(x.dtype) else cast(x, "float32")
+
+
 def cast(x: Any, dtype: Any) -> Any:
     """The tensor in a dtype; itself if that is its own, which `ops.cast` takes longer to tell."""
     if x.dtype == dtype:  # As the backend names it, which takes least of all.
         return x
+    if isinstance(x, np.ndarray):
+        return x.astype(keras.backend.standardize_dtype(dtype))
     dtype = keras.backend.standardize_dtype(dtype)
     return x if keras.backend.standardize_dtype(x.dtype) == dtype else ops.cast(x, dtype)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wcond.arrays import cast, namespace, tensor
+from keras_wcond.linalg.arrays import namespace
 
 SMALLEST_NORMAL = float(np.finfo("float32").tiny)
 # Compilers turn division into multiplication by the reciprocal, which has to be normal too.
@@ -16,15 +16,6 @@ LARGEST_DIVISOR = 2.0**125
 # above, and what each square lost by underflow is nothing beside the sum.
 SQUARES_WITHIN_RANGE = (1e-24, 1e36)
 NORMS_WITHIN_RANGE = (1e-12, 1e18)
-
-
-def widened(x: Any) -> Any:
-    """The tensor or variable in float32, or in float64 if that is its own dtype."""
-    # Not the variable's own `dtype`, which is `floatx` where autocasting is switched off.
-    x = tensor(x)
-    # Keras' `result_type` makes float32 of the two, unless its `floatx` is float64.
-    is_wide = keras.backend.standardize_dtype(x.dtype) in ("float32", "float64")
-    return x if is_wide else cast(x, "float32")
 
 
 def normalized(x: Any, axis: Any, norm: float = 1.0) -> Any:
@@ -64,6 +55,7 @@ def inverse_column_norms(kernel: Any, one_norm: bool = False) -> tuple[Any, Any]
 
 def frobenius_norm(x: Any) -> Any:
     """`√(Σ x²)` over all axes, as a scalar; its gradient at zero is zero."""
+    ops = namespace(x)
     scaled, divisor, is_zero = divided_by_maximum(x, axis=None)
     squares = ops.where(is_zero, 1.0, ops.sum(ops.square(scaled), keepdims=True))
     norm = ops.where(is_zero, 0.0, ops.sqrt(squares)) * divisor

@@ -5,7 +5,7 @@ import contextvars
 from collections.abc import Iterator
 from typing import Any
 
-from keras_wcond.arrays import namespace
+from keras_wcond.linalg.arrays import namespace
 
 _is_differentiated = contextvars.ContextVar("is_differentiated", default=False)
 

@@ -1,0 +1,1 @@
+"""What the conditioned layers have in common."""

@@ -1,0 +1,202 @@
+"""A kernel that a layer reads as gain · C(W)."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_wcond.internals import full_precision
+from keras_wcond.kernels.search import Kernel
+from keras_wcond.linalg.arrays import array, is_wide, widened
+from keras_wcond.reparametrization import Reparametrization
+
+AddWeight = Callable[..., keras.Variable]
+
+
+class ConditionedKernel:
+    """A kernel W, and `gain · C(W)`, which the layer that conditions it multiplies by.
+
+    With low-rank adapters (LoRA), W is the merged kernel, `W + αAB`.
+
+    Args:
+        kernel: The kernel's variable, layout and path within the layer that conditions it.
+        reparametrization: The method and the gain; or None for the plain kernel.
+
+    Attributes:
+        gain_weight: The gain where it is a weight, or None.
+    """
+
+    def __init__(self, kernel: Kernel, reparametrization: Reparametrization | None):
+        self.kernel = kernel
+        self.variable = kernel.variable
+        self.layout = kernel.layout
+        self.path = kernel.path
+        self.owner = kernel.owner
+        self.reparametrization = reparametrization
+        self.gain_weight: keras.Variable | None = None
+        with full_precision():
+            self._is_wide = is_wide(self.variable.value.dtype)
+
+    @property
+    def adapters(self) -> tuple[keras.Variable, ...]:
+        """The two factors of the kernel's low-rank update; none without one."""
+        names = [f"lora_{self.variable.name}_{factor}" for factor in "ab"]
+        if not getattr(self.owner, "lora_enabled", False) or not hasattr(self.owner, names[0]):
+            return ()
+        return tuple(getattr(self.owner, name) for name in names)
+
+    def at(self, path: str) -> "ConditionedKernel":
+        """The same kernel, by its path within another layer."""
+        kernel = copy.copy(self)
+        kernel.path = path
+        return kernel
+
+    def add_gain(self, add_weight: AddWeight, name: str) -> None:
+        """Adds the gain's weight to a layer, if it is one and not there yet.
+
+        Args:
+            add_weight: The layer's method.
+            name: The weight's name.
+        """
+        reparametrization = self.reparametrization
+        if reparametrization is None or not reparametrization.has_gain_weight:
+            return
+        if self.gain_weight is None:
+            self.gain_weight = add_weight(
+                name=name,
+                shape=reparametrization.gain_shape(self.layout, self.variable.shape),
+                initializer=self._initial_gain,
+                trainable=reparametrization.trainable_gain is not None,
+            )
+
+    def reset_gain(self) -> None:
+        """Sets a gain that is a weight as if the kernel had just been initialized."""
+        if self.gain_weight is not None:
+            self.gain_weight.assign(self._initial_gain(self.gain_weight.shape))
+
+    def raw(self) -> Any:
+        """W in float32 or wider."""
+        with full_precision():
+            if self.adapters:
+                # Under the variable's name, a layer with LoRA has the merged tensor.
+                return widened(getattr(self.owner, self.variable.name))
+            value = self.variable.value
+            return value if self._is_wide else ops.cast(value, "float32")
+
+    def value(self) -> Any:
+        """`gain · C(W)` in float32 or wider; W where it is plain."""
+        if self.reparametrization is None:
+            return self.raw()
+        return self.reparametrization.apply(self.raw(), self.layout, self.gain_weight)
+
+    def effective(self) -> Any:
+        """`value()` in the compute dtype of the layer that owns the kernel."""
+        return ops.cast(self.value(), self.owner.compute_dtype)
+
+    def product(self, inputs: Any, bias: Any = None) -> Any:
+        """`inputs · gain · C(W) + bias` without forming C(W), or None; see `Reparametrization`."""
+        if self.reparametrization is None:
+            return None
+        return self.reparametrization.product(inputs, self.raw(), self.gain_weight, bias)
+
+    def replacements(self) -> list[tuple[keras.Variable, Any]]:
+        """Variables, and what to read in their place for the layer to multiply by `value()`."""
+        pairs = [(self.variable, self.value())]
+        for adapter in self.adapters[1:]:
+            # The conditioned kernel holds the low-rank update already.
+            pairs.append((adapter, ops.zeros(adapter.shape, dtype=adapter.dtype)))
+        return pairs
+
+    def folded(self) -> np.ndarray:
+        """`value()` as an array, computed on the host, where no shape is compiled for."""
+        raw = self._on_host()
+        if self.reparametrization is None:
+            return array(raw)
+        gain = self.gain_weight
+        if gain is not None and isinstance(raw, np.ndarray):
+            gain = array(gain)
+        return array(self.reparametrization.apply(raw, self.layout, gain))
+
+    def _initial_gain(self, shape, dtype=None):
+        gain = self.reparametrization.initial_gain(self._on_host(), self.layout)
+        gain = np.asarray(gain) if isinstance(gain, float) else array(gain)
+        return ops.convert_to_tensor(np.broadcast_to(gain, tuple(shape)), dtype=dtype)
+
+    def _on_host(self):
+        """W as an array, or as a tensor for a method that does not compute with arrays."""
+        reparametrization = self.reparametrization
+        is_array = reparametrization is None or reparametrization.conditioner.works_on_arrays
+        return array(self.raw()) if is_array else self.raw()
+
+
+class HoldsKernels:
+    """Mixed into a layer, what follows from the kernels that it conditions."""
+
+    name: str
+    built: bool
+
+    @property
+    def kernels(self) -> tuple[ConditionedKernel, ...]:
+        """The layer's kernels, each with its path within the layer; none before it is built."""
+        raise NotImplementedError
+
+    @property
+    def raw_kernels(self) -> dict[str, keras.Variable]:
+        """Each kernel's variable, by its path within the layer."""
+        self._require_kernels()
+        return {kernel.path: kernel.variable for kernel in self.kernels}
+
+    @property
+    def conditioned_kernels(self) -> dict[str, Any]:
+        """Each `gain · C(kernel)` in the compute dtype, by the kernel's path within the layer.
+
+        With LoRA enabled, the conditioned kernel is that of the merged one, C(W + αAB).
+        """
+        self._require_kernels()
+        return {kernel.path: kernel.effective() for kernel in self.kernels}
+
+    @property
+    def gain_weights(self) -> list[keras.Variable]:
+        """The gains that are weights, which the plain layer does not have."""
+        gains = (kernel.gain_weight for kernel in self.kernels)
+        return [gain for gain in gains if gain is not None]
+
+    def reset_gains(self) -> None:
+        """Sets the gains that are weights as if the kernels had just been initialized."""
+        for kernel in self.kernels:
+            kernel.reset_gain()
+
+    def __getattr__(self, name: str) -> Any:
+        # Where a property has no value, PyTorch's modules would say that it does not exist.
+        if name in _KERNEL_PROPERTIES:
+            raise AttributeError(self._why_no_kernel(name))
+        inherited = getattr(super(), "__getattr__", None)
+        if inherited is None:
+            raise AttributeError(f"{type(self).__qualname__!r} object has no attribute {name!r}")
+        return inherited(name)
+
+    def _why_no_kernel(self, name):
+        """Why a property of kernels has no value."""
+        return _not_built(self.name)
+
+    def _require_built(self):
+        if not self.built:
+            raise ValueError(_not_built(self.name))
+
+    def _require_kernels(self):
+        """As Keras does where a layer has no kernel yet, so that `hasattr` is False."""
+        if not self.built:
+            raise AttributeError(_not_built(self.name))
+
+
+_KERNEL_PROPERTIES = frozenset({"conditioned_kernel", "conditioned_kernels", "raw_kernels"})
+
+
+def _not_built(name):
+    return (
+        f"Expected a built layer, which has a kernel. Received: layer.name={name!r}, which is not "
+        "built yet. Call it, or its `build()`, first."
+    )

@@ -1,0 +1,154 @@
+import contextlib
+from typing import Any
+
+import keras
+
+from keras_wcond.internals import forget_variable, own_variables
+from keras_wcond.kernels.keras_layers import kernel_layouts
+from keras_wcond.kernels.search import Kernel
+from keras_wcond.layers.base.conditioned_kernel import ConditionedKernel
+from keras_wcond.layers.base.conditioned_layer import is_our_own
+from keras_wcond.layers.base.file_sharing import FileSharing
+from keras_wcond.layers.base.folding import assign_all, folded
+from keras_wcond.layers.base.substitution import Substitution
+from keras_wcond.reparametrization import Reparametrization
+
+
+class KernelConditioning(FileSharing):
+    """What every conditioned layer with kernels of its own adds to its Keras layer.
+
+    Mixed into a Keras layer, it adds the arguments of `ConditionedLayer`, and the layer's
+    own `call` runs inside `conditioned_scope()`, where the conditioned kernels are read
+    in place of the raw ones.
+    """
+
+    # The kernel whose product the activation is applied to, and so the one `"auto"` is for.
+    activated_kernel = "kernel"
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._kernels: tuple[ConditionedKernel, ...] = ()
+        # The activation that the layer is created with, whatever it is set to later.
+        self._reparametrizations = {
+            name: self._reparametrization(name) for name in kernel_layouts(self)
+        }
+
+    def build(self, input_shape: Any) -> None:
+        if self.kernel_conditioner is not None and self.quantization_mode is not None:
+            raise ValueError(
+                "Expected a floating-point dtype policy for a layer with a kernel conditioner. "
+                f"Received: dtype={self.dtype_policy.name!r}, layer.name={self.name!r}. Build "
+                "the layer in floating point, then call `quantize()`, which folds the "
+                "conditioning into the quantized kernel."
+            )
+        if self.kernel_conditioner is not None and not kernel_layouts(self):
+            raise ValueError(
+                "Expected an equation whose kernel has an axis that appears in the output and not "
+                f"in the input. Received: equation={self.equation!r}, layer.name={self.name!r}, "
+                "whose kernel has no output units. Use `kernel_conditioner=None`, or the plain "
+                "layer."
+            )
+        self._kernels = ()
+        super().build(input_shape)
+        if not self._kernels:
+            self._find_kernels()
+
+    def enable_lora(self, *args: Any, **kwargs: Any) -> None:
+        if self.built and not self._kernels:
+            # Inside the layer's own `build`, at whose end Keras locks it against further weights.
+            self._find_kernels()
+        super().enable_lora(*args, **kwargs)
+
+    @property
+    def kernels(self) -> tuple[ConditionedKernel, ...]:
+        """The layer's kernels, each by its name; none before it is built."""
+        return self._kernels
+
+    @property
+    def conditioned_kernel(self) -> Any:
+        """The tensor the layer multiplies by: `gain · C(kernel)`, in the compute dtype.
+
+        With LoRA enabled, the conditioned kernel is that of the merged one, C(W + αAB).
+        """
+        self._require_kernels()
+        if len(self._kernels) > 1:
+            raise AttributeError(self._why_no_kernel("conditioned_kernel"))
+        return self._kernels[0].effective()
+
+    @property
+    def gain_weight(self) -> keras.Variable | None:
+        """The gain of a layer with one kernel where it is a weight, or None."""
+        gains = self.gain_weights
+        return gains[0] if len(self._kernels) == 1 and gains else None
+
+    def _why_no_kernel(self, name):
+        if not self.built or name != "conditioned_kernel":
+            return super()._why_no_kernel(name)
+        return (
+            f"Expected a layer with one kernel. Received: layer.name={self.name!r} with "
+            f"{' and '.join(kernel_layouts(self))}. Its `conditioned_kernels` has each by its name."
+        )
+
+    def conditioned_scope(self) -> Any:
+        """A scope in which the layer reads its conditioned kernels in place of the raw ones."""
+        if self.kernel_conditioner is None:
+            return contextlib.nullcontext()
+        return Substitution(self._replacements(), self.add_loss)
+
+    def fold(self) -> keras.layers.Layer:
+        """The plain Keras layer that computes the same outputs.
+
+        Returns:
+            A new, built layer of the Keras class this one extends, with this layer's name
+            and configuration. Its kernel is the conditioned kernel with gain and LoRA
+            update merged in. This layer is left as it is. The outputs are the same, except
+            for a quantized layer with LoRA, whose merged kernel Keras quantizes anew.
+        """
+        self._require_built()
+        return folded(self)
+
+    def quantize(self, mode: Any = None, type_check: bool = True, **kwargs: Any) -> None:
+        """Folds the layer in place and quantizes it; conditioner and gain are gone then."""
+        # Keras refuses subclasses, whose `call` it would bypass. The conditioned classes
+        # themselves are their plain ones once they are folded.
+        kwargs["type_check"] = type_check and not is_our_own(type(self))
+        if self.kernel_conditioner is None:
+            super().quantize(mode, **kwargs)
+            return
+        replaced = self._replacements()
+        originals = [(variable, variable.numpy()) for variable, _ in replaced]
+        assign_all(replaced)
+        try:
+            super().quantize(mode, **kwargs)
+        except Exception:
+            assign_all(originals)
+            raise
+        for gain in self.gain_weights:
+            forget_variable(self, gain)
+        self.kernel_conditioner, self.gain, self.trainable_gain = None, 1.0, None
+        self._reparametrizations = dict.fromkeys(self._reparametrizations)
+        self._find_kernels()
+
+    def _reparametrization(self, name):
+        if self.kernel_conditioner is None:
+            return None
+        activation = self.activation if name == self.activated_kernel else None
+        return Reparametrization.before(
+            activation, self.kernel_conditioner, self.gain, self.trainable_gain
+        )
+
+    def _find_kernels(self):
+        """Finds the kernels that the layer has now, and adds the gains that are weights."""
+        variables = {variable.name: variable for variable in own_variables(self)}
+        self._kernels = tuple(
+            ConditionedKernel(
+                Kernel(variables[name], layout, name, (self,)), self._reparametrizations[name]
+            )
+            for name, layout in kernel_layouts(self).items()
+            if name in variables  # After some quantizations it has another name.
+        )
+        for kernel in self._kernels:
+            kernel.add_gain(self.add_weight, kernel.path.replace("kernel", "gain"))
+
+    def _replacements(self):
+        return [pair for kernel in self._kernels for pair in kernel.replacements()]

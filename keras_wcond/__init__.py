@@ -4,6 +4,9 @@ from keras_wcond import conditioners
 from keras_wcond.callbacks import ConditioningMonitor
 from keras_wcond.constraints import WeightConditioning
 from keras_wcond.diagnostics import (
+    ConditioningReport,
+    LossCurvature,
+    LossLines,
     condition_number,
     conditioning_report,
     convolution_operator_norm,
@@ -13,7 +16,9 @@ from keras_wcond.diagnostics import (
     singular_values,
     stable_rank,
 )
+from keras_wcond.gains import activation_gain
 from keras_wcond.initializers import ConditionedInitializer
+from keras_wcond.kernels.layout import KernelLayout
 from keras_wcond.layers import (
     Conditioned,
     ConditionedConv1D,
@@ -27,6 +32,7 @@ from keras_wcond.layers import (
     ConditionedDepthwiseConv2D,
     ConditionedEinsumDense,
     ConditionedGroupQueryAttention,
+    ConditionedLayer,
     ConditionedMultiHeadAttention,
     ConditionedSeparableConv1D,
     ConditionedSeparableConv2D,
@@ -49,11 +55,17 @@ __all__ = [
     "ConditionedEinsumDense",
     "ConditionedGroupQueryAttention",
     "ConditionedInitializer",
+    "ConditionedLayer",
     "ConditionedMultiHeadAttention",
     "ConditionedSeparableConv1D",
     "ConditionedSeparableConv2D",
     "ConditioningMonitor",
+    "ConditioningReport",
+    "KernelLayout",
+    "LossCurvature",
+    "LossLines",
     "WeightConditioning",
+    "activation_gain",
     "condition_model",
     "condition_number",
     "conditioners",

@@ -27,6 +27,16 @@ from keras.src.backend import AutocastScope, get_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.trainers.compile_utils import CompileLoss
 
+# The modules of Keras and Python that write names of classes for people to read.
+MODULES_THAT_SHOW_NAMES = frozenset(
+    {
+        "keras.src.layers.layer",
+        "keras.src.ops.operation",
+        "keras.src.utils.model_visualization",
+        "keras.src.utils.summary_utils",
+        "pydoc",
+    }
+)
 # A scope in which variables are read in the dtype they are stored in.
 full_precision = functools.partial(AutocastScope, None)
 

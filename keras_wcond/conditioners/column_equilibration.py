@@ -35,6 +35,7 @@ class ColumnEquilibration(Scaling):
       Numerische Mathematik 14, 1969
     """
 
+    works_on_arrays = True
     changes = "column norms"
 
     def scale(self, x: Any, rows: tuple[int, ...], columns: tuple[int, ...]) -> Any:

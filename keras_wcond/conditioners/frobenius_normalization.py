@@ -33,6 +33,7 @@ class FrobeniusNormalization(Scaling):
     """
 
     has_unit_rows = True
+    works_on_arrays = True
     changes = "scale"
 
     def scale(self, x: Any, rows: tuple[int, ...], columns: tuple[int, ...]) -> Any:

@@ -39,6 +39,7 @@ class RowEquilibration(Scaling):
     """
 
     has_unit_rows = True
+    works_on_arrays = True
     changes = "row norms"
     is_by_row = True
 

@@ -14,7 +14,6 @@ class Scaling(Conditioner):
         is_by_row: Boolean. Whether each row is scaled by itself, whatever matrix it is part of.
     """
 
-    works_on_arrays = True
     is_by_row: bool = False
 
     def scale(self, x: Any, rows: tuple[int, ...], columns: tuple[int, ...]) -> Any:

@@ -35,6 +35,7 @@ class WeightStandardization(Scaling):
     """
 
     has_unit_rows = True
+    works_on_arrays = True
     changes = "row means and norms"
     is_by_row = True
 

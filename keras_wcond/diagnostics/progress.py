@@ -1,6 +1,7 @@
-"""A bar on the terminal while something takes long; nothing where there is no terminal."""
+"""A transient progress bar on the terminal; nothing where there is no terminal."""
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import rich.console
@@ -17,3 +18,14 @@ def tracked(items: Iterable[Any], description: str, total: int) -> Iterator[Any]
         transient=True,
         disable=not console.is_terminal,
     )
+
+
+@contextlib.contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """A scope with a bar, and the function that moves the bar on by one of `total` steps."""
+    console = rich.console.Console(stderr=True)
+    with rich.progress.Progress(
+        console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda: bar.advance(task)

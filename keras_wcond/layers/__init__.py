@@ -2,6 +2,7 @@ from keras_wcond.layers.attention import (
     ConditionedGroupQueryAttention,
     ConditionedMultiHeadAttention,
 )
+from keras_wcond.layers.base.conditioned_layer import ConditionedLayer
 from keras_wcond.layers.conditioned import Conditioned
 from keras_wcond.layers.conv import (
     ConditionedConv1D,
@@ -37,6 +38,7 @@ __all__ = [
     "ConditionedDepthwiseConv2D",
     "ConditionedEinsumDense",
     "ConditionedGroupQueryAttention",
+    "ConditionedLayer",
     "ConditionedMultiHeadAttention",
     "ConditionedSeparableConv1D",
     "ConditionedSeparableConv2D",

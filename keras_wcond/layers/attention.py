@@ -87,31 +87,11 @@ class ConditionedMultiHeadAttention(ProjectionConditioning, keras.layers.MultiHe
 
     `outputs = W_o · concat(softmax(W_q x (W_k z)ᵀ / √key_dim) W_v z)`
 
-    Each W, of the query, the key, the value and the output, is `gain · C(kernel)` plus its
-    bias. `kernel` is the raw trainable weight of that projection, under the plain layer's
-    names: regularizers, the optimizer and weight files see it. The units of the first
-    three, of shape `(inputs, heads, size)`, are every head's every feature on axes 1 and 2;
-    those of the output, of shape `(heads, size, outputs)`, are its last axis. Masks, causal
-    attention, flash attention and attention scores are Keras' own.
-
-    Args:
-        *args: As of `keras.layers.MultiHeadAttention`.
-        kernel_conditioner: None, a name, a config or an instance of a conditioner, by
-            default `"row_equilibration"`. None is exactly the plain layer.
-        gain: Positive number, `"auto"`, `"initial_norm"` or `"kernel_norm"`. One per
-            projection; `"auto"` is 1, since no activation follows a projection, and that of
-            the sigmoid for the projection of a gate.
-        trainable_gain: None, `"scalar"` or `"per_unit"`. `ConditionedLayer` tells what
-            these three mean.
-        **kwargs: As of `keras.layers.MultiHeadAttention`.
-
-    Input shape:
-        `query` of shape `(batch, targets, inputs)`, `value` and optionally `key` of shape
-        `(batch, sources, inputs)`.
-
-    Output shape:
-        Tensor of shape `(batch, targets, outputs)`, with `outputs` as the query's last axis
-        unless `output_shape` is given.
+    Each W, of the query, the key, the value and the output, is `gain · C(kernel)`, with a bias
+    added to its product. The kernels of the first three have shape `(inputs, heads, size)`, with
+    their units on axes 1 and 2. That of the output has shape `(heads, size, outputs)`, with its
+    units on the last axis. Each has a gain of its own. `"auto"` is 1, since no activation follows a
+    projection. Masks, causal attention, flash attention and attention scores are Keras' own.
 
     Example:
 
@@ -123,10 +103,6 @@ class ConditionedMultiHeadAttention(ProjectionConditioning, keras.layers.MultiHe
     >>> print(np.linalg.norm(kernel, axis=0).round(3))
     [[1. 1. 1.]
      [1. 1. 1.]]
-
-    Reference:
-
-    - [Saratchandran, Wang and Lucey, 2024](https://arxiv.org/abs/2409.03424)
     """
 
 
@@ -134,26 +110,8 @@ class ConditionedMultiHeadAttention(ProjectionConditioning, keras.layers.MultiHe
 class ConditionedGroupQueryAttention(ProjectionConditioning, keras.layers.GroupQueryAttention):
     """`keras.layers.GroupQueryAttention` with conditioned projections.
 
-    As `ConditionedMultiHeadAttention`, where several heads of the query share a key and a
-    value.
-
-    Args:
-        *args: As of `keras.layers.GroupQueryAttention`.
-        kernel_conditioner: None, a name, a config or an instance of a conditioner, by
-            default `"row_equilibration"`. None is exactly the plain layer.
-        gain: Positive number, `"auto"`, `"initial_norm"` or `"kernel_norm"`. One per
-            projection; `"auto"` is 1, since no activation follows a projection, and that of
-            the sigmoid for the projection of a gate.
-        trainable_gain: None, `"scalar"` or `"per_unit"`. `ConditionedLayer` tells what
-            these three mean.
-        **kwargs: As of `keras.layers.GroupQueryAttention`.
-
-    Input shape:
-        `query` of shape `(batch, targets, inputs)`, `value` and optionally `key` of shape
-        `(batch, sources, inputs)`.
-
-    Output shape:
-        Tensor of shape `(batch, targets, inputs)`.
+    As `ConditionedMultiHeadAttention`, with several heads of the query to each key and value.
+    `"auto"` is the gain of the sigmoid for the projection of a gate.
 
     Example:
 
@@ -167,8 +125,4 @@ class ConditionedGroupQueryAttention(ProjectionConditioning, keras.layers.GroupQ
     >>> print(np.linalg.norm(kernel, axis=0).round(3))
     [[1. 1. 1.]
      [1. 1. 1.]]
-
-    Reference:
-
-    - [Saratchandran, Wang and Lucey, 2024](https://arxiv.org/abs/2409.03424)
     """

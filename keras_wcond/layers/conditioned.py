@@ -1,5 +1,6 @@
 import contextlib
 import functools
+import itertools
 from typing import Any
 
 import keras
@@ -10,49 +11,49 @@ from keras_wcond.internals import forget_variable, without_numbers
 from keras_wcond.kernels.keras_layers import kernel_layouts
 from keras_wcond.kernels.search import all_layers, by_position, find_kernels
 from keras_wcond.layers.base.conditioned_kernel import ConditionedKernel
-from keras_wcond.layers.base.conditioned_layer import ConditionedLayer
+from keras_wcond.layers.base.conditioned_layer import ConditionedLayer, register_wrapper
 from keras_wcond.layers.base.conditioning_note import (
     note_conditioning,
     warn_of_other_conditioning,
 )
 from keras_wcond.layers.base.configs import leave_out_of_config, refused_arguments
-from keras_wcond.layers.base.folding import assign_all, folded
+from keras_wcond.layers.base.folding import folded, folded_in_place
 from keras_wcond.layers.base.read_check import ReadCheck, WatchedSubstitution
 from keras_wcond.layers.base.substitution import follow_into_deferred_calls
 from keras_wcond.layers.base.survey import survey
 from keras_wcond.reparametrization import Reparametrization
 
 
-@keras.saving.register_keras_serializable(package="keras_wcond")
+@register_wrapper
 class Conditioned(ConditionedLayer, keras.layers.Wrapper):
     """Any Keras layer, with its kernels conditioned.
 
-    The wrapped layer's own code runs, and reads `gain · C(W)` wherever it has a kernel W.
-    What it updates meanwhile, such as moving statistics and seeds, is updated as ever. Use
-    it for recurrent layers, for layers made of others, and for layers of your own; for
-    layers that have a conditioned class, such as `ConditionedDense`, that class also shares
-    files with the plain one.
+    The wrapped layer runs its own code, and reads `gain · C(W)` wherever it has a kernel W. The
+    state that it updates meanwhile, such as moving statistics and seeds, is updated as usual. Use
+    it for recurrent layers, for layers made of others, and for layers of your own. For a layer that
+    has a conditioned class, such as `ConditionedDense`, prefer that class, which also shares files
+    with the plain layer.
+
+    `"auto"` takes the activation of the layer that owns the kernel. It is refused where several
+    kernels meet before that.
 
     Args:
         layer: A Keras layer.
-        kernel_conditioner: None, a name, a config or an instance of a conditioner. None
-            leaves the layer as it is.
-        gain: Positive number, `"auto"`, `"initial_norm"` or `"kernel_norm"`, of each kernel
-            by itself. `"auto"` takes the activation of the layer that owns the kernel, and
-            is refused where several kernels meet before it.
-        trainable_gain: None, `"scalar"` or `"per_unit"`. `ConditionedLayer` tells what
-            these three mean.
+        <arguments of conditioning>
         weights: None for every kernel that `keras_wcond` knows: those of Keras' layers, of
             subclasses of them, and of all layers inside this one, except embeddings and
             depthwise kernels of inner layers. Or a pattern such as `"lstm_cell/kernel"` or
             `"*/kernel"` for the paths of weights within the layer, a list of patterns, or
             a dict from pattern to the axes that index output units, such as
-            `{"mixing": -2}`. Weights that are not Keras' have theirs on axis -1 by default.
+            `{"mixing": -2}`. Other weights than Keras' have theirs on axis -1 by default.
             In a config, the weights are given by position, since names may change.
-        **kwargs: `name`, `trainable`, `dtype`.
+            Defaults to None.
+        name: String, or None for an automatic name. Defaults to None.
+        trainable: Boolean. Whether the layer is trained. Defaults to True.
+        dtype: Dtype or dtype policy, or None for that of the wrapped layer. Defaults to None.
+        **kwargs: As of `keras.layers.Wrapper`.
 
-    Call arguments:
-        Those of the wrapped layer.
+    Calls take the arguments of the wrapped layer.
 
     Example:
 
@@ -64,10 +65,6 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
     >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernels["lstm_cell/kernel"])
     >>> print(np.linalg.norm(kernel, axis=0)[:4].round(3))  # of 4 gates · 4 units
     [1. 1. 1. 1.]
-
-    Reference:
-
-    - [Saratchandran, Wang and Lucey, 2024](https://arxiv.org/abs/2409.03424)
     """
 
     def __init__(
@@ -77,12 +74,15 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         gain: Gain = 1.0,
         trainable_gain: TrainableGain = None,
         weights: Any = None,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: Any = None,
         **kwargs: Any,
     ):
         # Keras reads off the signature of `call` what a layer takes, masks for example.
         if isinstance(layer, keras.layers.Layer):
             self.call = self._calling(layer)
-            kwargs.setdefault("dtype", layer.dtype_policy)
+            dtype = layer.dtype_policy if dtype is None else dtype
         if "go_backwards" in kwargs:
             raise ValueError(
                 "Expected a layer with arguments of its own for `keras.layers.Bidirectional`, "
@@ -95,6 +95,9 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
             kernel_conditioner=kernel_conditioner,
             gain=gain,
             trainable_gain=trainable_gain,
+            name=name,
+            trainable=trainable,
+            dtype=dtype,
             **kwargs,
         )
         _refuse_dropout_of_cells(layer)
@@ -212,7 +215,11 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         if not self._kernels:
             return contextlib.nullcontext()
         self._refuse_late_kernels()
-        return WatchedSubstitution(self._replacements(), self.add_loss, self._pairs_to_exchange())
+        self._refuse_quantized_kernels()
+        pairs = [kernel.replacements(kernel.value()) for kernel in self._kernels]
+        return WatchedSubstitution(
+            [*itertools.chain(*pairs)], self.add_loss, self._pairs_to_exchange()
+        )
 
     def fold(self) -> keras.layers.Layer:
         """The plain layer that computes the same outputs.
@@ -255,14 +262,9 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
 
     def _quantize(self, quantize, *args, **kwargs):
         """Folds the wrapped layer in place for good, and quantizes one of the layers in it."""
-        replaced = self._replacements() if self._kernels else []
-        originals = [(variable, variable.numpy()) for variable, _ in replaced]
-        assign_all(replaced)
-        try:
+        self._refuse_quantized_kernels()
+        with folded_in_place(self._kernels):
             quantize(*args, **kwargs)
-        except Exception:
-            assign_all(originals)
-            raise
         for gain in self.gain_weights:
             forget_variable(self, gain)
         self._kernels, self._by_position, self._exchanges = (), (), ()
@@ -284,10 +286,9 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
             activation, self.kernel_conditioner, self.gain, self.trainable_gain
         )
 
-    def _replacements(self):
+    def _refuse_quantized_kernels(self):
         for kernel in self._kernels:
             _refuse_quantized(kernel)
-        return [pair for kernel in self._kernels for pair in kernel.replacements()]
 
     def _pairs_to_exchange(self):
         return [(self._kernels[index].variable, exchange) for index, exchange in self._exchanges]

@@ -12,25 +12,8 @@ class ConditionedConv1D(KernelConditioning, keras.layers.Conv1D):
 
     `outputs = activation(inputs ∗ gain · C(kernel) + bias)`
 
-    `kernel`, of shape `(size, channels / groups, filters)`, is the raw trainable
-    weight: regularizers, the optimizer and weight files see it, under the plain layer's
-    names. Its units are the filters on axis -1; each group is a matrix of its own, filters
-    × (spatial · input channels).
-
-    Args:
-        *args: As of `keras.layers.Conv1D`.
-        kernel_conditioner: None, a name, a config or an instance of a conditioner, by
-            default `"row_equilibration"`. None is exactly the plain layer.
-        gain: Positive number, `"auto"`, `"initial_norm"` or `"kernel_norm"`.
-        trainable_gain: None, `"scalar"` or `"per_unit"`. `ConditionedLayer` tells what
-            these three mean.
-        **kwargs: As of `keras.layers.Conv1D`.
-
-    Input shape:
-        Tensor of shape `(batch, steps, channels)`, or with channels first.
-
-    Output shape:
-        Tensor of shape `(batch, steps, filters)`, or with channels first.
+    The kernel has shape `(size, channels / groups, filters)`. Its units are the filters, on
+    axis -1. Each group is a matrix of its own, filters × (spatial · input channels).
 
     Example:
 
@@ -40,10 +23,6 @@ class ConditionedConv1D(KernelConditioning, keras.layers.Conv1D):
     >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernel)
     >>> print(np.linalg.norm(kernel.reshape(-1, 4), axis=0).round(3))
     [1. 1. 1. 1.]
-
-    Reference:
-
-    - [Saratchandran, Wang and Lucey, 2024](https://arxiv.org/abs/2409.03424)
     """
 
     def call(self, inputs: Any) -> Any:
@@ -57,25 +36,8 @@ class ConditionedConv2D(KernelConditioning, keras.layers.Conv2D):
 
     `outputs = activation(inputs ∗ gain · C(kernel) + bias)`
 
-    `kernel`, of shape `(height, width, channels / groups, filters)`, is the raw trainable
-    weight: regularizers, the optimizer and weight files see it, under the plain layer's
-    names. Its units are the filters on axis -1; each group is a matrix of its own, filters
-    × (spatial · input channels).
-
-    Args:
-        *args: As of `keras.layers.Conv2D`.
-        kernel_conditioner: None, a name, a config or an instance of a conditioner, by
-            default `"row_equilibration"`. None is exactly the plain layer.
-        gain: Positive number, `"auto"`, `"initial_norm"` or `"kernel_norm"`.
-        trainable_gain: None, `"scalar"` or `"per_unit"`. `ConditionedLayer` tells what
-            these three mean.
-        **kwargs: As of `keras.layers.Conv2D`.
-
-    Input shape:
-        Tensor of shape `(batch, height, width, channels)`, or with channels first.
-
-    Output shape:
-        Tensor of shape `(batch, height, width, filters)`, or with channels first.
+    The kernel has shape `(height, width, channels / groups, filters)`. Its units are the filters,
+    on axis -1. Each group is a matrix of its own, filters × (spatial · input channels).
 
     Example:
 
@@ -85,10 +47,6 @@ class ConditionedConv2D(KernelConditioning, keras.layers.Conv2D):
     >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernel)
     >>> print(np.linalg.norm(kernel.reshape(-1, 4), axis=0).round(3))
     [1. 1. 1. 1.]
-
-    Reference:
-
-    - [Saratchandran, Wang and Lucey, 2024](https://arxiv.org/abs/2409.03424)
     """
 
     def call(self, inputs: Any) -> Any:
@@ -102,25 +60,8 @@ class ConditionedConv3D(KernelConditioning, keras.layers.Conv3D):
 
     `outputs = activation(inputs ∗ gain · C(kernel) + bias)`
 
-    `kernel`, of shape `(*size, channels / groups, filters)`, is the raw trainable
-    weight: regularizers, the optimizer and weight files see it, under the plain layer's
-    names. Its units are the filters on axis -1; each group is a matrix of its own, filters
-    × (spatial · input channels).
-
-    Args:
-        *args: As of `keras.layers.Conv3D`.
-        kernel_conditioner: None, a name, a config or an instance of a conditioner, by
-            default `"row_equilibration"`. None is exactly the plain layer.
-        gain: Positive number, `"auto"`, `"initial_norm"` or `"kernel_norm"`.
-        trainable_gain: None, `"scalar"` or `"per_unit"`. `ConditionedLayer` tells what
-            these three mean.
-        **kwargs: As of `keras.layers.Conv3D`.
-
-    Input shape:
-        Tensor of shape `(batch, *space, channels)`, or with channels first.
-
-    Output shape:
-        Tensor of shape `(batch, *space, filters)`, or with channels first.
+    The kernel has shape `(depth, height, width, channels / groups, filters)`. Its units are the
+    filters, on axis -1. Each group is a matrix of its own, filters × (spatial · input channels).
 
     Example:
 
@@ -130,10 +71,6 @@ class ConditionedConv3D(KernelConditioning, keras.layers.Conv3D):
     >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernel)
     >>> print(np.linalg.norm(kernel.reshape(-1, 4), axis=0).round(3))
     [1. 1. 1. 1.]
-
-    Reference:
-
-    - [Saratchandran, Wang and Lucey, 2024](https://arxiv.org/abs/2409.03424)
     """
 
     def call(self, inputs: Any) -> Any:

@@ -12,25 +12,8 @@ class ConditionedConv1DTranspose(KernelConditioning, keras.layers.Conv1DTranspos
 
     `outputs = activation(inputs ∗ᵀ gain · C(kernel) + bias)`
 
-    `kernel`, of shape `(size, filters, channels)`, is the raw trainable weight:
-    regularizers, the optimizer and weight files see it, under the plain layer's names. Its
-    units are the filters, which a transposed convolution keeps on axis -2; the kernel is
-    one matrix, filters × (spatial · input channels).
-
-    Args:
-        *args: As of `keras.layers.Conv1DTranspose`.
-        kernel_conditioner: None, a name, a config or an instance of a conditioner, by
-            default `"row_equilibration"`. None is exactly the plain layer.
-        gain: Positive number, `"auto"`, `"initial_norm"` or `"kernel_norm"`.
-        trainable_gain: None, `"scalar"` or `"per_unit"`. `ConditionedLayer` tells what
-            these three mean.
-        **kwargs: As of `keras.layers.Conv1DTranspose`.
-
-    Input shape:
-        Tensor of shape `(batch, steps, channels)`, or with channels first.
-
-    Output shape:
-        Tensor of shape `(batch, new_steps, filters)`, or with channels first.
+    The kernel has shape `(size, filters, channels)`. Its units are the filters, which a
+    transposed convolution keeps on axis -2. It is one matrix, filters × (spatial · input channels).
 
     Example:
 
@@ -40,10 +23,6 @@ class ConditionedConv1DTranspose(KernelConditioning, keras.layers.Conv1DTranspos
     >>> kernel = np.square(keras.ops.convert_to_numpy(layer.conditioned_kernel))
     >>> print(np.sqrt(kernel.sum(axis=(0, -1))).round(3))
     [1. 1. 1. 1.]
-
-    Reference:
-
-    - [Saratchandran, Wang and Lucey, 2024](https://arxiv.org/abs/2409.03424)
     """
 
     def call(self, inputs: Any) -> Any:
@@ -57,25 +36,8 @@ class ConditionedConv2DTranspose(KernelConditioning, keras.layers.Conv2DTranspos
 
     `outputs = activation(inputs ∗ᵀ gain · C(kernel) + bias)`
 
-    `kernel`, of shape `(height, width, filters, channels)`, is the raw trainable weight:
-    regularizers, the optimizer and weight files see it, under the plain layer's names. Its
-    units are the filters, which a transposed convolution keeps on axis -2; the kernel is
-    one matrix, filters × (spatial · input channels).
-
-    Args:
-        *args: As of `keras.layers.Conv2DTranspose`.
-        kernel_conditioner: None, a name, a config or an instance of a conditioner, by
-            default `"row_equilibration"`. None is exactly the plain layer.
-        gain: Positive number, `"auto"`, `"initial_norm"` or `"kernel_norm"`.
-        trainable_gain: None, `"scalar"` or `"per_unit"`. `ConditionedLayer` tells what
-            these three mean.
-        **kwargs: As of `keras.layers.Conv2DTranspose`.
-
-    Input shape:
-        Tensor of shape `(batch, height, width, channels)`, or with channels first.
-
-    Output shape:
-        Tensor of shape `(batch, new_height, new_width, filters)`, or with channels first.
+    The kernel has shape `(height, width, filters, channels)`. Its units are the filters, which a
+    transposed convolution keeps on axis -2. It is one matrix, filters × (spatial · input channels).
 
     Example:
 
@@ -85,10 +47,6 @@ class ConditionedConv2DTranspose(KernelConditioning, keras.layers.Conv2DTranspos
     >>> kernel = np.square(keras.ops.convert_to_numpy(layer.conditioned_kernel))
     >>> print(np.sqrt(kernel.sum(axis=(0, 1, -1))).round(3))
     [1. 1. 1. 1.]
-
-    Reference:
-
-    - [Saratchandran, Wang and Lucey, 2024](https://arxiv.org/abs/2409.03424)
     """
 
     def call(self, inputs: Any) -> Any:
@@ -102,26 +60,9 @@ class ConditionedConv3DTranspose(KernelConditioning, keras.layers.Conv3DTranspos
 
     `outputs = activation(inputs ∗ᵀ gain · C(kernel) + bias)`
 
-    `kernel`, of shape `(depth, height, width, filters, channels)`, is the raw trainable
-    weight: regularizers, the optimizer and weight files see it, under the plain layer's
-    names. Its units are the filters, which a transposed convolution keeps on axis -2; the
-    kernel is one matrix, filters × (spatial · input channels).
-
-    Args:
-        *args: As of `keras.layers.Conv3DTranspose`.
-        kernel_conditioner: None, a name, a config or an instance of a conditioner, by
-            default `"row_equilibration"`. None is exactly the plain layer.
-        gain: Positive number, `"auto"`, `"initial_norm"` or `"kernel_norm"`.
-        trainable_gain: None, `"scalar"` or `"per_unit"`. `ConditionedLayer` tells what
-            these three mean.
-        **kwargs: As of `keras.layers.Conv3DTranspose`.
-
-    Input shape:
-        Tensor of shape `(batch, depth, height, width, channels)`, or with channels first.
-
-    Output shape:
-        Tensor of shape `(batch, new_depth, new_height, new_width, filters)`, or with
-        channels first.
+    The kernel has shape `(depth, height, width, filters, channels)`. Its units are the filters,
+    which a transposed convolution keeps on axis -2. It is one matrix, filters × (spatial · input
+    channels).
 
     Example:
 
@@ -131,10 +72,6 @@ class ConditionedConv3DTranspose(KernelConditioning, keras.layers.Conv3DTranspos
     >>> kernel = np.square(keras.ops.convert_to_numpy(layer.conditioned_kernel))
     >>> print(np.sqrt(kernel.sum(axis=(0, 1, 2, -1))).round(3))
     [1. 1. 1. 1.]
-
-    Reference:
-
-    - [Saratchandran, Wang and Lucey, 2024](https://arxiv.org/abs/2409.03424)
     """
 
     def call(self, inputs: Any) -> Any:

@@ -12,28 +12,10 @@ class ConditionedDepthwiseConv1D(KernelConditioning, keras.layers.DepthwiseConv1
 
     `outputs = activation(depthwise(inputs, gain · C(kernel)) + bias)`
 
-    `kernel`, of shape `(size, channels, depth_multiplier)`, is the raw trainable weight:
-    regularizers, the optimizer and weight files see it, under the plain layer's names. Its
-    units are the single filters, on axes -2 and -1; each channel is a matrix of its own,
-    `depth_multiplier` × spatial. Unit rows take the size of each channel's filter away,
-    which is much of what a depthwise layer can learn: compare with `gain="kernel_norm"`,
-    `trainable_gain="per_unit"` or the plain layer.
-
-    Args:
-        *args: As of `keras.layers.DepthwiseConv1D`.
-        kernel_conditioner: None, a name, a config or an instance of a conditioner, by
-            default `"row_equilibration"`. None is exactly the plain layer.
-        gain: Positive number, `"auto"`, `"initial_norm"` or `"kernel_norm"`.
-        trainable_gain: None, `"scalar"` or `"per_unit"`. `ConditionedLayer` tells what
-            these three mean.
-        **kwargs: As of `keras.layers.DepthwiseConv1D`.
-
-    Input shape:
-        Tensor of shape `(batch, steps, channels)`, or with channels first.
-
-    Output shape:
-        Tensor of shape `(batch, new_steps, channels · depth_multiplier)`,
-        or with channels first.
+    The kernel has shape `(size, channels, depth_multiplier)`. Its units are the single filters,
+    on axes -2 and -1. Each channel is a matrix of its own, `depth_multiplier` × spatial. Unit rows
+    remove the scale of each channel, which is much of what a depthwise layer can learn: compare
+    with `gain="kernel_norm"`, `trainable_gain="per_unit"` or the plain layer.
 
     Example:
 
@@ -44,10 +26,6 @@ class ConditionedDepthwiseConv1D(KernelConditioning, keras.layers.DepthwiseConv1
     >>> print(np.sqrt(np.square(kernel).sum(axis=0)).round(3))
     [[1. 1.]
      [1. 1.]]
-
-    Reference:
-
-    - [Saratchandran, Wang and Lucey, 2024](https://arxiv.org/abs/2409.03424)
     """
 
     def call(self, inputs: Any) -> Any:
@@ -61,28 +39,10 @@ class ConditionedDepthwiseConv2D(KernelConditioning, keras.layers.DepthwiseConv2
 
     `outputs = activation(depthwise(inputs, gain · C(kernel)) + bias)`
 
-    `kernel`, of shape `(height, width, channels, depth_multiplier)`, is the raw trainable
-    weight: regularizers, the optimizer and weight files see it, under the plain layer's
-    names. Its units are the single filters, on axes -2 and -1; each channel is a matrix of
-    its own, `depth_multiplier` × spatial. Unit rows take the size of each channel's filter
-    away, which is much of what a depthwise layer can learn: compare with
-    `gain="kernel_norm"`, `trainable_gain="per_unit"` or the plain layer.
-
-    Args:
-        *args: As of `keras.layers.DepthwiseConv2D`.
-        kernel_conditioner: None, a name, a config or an instance of a conditioner, by
-            default `"row_equilibration"`. None is exactly the plain layer.
-        gain: Positive number, `"auto"`, `"initial_norm"` or `"kernel_norm"`.
-        trainable_gain: None, `"scalar"` or `"per_unit"`. `ConditionedLayer` tells what
-            these three mean.
-        **kwargs: As of `keras.layers.DepthwiseConv2D`.
-
-    Input shape:
-        Tensor of shape `(batch, height, width, channels)`, or with channels first.
-
-    Output shape:
-        Tensor of shape `(batch, new_height, new_width, channels · depth_multiplier)`,
-        or with channels first.
+    The kernel has shape `(height, width, channels, depth_multiplier)`. Its units are the single
+    filters, on axes -2 and -1. Each channel is a matrix of its own, `depth_multiplier` × spatial.
+    Unit rows remove the scale of each channel, which is much of what a depthwise layer can learn:
+    compare with `gain="kernel_norm"`, `trainable_gain="per_unit"` or the plain layer.
 
     Example:
 
@@ -93,10 +53,6 @@ class ConditionedDepthwiseConv2D(KernelConditioning, keras.layers.DepthwiseConv2
     >>> print(np.sqrt(np.square(kernel).sum(axis=(0, 1))).round(3))
     [[1. 1.]
      [1. 1.]]
-
-    Reference:
-
-    - [Saratchandran, Wang and Lucey, 2024](https://arxiv.org/abs/2409.03424)
     """
 
     def call(self, inputs: Any) -> Any:

@@ -12,25 +12,9 @@ class ConditionedEinsumDense(KernelConditioning, keras.layers.EinsumDense):
 
     `outputs = activation(einsum(equation, inputs, gain · C(kernel)) + bias)`
 
-    `kernel` is the raw trainable weight: regularizers, the optimizer and weight files see
-    it, under the plain layer's names. Its units are the axes that the equation has in the
-    kernel and the output but not in the input; the others are columns. In `"abc,cde->abde"`
-    the units are `d` and `e`. An equation without such an axis has nothing to condition.
-
-    Args:
-        *args: As of `keras.layers.EinsumDense`.
-        kernel_conditioner: None, a name, a config or an instance of a conditioner, by
-            default `"row_equilibration"`. None is exactly the plain layer.
-        gain: Positive number, `"auto"`, `"initial_norm"` or `"kernel_norm"`.
-        trainable_gain: None, `"scalar"` or `"per_unit"`. `ConditionedLayer` tells what
-            these three mean.
-        **kwargs: As of `keras.layers.EinsumDense`.
-
-    Input shape:
-        Tensor as the equation says.
-
-    Output shape:
-        Tensor as the equation says.
+    The units are the axes of the kernel that the equation has in the output and not in the input:
+    `d` and `e` in `"abc,cde->abde"`. An equation without such an axis is refused, since its kernel
+    has no rows.
 
     Example:
 
@@ -41,10 +25,6 @@ class ConditionedEinsumDense(KernelConditioning, keras.layers.EinsumDense):
     >>> print(np.linalg.norm(kernel, axis=0).round(3))
     [[1. 1. 1.]
      [1. 1. 1.]]
-
-    Reference:
-
-    - [Saratchandran, Wang and Lucey, 2024](https://arxiv.org/abs/2409.03424)
     """
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:

@@ -4,13 +4,16 @@ import keras
 
 from keras_wcond import layers as conditioned_classes
 from keras_wcond.conditioners.registry import required
+from keras_wcond.diagnostics.progress import progress
 from keras_wcond.gains import Gain, TrainableGain, standardize_gain, standardize_trainable_gain
 from keras_wcond.internals import without_numbers
 from keras_wcond.kernels.search import by_position
 from keras_wcond.layers import Conditioned
+from keras_wcond.layers.attention import ProjectionConditioning
 from keras_wcond.layers.base.conditioned_layer import ConditionedLayer, plain_class
 from keras_wcond.layers.base.configs import config_of
 from keras_wcond.layers.base.folding import assign_folded_weights, plain_twin
+from keras_wcond.layers.base.kernel_conditioning import KernelConditioning
 from keras_wcond.layers.base.survey import conditioned_layers
 from keras_wcond.models.copying import (
     copy_of,
@@ -19,6 +22,7 @@ from keras_wcond.models.copying import (
 )
 from keras_wcond.models.counterparts import require_counterpart
 from keras_wcond.models.exchange import (
+    graph_layers,
     input_structure,
     require_built_model,
     require_exchangeable,
@@ -103,9 +107,7 @@ def condition_model(
         transfers.append((transfer, layer, copy))
         return copy
 
-    conditioned = with_exchanged_layers(model, exchange)
-    for transfer, layer, copy in transfers:
-        transfer(layer, copy)
+    conditioned = _exchanged(model, exchange, transfers, "Conditioning")
     if verbose:
         print(report(list(choices.values())))
     if check_on is not None:
@@ -172,12 +174,25 @@ def fold_model(model: keras.Model, into: keras.Model | None = None) -> keras.Mod
         transfers.append((transfer, layer, plain))
         return plain
 
-    folded = with_exchanged_layers(model, exchange)
-    for transfer, layer, plain in transfers:
-        transfer(layer, plain)
+    folded = _exchanged(model, exchange, transfers, "Folding")
     # Keras exports no model that was never called; a call without numbers will do.
     folded(keras.tree.map_structure(without_numbers, input_structure(folded)))
     return folded
+
+
+def _exchanged(model, exchange, transfers, description):
+    """A copy of a model with exchanged layers, to which their weights are transferred."""
+    with progress(description, 2 * len(list(graph_layers(model)))) as advance:
+
+        def exchange_and_advance(layer):
+            advance()
+            return exchange(layer)
+
+        copy = with_exchanged_layers(model, exchange_and_advance)
+        for transfer, layer, exchanged in transfers:
+            transfer(layer, exchanged)
+            advance()
+    return copy
 
 
 def _fold_into(model, plain):
@@ -198,7 +213,7 @@ def _fold_into(model, plain):
 _CONDITIONED_CLASSES = {
     plain_class(cls): cls
     for cls in vars(conditioned_classes).values()
-    if isinstance(cls, type) and issubclass(cls, ConditionedLayer) and cls is not Conditioned
+    if isinstance(cls, type) and issubclass(cls, (KernelConditioning, ProjectionConditioning))
 }
 
 

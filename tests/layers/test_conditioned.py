@@ -375,7 +375,7 @@ def test_inside_loops_and_other_wrappers(around, tmp_path):
     assert len(conditioned(loaded.layers[1])) == len(conditioned(layer))
     folded = fold_model(model)
     assert "keras_wcond" not in folded.to_json()
-    np.testing.assert_allclose(folded.predict(SEQUENCES, verbose=0), expected, rtol=1e-5)
+    np.testing.assert_allclose(folded.predict(SEQUENCES, verbose=0), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("layer", [lambda: layers.LSTM(4), lambda: layers.GRU(4, name="inner")])

@@ -102,9 +102,13 @@ class ConditionedKernel:
             return None
         return self.reparametrization.product(inputs, self.raw(), self.gain_weight, bias)
 
-    def replacements(self) -> list[tuple[keras.Variable, Any]]:
-        """Variables, and what to read in their place for the layer to multiply by `value()`."""
-        pairs = [(self.variable, self.value())]
+    def replacements(self, conditioned: Any) -> list[tuple[keras.Variable, Any]]:
+        """Variables, and the values with which the layer multiplies by the conditioned kernel.
+
+        Args:
+            conditioned: `value()` or `folded()`.
+        """
+        pairs = [(self.variable, conditioned)]
         for adapter in self.adapters[1:]:
             # The conditioned kernel holds the low-rank update already.
             pairs.append((adapter, ops.zeros(adapter.shape, dtype=adapter.dtype)))

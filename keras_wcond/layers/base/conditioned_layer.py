@@ -6,6 +6,12 @@ import keras
 
 from keras_wcond import conditioners
 from keras_wcond.gains import Gain, TrainableGain, standardize_gain, standardize_trainable_gain
+from keras_wcond.layers.base.class_facade import (
+    ConditionedType,
+    document,
+    keyword_arguments,
+    plain_class,
+)
 from keras_wcond.layers.base.conditioned_kernel import HoldsKernels
 from keras_wcond.naming import snake_case
 
@@ -13,26 +19,11 @@ _PACKAGE = "keras_wcond"
 _Class = TypeVar("_Class", bound=type)
 
 
-class ConditionedLayer(HoldsKernels, keras.layers.Layer):
-    """A Keras layer that conditions kernels, with the arguments that say how.
+class ConditionedLayer(HoldsKernels, keras.layers.Layer, metaclass=ConditionedType):
+    """A Keras layer that conditions kernels: the base class of all such layers.
 
-    Args:
-        *args: The positional arguments of the Keras layer.
-        kernel_conditioner: None, a name, a config or an instance of a conditioner. None
-            is exactly the plain Keras layer, whatever the gain.
-        gain: What the conditioned kernel is multiplied by. A positive number; `"auto"`
-            for `1/√E[φ(z)²]`, z ~ N(0, 1), of the activation φ the layer is created with
-            (ReLU √2), which multiplies rows of unit mean square norm: results of methods
-            with other rows are scaled to that first; `"initial_norm"` for the number that
-            keeps the Frobenius norm the kernel had when it was initialized, a non-trainable
-            weight (with `trainable_gain="per_unit"`, the norm of each row); `"kernel_norm"`
-            for `‖W‖_F / ‖C(W)‖_F` at every step, with gradient, so that the scale stays the
-            raw kernel's and only the spectrum is conditioned.
-        trainable_gain: None, `"scalar"` for one trainable factor, or `"per_unit"` for one
-            per output unit, a weight that starts at the gain (for `"kernel_norm"`, one
-            that starts at 1 and multiplies it). `"per_unit"` makes row equilibration into
-            weight normalization, and can undo the conditioning.
-        **kwargs: The keyword arguments of the Keras layer.
+    Its classes are constructed with the arguments of the Keras layer that they extend, then
+    `kernel_conditioner`, `gain` and `trainable_gain`.
     """
 
     def __init__(
@@ -63,22 +54,25 @@ class ConditionedLayer(HoldsKernels, keras.layers.Layer):
         }
 
 
+ConditionedLayer._arguments = keyword_arguments(ConditionedLayer.__init__)
+
+
 def register(cls: _Class) -> _Class:
     """Registers a conditioned layer with Keras, and has it share files with the plain one.
 
-    Keras addresses the weights in a file by the names of classes (`layers/dense_1/vars`),
-    so layers share files only if their classes have the same `__name__`. The class keeps
-    its own name for imports and for Keras' registry, and in the names of its layers.
+    The class keeps its own name for imports, for Keras' registry, for people who read it, and in
+    the names of its layers.
     """
     keras.saving.register_keras_serializable(package=_PACKAGE, name=cls.__name__)(cls)
     cls.__name__ = plain_class(cls).__name__
+    document(cls)
     return cls
 
 
-def plain_class(cls: type) -> Any:
-    """The Keras layer that a conditioned layer extends."""
-    layers = (base for base in cls.__mro__ if issubclass(base, keras.layers.Layer))
-    return next(base for base in layers if not issubclass(base, ConditionedLayer))
+def register_wrapper(cls: _Class) -> _Class:
+    """Registers a conditioned layer that is no other layer's class, under its own name."""
+    document(cls)
+    return keras.saving.register_keras_serializable(package=_PACKAGE)(cls)
 
 
 def is_our_own(cls: type) -> bool:

@@ -1,7 +1,8 @@
 """From layers with conditioned layers inside to plain Keras layers that compute the same."""
 
+import contextlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ import numpy as np
 
 from keras_wcond.internals import sublayers
 from keras_wcond.kernels.search import all_layers
+from keras_wcond.layers.base.conditioned_kernel import ConditionedKernel
 from keras_wcond.layers.base.conditioned_layer import (
     ConditionedLayer,
     computes_as_its_plain_class,
@@ -171,8 +173,21 @@ def assign_copy(variable: keras.Variable, value: Any) -> None:
     variable.assign(keras.ops.convert_to_numpy(value))
 
 
-def assign_all(values: Iterable[tuple[keras.Variable, Any]]) -> None:
-    for variable, value in values:
+@contextlib.contextmanager
+def folded_in_place(kernels: Sequence[ConditionedKernel]) -> Iterator[None]:
+    """A scope whose kernels are folded for good, or restored if it raises."""
+    pairs = [pair for kernel in kernels for pair in kernel.replacements(kernel.folded())]
+    originals = [(variable, variable.numpy()) for variable, _ in pairs]
+    _assign(pairs)
+    try:
+        yield
+    except Exception:
+        _assign(originals)
+        raise
+
+
+def _assign(pairs):
+    for variable, value in pairs:
         variable.assign(value)
 
 

@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 from typing import Any
 
 import keras
@@ -9,7 +10,7 @@ from keras_wcond.kernels.search import Kernel
 from keras_wcond.layers.base.conditioned_kernel import ConditionedKernel
 from keras_wcond.layers.base.conditioned_layer import is_our_own
 from keras_wcond.layers.base.file_sharing import FileSharing
-from keras_wcond.layers.base.folding import assign_all, folded
+from keras_wcond.layers.base.folding import folded, folded_in_place
 from keras_wcond.layers.base.substitution import Substitution
 from keras_wcond.reparametrization import Reparametrization
 
@@ -93,7 +94,8 @@ class KernelConditioning(FileSharing):
         """A scope in which the layer reads its conditioned kernels in place of the raw ones."""
         if self.kernel_conditioner is None:
             return contextlib.nullcontext()
-        return Substitution(self._replacements(), self.add_loss)
+        pairs = [kernel.replacements(kernel.value()) for kernel in self._kernels]
+        return Substitution([*itertools.chain(*pairs)], self.add_loss)
 
     def fold(self) -> keras.layers.Layer:
         """The plain Keras layer that computes the same outputs.
@@ -115,14 +117,8 @@ class KernelConditioning(FileSharing):
         if self.kernel_conditioner is None:
             super().quantize(mode, **kwargs)
             return
-        replaced = self._replacements()
-        originals = [(variable, variable.numpy()) for variable, _ in replaced]
-        assign_all(replaced)
-        try:
+        with folded_in_place(self._kernels):
             super().quantize(mode, **kwargs)
-        except Exception:
-            assign_all(originals)
-            raise
         for gain in self.gain_weights:
             forget_variable(self, gain)
         self.kernel_conditioner, self.gain, self.trainable_gain = None, 1.0, None
@@ -149,6 +145,3 @@ class KernelConditioning(FileSharing):
         )
         for kernel in self._kernels:
             kernel.add_gain(self.add_weight, kernel.path.replace("kernel", "gain"))
-
-    def _replacements(self):
-        return [pair for kernel in self._kernels for pair in kernel.replacements()]

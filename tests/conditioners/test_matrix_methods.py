@@ -16,8 +16,7 @@ from keras_wcond.conditioners import (
     RuizEquilibration,
     WeightStandardization,
 )
-from tests import helpers
-from tests.conditioners import methods_in_numpy
+from tests import helpers, methods_in_numpy
 from tests.helpers import gradient, normal, to_numpy
 
 FACTORS = {1: 1.507, 2: 2.083, 3: 2.909, 4: 3.625}

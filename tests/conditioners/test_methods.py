@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from keras_wcond import Conditioned, ConditionedConv2D, ConditionedInitializer, WeightConditioning
 from keras_wcond import conditioners as package
 from keras_wcond.kernels.layout import KernelLayout
-from tests.conditioners import methods_in_numpy
+from tests import methods_in_numpy
 from tests.helpers import conditioned, gradient, normal, to_numpy
 from tests.reference import central_differences
 

@@ -4,7 +4,7 @@ import pytest
 
 from keras_wcond import ConditionedDense, conditioners
 from keras_wcond.conditioners import PolynomialPreconditioner, RowEquilibration, Sequential
-from tests.conditioners import methods_in_numpy
+from tests import methods_in_numpy
 from tests.helpers import normal, to_numpy
 
 NAMES = ["row_equilibration", "polynomial_preconditioner"]

@@ -18,7 +18,7 @@ from keras_wcond import (
 from keras_wcond.conditioners import Conditioner, NewtonOrthogonalization, RowEquilibration
 from keras_wcond.diagnostics.report import METHODS, ConditioningReport
 from keras_wcond.kernels.layout import KernelLayout
-from tests.conditioners import methods_in_numpy
+from tests import methods_in_numpy
 from tests.helpers import normal, to_numpy
 
 

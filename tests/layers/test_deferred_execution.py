@@ -7,36 +7,14 @@ import pytest
 from keras_wcond import Conditioned, ConditionedDense
 from tests.helpers import gradient, kernel_gradient, normal, relative, to_numpy
 from tests.layers.cases import CASES, every_layer
-
-layers = keras.layers
-BACKEND = keras.backend.backend()
-
-
-def conditioned(case, form, **arguments):
-    """One kind of layer, as its conditioned class or as the plain class in a wrapper."""
-    if form == "class":
-        return case.conditioned(**case.arguments, **arguments)
-    return Conditioned(case.plain(**case.arguments), **arguments)
-
-
-every_form = pytest.mark.parametrize("form", ["class", "wrapper"])
-
-
-def weights_after_training(layer, case, steps=3):
-    """The weights of a model around a layer after some steps of gradient descent."""
-    inputs = [keras.Input(shape) for shape in case.input_shapes]
-    first = [layers.Dense(shape[-1], kernel_initializer="identity")(x)
-             for x, shape in zip(inputs, case.input_shapes, strict=True)]  # fmt: skip
-    model = keras.Model(inputs, layers.Flatten()(layer(*first)))
-    for i, weight in enumerate(model.weights):
-        if np.issubdtype(to_numpy(weight).dtype, np.floating):  # No seed.
-            weight.assign(normal(*weight.shape, seed=i) / np.sqrt(np.prod(weight.shape[:-1]) + 1.0))
-    model.compile(keras.optimizers.SGD(0.01), "mse", run_eagerly=BACKEND != "jax")
-    x = case.inputs(4)
-    targets = np.ones(model(x).shape, "float32")
-    for _ in range(steps):
-        model.train_on_batch(x, targets)
-    return [to_numpy(weight) for weight in model.trainable_weights]
+from tests.layers.deferred import (
+    BACKEND,
+    Around,
+    conditioned,
+    every_form,
+    layers,
+    weights_after_training,
+)
 
 
 def in_scope(case, form, mode):
@@ -114,21 +92,6 @@ def test_rematerialized_layers_inside_a_wrapped_one(mode):
     ]
     for plain, rematerialized in zip(*trained, strict=True):
         assert relative(rematerialized, plain) <= 1e-5
-
-
-@keras.saving.register_keras_serializable("tests")
-class Around(layers.Layer):
-    """A user's layer around another, which Keras calls on symbols to know its output."""
-
-    def __init__(self, inner, **kwargs):
-        super().__init__(**kwargs)
-        self.inner = inner
-
-    def build(self, input_shape):
-        self.built = True  # Its inner layer is when it is called.
-
-    def call(self, inputs):
-        return self.inner(*inputs) if isinstance(inputs, (list, tuple)) else self.inner(inputs)
 
 
 @pytest.mark.parametrize("form", ["class", "wrapper"] if BACKEND != "jax" else ["class"])
@@ -326,92 +289,3 @@ def test_jit_and_vmap_around_a_stateless_call(case, form):
     assert relative(outputs(values), expected) <= 1e-5
     # With other weights than those that the program was compiled with.
     assert relative(outputs([0.5 * v for v in values]), expected) > 0.0
-
-
-RERUNS = {
-    "tensorflow": ["keras.remat", "tf.recompute_grad"],
-    "torch": ["keras.remat", "checkpoint", "reentrant checkpoint"],
-    "jax": ["keras.remat", "jax.checkpoint"],
-}
-
-
-def rerun(function, by):
-    """A function that runs another again for the gradient."""
-    if by == "keras.remat":
-        return keras.remat(function)
-    if by == "tf.recompute_grad":
-        import tensorflow as tf
-
-        return tf.recompute_grad(function)
-    if by == "jax.checkpoint":
-        import jax
-
-        return jax.checkpoint(function)
-    from torch.utils.checkpoint import checkpoint
-
-    return lambda *args: checkpoint(function, *args, use_reentrant="reentrant" in by)
-
-
-class RunsAgain(layers.Layer):
-    """A user's layer that rematerializes a part of itself."""
-
-    def __init__(self, by=None, **kwargs):
-        super().__init__(**kwargs)
-        self.by = by
-        self.first, self.second = layers.Dense(4, "tanh"), layers.Dense(3)
-
-    def build(self, input_shape):
-        self.first.build(input_shape)
-        self.second.build((*input_shape[:-1], 4))
-
-    def both(self, inputs):
-        return self.second(self.first(inputs))
-
-    def call(self, inputs):
-        return (rerun(self.both, self.by) if self.by else self.both)(inputs)
-
-
-@pytest.mark.skipif(BACKEND == "jax", reason="JAX differentiates what it traced once")
-@pytest.mark.parametrize("by", RERUNS[BACKEND])
-def test_kernels_that_are_read_again_for_the_gradient_are_refused(by):
-    layer = Conditioned(RunsAgain(by, name="again"))
-    message = r"`call` runs once.*'again', which reads \['dense\w*/kernel', 'dense\w*/kernel'\]"
-    with pytest.raises(ValueError, match=message):
-        layer(normal(2, 5))
-
-
-@pytest.mark.skipif(BACKEND != "jax", reason="on other backends the test before this one has it")
-@pytest.mark.parametrize("by", RERUNS[BACKEND])
-def test_kernels_that_are_read_in_a_checkpoint_have_their_gradients(by):
-    trained = [
-        weights_after_training(Conditioned(RunsAgain(name)), CASES["Dense"]) for name in (None, by)
-    ]
-    for plain, rematerialized in zip(*trained, strict=True):
-        assert relative(rematerialized, plain) <= 1e-5
-
-
-class CallsAgain(Around):
-    """A user's layer that rematerializes the one inside it."""
-
-    def __init__(self, inner, by=None, **kwargs):
-        super().__init__(inner, **kwargs)
-        self.by = by
-
-    def call(self, inputs):
-        # A new function for each call: JAX keeps what it traced of one, of plain layers too.
-        def inner(inputs):
-            return self.inner(inputs)
-
-        return (rerun(inner, self.by) if self.by else inner)(inputs)
-
-
-@every_form
-@pytest.mark.parametrize("by", RERUNS[BACKEND])
-def test_conditioned_layers_can_be_called_in_what_runs_again(by, form):
-    case = CASES["Dense"]
-    trained = [
-        weights_after_training(CallsAgain(conditioned(case, form), name), case)
-        for name in (None, by)
-    ]
-    for plain, rematerialized in zip(*trained, strict=True):
-        assert relative(rematerialized, plain) <= 1e-5

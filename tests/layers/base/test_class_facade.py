@@ -60,7 +60,9 @@ def test_converted_model_shows_its_conditioned_layers(capsys):
     assert record["layer"] == "ConditionedDense"
 
 
-@pytest.mark.parametrize("cls", [*{case.conditioned for case in CASES.values()}, Conditioned])
+@pytest.mark.parametrize(
+    "cls", [*dict.fromkeys(case.conditioned for case in CASES.values()), Conditioned]
+)
 def test_docstring_has_the_arguments_of_conditioning_once(cls):
     documented = cls.__doc__
     for argument in OURS:

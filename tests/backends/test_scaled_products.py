@@ -22,8 +22,13 @@ from tests.reference import equilibrated, equilibrated_gradient
 
 pytestmark = pytest.mark.usefixtures("each_arithmetic")
 
+
 ROWS, INPUTS, UNITS = 8, 256, 130
+
+
 IS_JAX = keras.backend.backend() == "jax"
+
+
 METHODS = [RowEquilibration, ColumnEquilibration, FrobeniusNormalization]
 
 
@@ -67,6 +72,8 @@ ARGUMENTS = [
     {"kernel_conditioner": "frobenius_normalization"},
     {"kernel_conditioner": "frobenius_normalization", "trainable_gain": "per_unit"},
 ]
+
+
 # Of twice 150 rows, the product is larger than the kernel.
 SIZES = [(INPUTS,), (150, INPUTS)]
 
@@ -282,86 +289,12 @@ def test_no_gain_is_a_gain_of_one(method, rows):
         assert relative(without, with_one) <= 1e-6
 
 
-def equilibrated_kernel(kernel):
-    return backends.equilibrated(kernel, kernel.shape[-1])
-
-
-@pytest.mark.parametrize("shape", [(16, 3), (2, 2, 4, 3)], ids=str)
-@pytest.mark.parametrize("scale", [1e-25, 1e-15, 1.0, 1e25])
-def test_formed_kernels_have_the_derivatives_of_their_equation(scale, shape):
-    """Of first and second order, whether squares are within range or not."""
-    kernel, weights = (scale * normal(16, 3)).astype("float32"), normal(16, 3, seed=1)
-    weights = keras.ops.convert_to_tensor(weights)
-    vector = (scale * normal(16, 3, seed=2)).astype("float32")
-
-    def of_equation(values):
-        # In float32 by PyTorch, JAX and TensorFlow themselves, of a kernel of scale 1.
-        unit = values[0] * np.float32(1.0 / scale)
-        norms = keras.ops.sqrt(keras.ops.sum(keras.ops.square(unit), axis=0))
-        return keras.ops.sum(keras.ops.square(unit / norms) * weights)
-
-    def ours(values):
-        conditioned = equilibrated_kernel(keras.ops.reshape(values[0], shape))
-        assert conditioned.shape == shape
-        return keras.ops.sum(keras.ops.square(keras.ops.reshape(conditioned, (16, 3))) * weights)
-
-    values, vectors = ([keras.ops.convert_to_tensor(x)] for x in (kernel, vector))
-    for function in (
-        lambda loss: backends.gradient(loss)(values),
-        lambda loss: backends.hessian_product(loss)(values, vectors),
-    ):
-        assert relative(scale * function(ours)[0], scale * function(of_equation)[0]) <= 1e-4
-
-
-def test_kernels_that_are_not_contiguous_are_read_in_their_order():
-    kernel = keras.ops.transpose(keras.ops.convert_to_tensor(normal(64, 96)))
-    found = equilibrated_kernel(kernel)
-    assert relative(found, equilibrated(to_numpy(kernel))) <= 1e-6
-    inputs = keras.ops.convert_to_tensor(normal(ROWS, 96, seed=1))
-    one = keras.ops.convert_to_tensor(np.float32(1.0))
-    found = backends.equilibrated_product(inputs, kernel, one)
-    assert relative(found, to_numpy(inputs) @ equilibrated(to_numpy(kernel))) <= 1e-5
-
-
-def test_gauss_newton_products_agree_with_those_of_the_formed_kernel():
-    """On JAX by a derivative in forward mode."""
-    start, vectors = ([normal(16, 3, seed=seed)] for seed in (0, 1))
-    inputs, target = normal(ROWS, 16, seed=2), normal(ROWS, 3, seed=3)
-
-    def scaled(values):
-        tensors = (keras.ops.convert_to_tensor(x) for x in (inputs, np.float32(1.5)))
-        x, gain = tensors
-        return backends.equilibrated_product(x, values[0], gain)
-
-    def formed(values):
-        return keras.ops.matmul(inputs, RowEquilibration()(values[0])) * 1.5
-
-    def loss(outputs):
-        return keras.ops.sum(keras.ops.square(keras.ops.subtract(outputs, target)))
-
-    tensors = [[keras.ops.convert_to_tensor(x) for x in each] for each in (start, vectors)]
-    (found,) = backends.gauss_newton_product(scaled, loss)(*tensors)
-    (expected,) = backends.gauss_newton_product(formed, loss)(*tensors)
-    assert relative(found, expected) <= 1e-4
-
-
 @pytest.mark.skipif(IS_JAX, reason="JAX has no float64 unless jax_enable_x64 is set")
 def test_float64_is_computed_in_float64():
     layer = ConditionedDense(UNITS, gain=2.0, dtype="float64")
     inputs = normal(ROWS, INPUTS, dtype="float64")
     outputs = layer(inputs)
     assert relative(outputs, inputs @ (2.0 * equilibrated(to_numpy(layer.kernel)))) <= 1e-14
-
-
-@pytest.mark.skipif(not IS_JAX, reason="vectorizes by JAX")
-def test_stacks_of_kernels_are_vectorized_by_jax():
-    import jax
-
-    kernels, x = normal(3, 64, 5), keras.ops.convert_to_tensor(normal(ROWS, 64))
-    kernels[1] *= 1e-25  # Only some of them are within range.
-    together = jax.vmap(lambda k: backends.equilibrated_product(x, k, np.float32(1.0)))(kernels)
-    for one, kernel in zip(together, kernels, strict=True):
-        assert relative(one, to_numpy(x) @ equilibrated(kernel)) <= 1e-5
 
 
 @pytest.mark.parametrize("rows", [0, 1, 3, 32, 40, 64])
@@ -376,95 +309,6 @@ def test_any_number_of_rows_gives_the_gradient_of_the_formed_kernel(rows):
 
     expected = equilibrated_gradient(kernel, inputs.T @ upstream)
     np.testing.assert_allclose(gradient(loss, kernel), expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.skipif(not IS_JAX, reason="exports by JAX")
-def test_programs_for_any_number_of_rows_are_exported_by_jax():
-    import jax
-    from jax import export
-
-    kernel = normal(64, 5)
-    function = jax.jit(lambda x: backends.equilibrated_product(x, kernel, np.float32(1.0)))
-    rows = jax.ShapeDtypeStruct((*export.symbolic_shape("rows"), 64), "float32")
-    exported = export.export(function)(rows)
-    for number in (1, 3, 32):
-        x = normal(number, 64)
-        assert relative(exported.call(x), x @ equilibrated(kernel)) <= 1e-5
-
-
-@pytest.mark.skipif(not IS_JAX, reason="reads the memory that JAX' programs are given")
-@pytest.mark.parametrize("one_norm", [False, True])
-def test_no_temporary_as_large_as_the_kernel_is_made_by_jax(one_norm):
-    import jax
-
-    if jax.default_backend() != "cpu":
-        pytest.skip("needs a CPU as the default device, whose compiler it is about")
-    width, one = 4096, np.float32(1.0)
-    kernel, inputs = (jax.ShapeDtypeStruct((rows, width), "float32") for rows in (width, 128))
-
-    def temporaries(layer):
-        def loss(kernels, x):
-            for each in kernels:
-                x = jax.nn.relu(layer(x, each))
-            return jax.numpy.mean(x**2)
-
-        def step(kernels, x):
-            gradients = jax.grad(loss)(kernels, x)
-            return [each - 1e-3 * found for each, found in zip(kernels, gradients, strict=True)]
-
-        compiled = jax.jit(step, donate_argnums=0).lower([kernel] * 3, inputs).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
-
-    plain = temporaries(jax.numpy.matmul)
-    scaled = temporaries(lambda x, k: backends.equilibrated_product(x, k, one, None, one_norm))
-    assert scaled - plain <= 0.1 * 4 * width**2
-
-
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="transforms by PyTorch")
-@pytest.mark.parametrize("transform", ["vmap", "grad", "jvp", "dual numbers"])
-def test_is_transformed_by_pytorch(transform):
-    import torch
-    from torch.autograd import forward_ad
-
-    arrays = normal(ROWS, 64), np.float32(1.0), normal(64, 5, seed=1), normal(64, 5, seed=2)
-    x, one, kernel, tangent = (keras.ops.convert_to_tensor(array) for array in arrays)
-
-    def scaled(k):
-        return backends.equilibrated_product(x, k, one)
-
-    def formed(k):
-        return x @ RowEquilibration()(k)
-
-    def apply(function):
-        if transform == "vmap":
-            return torch.func.vmap(function)(torch.stack([kernel, tangent]))
-        if transform == "grad":
-            return torch.func.grad(lambda k: function(k).square().sum())(kernel)
-        if transform == "jvp":
-            return torch.func.jvp(function, (kernel,), (tangent,))[1]
-        with forward_ad.dual_level():
-            return forward_ad.unpack_dual(function(forward_ad.make_dual(kernel, tangent))).tangent
-
-    assert relative(apply(scaled), apply(formed)) <= 1e-5
-
-
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch's own functions")
-def test_gradient_that_a_function_leaves_out_adds_nothing():
-    import torch
-
-    class WithoutGradient(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx, upstream):
-            return None
-
-    kernel = keras.ops.convert_to_tensor(normal(8, 8)).clone().requires_grad_(True)
-    loss = WithoutGradient.apply(equilibrated_kernel(kernel)).sum() + kernel.square().sum()
-    (gradient,) = torch.autograd.grad(loss, kernel, create_graph=True)
-    np.testing.assert_allclose(to_numpy(gradient), 2.0 * to_numpy(kernel), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

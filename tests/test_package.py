@@ -1,10 +1,12 @@
 """Promises about the package as a whole: what it imports, exports and says of itself."""
 
 import ast
+import graphlib
 import pathlib
 import subprocess
 import sys
 
+import keras
 import pytest
 
 import keras_wcond
@@ -68,6 +70,52 @@ def test_one_place_asks_which_backend_is_in_force():
         if not (isinstance(node.value, ast.Name) and node.value.id == "keras")
     }
     assert calls == {"backends/__init__.py"}
+
+
+def modules_imported(path):
+    """The package's own modules that one of them imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or node.module.split(".")[0] != "keras_wcond":
+            continue
+        for alias in node.names:
+            inner = f"{node.module}.{alias.name}"
+            yield inner if inner in NAMES else node.module
+
+
+def name_of(path):
+    parts = ("keras_wcond", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts).removesuffix(".__init__")
+
+
+NAMES = {name_of(path): path for path in MODULES}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graph = {name: set(modules_imported(path)) for name, path in NAMES.items()}
+    tuple(graphlib.TopologicalSorter(graph).static_order())  # Which raises for a circle.
+
+
+def test_the_root_is_one_screen():
+    entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 18
+
+
+def test_a_formed_kernel_takes_few_files():
+    layer, x = keras_wcond.ConditionedDense(16), keras.ops.ones((4, 8))
+    layer(x)
+    files = set()
+
+    def note(frame, event, _):
+        if event == "call" and frame.f_code.co_filename.startswith(str(PACKAGE)):
+            files.add(frame.f_code.co_filename)
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        layer(x)
+    finally:
+        sys.setprofile(before)
+    assert len(files) <= 8, sorted(files)
 
 
 def test_every_public_name_is_documented():

@@ -193,7 +193,7 @@ def table(records):
 
 
 def first_and_later(seconds):
-    """The first time, which compiles, and the range of the others."""
+    """The first time in the process, and the range of the others."""
     later = seconds[1:] or seconds
     return f"{seconds[0]:.1f}, {min(later):.1f}–{max(later):.1f}"
 
@@ -215,9 +215,8 @@ def report(result, folder):
             "Embeddings, depthwise kernels and the Dense layers that make the outputs stay plain. "
             "A layer of KerasHub's with many layers inside counts as one.\n"
             "- *changed by a step*: how many of these kernels one step of Adam changed.\n"
-            "- *seconds to convert*: weights and all; the first conversion, in which JAX compiles "
-            f"for every shape of kernel, and the range of the {repeats - 1} after it. *To fold*: "
-            "one `fold_model(conditioned)`.\n"
+            "- *seconds to convert*: weights included; the first conversion in the process, and "
+            f"the range of the {repeats - 1} after it. *To fold*: one `fold_model(conditioned)`.\n"
             "- *folded − conditioned*: the largest difference between the outputs of the two, over "
             "the largest output. *loaded*: the conditioned model's `.keras` file, read again.",
         ]

@@ -25,11 +25,11 @@ _OBJECTS = (
 
 
 class ProjectionConditioning(ConditionedLayer):
-    """What a conditioned attention layer adds to its Keras layer.
+    """Base class of the conditioned attention layers.
 
-    Every `EinsumDense` that the Keras layer makes for itself, its projections, becomes a
-    `ConditionedEinsumDense`. The layer's own code, masks and attention kernels included,
-    is left as it is, and LoRA and quantization work on the projections as on any
+    The projections, which are the `EinsumDense` layers that the Keras layer makes for itself,
+    become `ConditionedEinsumDense` layers. The layer's own code is left as it is, masks and
+    attention kernels included. LoRA and quantization work on the projections as on any
     `ConditionedEinsumDense`.
     """
 
@@ -40,7 +40,7 @@ class ProjectionConditioning(ConditionedLayer):
 
     @property
     def kernels(self) -> tuple[ConditionedKernel, ...]:
-        """Each projection's kernel by its path, such as `"query/kernel"`; none before `build()`."""
+        """The projections' kernels, with paths such as `"query/kernel"`. Empty before `build()`."""
         return tuple(
             kernel.at(f"{layer.name}/{kernel.path}")
             for layer in sublayers(self)
@@ -49,12 +49,12 @@ class ProjectionConditioning(ConditionedLayer):
         )
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves no weights of its own, but a note of conditioner and gain."""
+        """Saves a note of conditioner and gain. The layer has no weights of its own."""
         note_conditioning(self, store)
         super().save_own_variables(store)
 
     def load_own_variables(self, store: Any) -> None:
-        """Warns, in place of projections that are plain, of weights of conditioned ones."""
+        """Warns if a layer with plain projections loads the weights of conditioned ones."""
         if self.kernel_conditioner is None:
             warn_of_other_conditioning(self, store, has_stored_gain=False)
         super().load_own_variables(store)
@@ -70,8 +70,8 @@ class ProjectionConditioning(ConditionedLayer):
         self._require_built()
         return folded(self)
 
-    def _conditioned_projection(self, plain):
-        # Not from the config alone: the objects in it may not be registered with Keras.
+    def _conditioned_projection(self, plain: keras.layers.EinsumDense) -> ConditionedEinsumDense:
+        # The config alone is not enough, since the objects in it may not be registered with Keras.
         objects = {name: getattr(plain, name) for name in _OBJECTS}
         return ConditionedEinsumDense(
             **{**plain.get_config(), **objects, "dtype": plain.dtype_policy},

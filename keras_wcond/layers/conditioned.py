@@ -1,15 +1,18 @@
 import contextlib
 import functools
 import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
 from keras_wcond.backends import parameter_exchanges
+from keras_wcond.conditioners.conditioner import Conditioner, ConditionerLike
 from keras_wcond.gains import Gain, TrainableGain
 from keras_wcond.internals import forget_variable, without_numbers
 from keras_wcond.kernels.keras_layers import kernel_layouts
-from keras_wcond.kernels.search import all_layers, by_position, find_kernels
+from keras_wcond.kernels.layout import KernelLayout
+from keras_wcond.kernels.search import Kernel, all_layers, by_position, find_kernels
 from keras_wcond.layers.base.conditioned_kernel import ConditionedKernel
 from keras_wcond.layers.base.conditioned_layer import ConditionedLayer, register_wrapper
 from keras_wcond.layers.base.conditioning_note import (
@@ -21,7 +24,17 @@ from keras_wcond.layers.base.folding import folded, folded_in_place
 from keras_wcond.layers.base.read_check import ReadCheck, WatchedSubstitution
 from keras_wcond.layers.base.substitution import follow_into_deferred_calls
 from keras_wcond.layers.base.survey import survey
+from keras_wcond.linalg.arrays import Tensor
 from keras_wcond.reparametrization import Reparametrization
+
+# A pattern of paths, patterns, unit axes by pattern, or the positions that a config has.
+Weights = (
+    str
+    | Sequence[str]
+    | Mapping[str, int | Sequence[int] | KernelLayout]
+    | Sequence[dict[str, Any]]
+    | None
+)
 
 
 @register_wrapper
@@ -29,31 +42,35 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
     """Any Keras layer, with its kernels conditioned.
 
     The wrapped layer runs its own code, and reads `gain · C(W)` wherever it has a kernel W. The
-    state that it updates meanwhile, such as moving statistics and seeds, is updated as usual. Use
-    it for recurrent layers, for layers made of others, and for layers of your own. For a layer that
-    has a conditioned class, such as `ConditionedDense`, prefer that class, which also shares files
-    with the plain layer.
+    state that it updates, such as moving statistics and seeds, is updated as usual. Use it for
+    recurrent layers, for layers made of others, and for layers of your own. For a layer that has a
+    conditioned class, such as `ConditionedDense`, prefer that class, which also shares files with
+    the plain layer.
 
-    `"auto"` takes the activation of the layer that owns the kernel. It is refused where several
-    kernels meet before that.
+    `gain="auto"` takes the activation of the layer that owns the kernel. That layer must have
+    exactly one kernel and an activation.
 
     Args:
-        layer: A Keras layer.
+        layer: A Keras layer, built or not.
         <arguments of conditioning>
-        weights: None for every kernel that `keras_wcond` knows: those of Keras' layers, of
-            subclasses of them, and of all layers inside this one, except embeddings and
-            depthwise kernels of inner layers. Or a pattern such as `"lstm_cell/kernel"` or
-            `"*/kernel"` for the paths of weights within the layer, a list of patterns, or
-            a dict from pattern to the axes that index output units, such as
-            `{"mixing": -2}`. Other weights than Keras' have theirs on axis -1 by default.
-            In a config, the weights are given by position, since names may change.
-            Defaults to None.
+        weights: The kernels to condition. Defaults to None.
+            - None for every kernel that `keras_wcond` knows. These are the kernels of Keras'
+              layers, of their subclasses, and of all layers inside this one, except embeddings
+              and depthwise kernels of inner layers.
+            - A pattern of paths of weights within the layer, such as `"lstm_cell/kernel"` or
+              `"*/kernel"`, or a list of patterns.
+            - A dict from patterns to the axes that index output units, such as
+              `{"mixing": -2}`. By default these are known for Keras' kernels, and axis -1 for
+              other weights.
+            - In a config, a list of positions, since names may change.
         name: String, or None for an automatic name. Defaults to None.
-        trainable: Boolean. Whether the layer is trained. Defaults to True.
+        trainable: Boolean, whether the layer is trained. Defaults to True.
         dtype: Dtype or dtype policy, or None for that of the wrapped layer. Defaults to None.
-        **kwargs: As of `keras.layers.Wrapper`.
+        **kwargs: Other arguments of `keras.layers.Wrapper`.
 
-    Calls take the arguments of the wrapped layer.
+    Calls take the arguments of the wrapped layer, and return its outputs with its shapes and
+    dtypes. Kernels that the first call does not read are a `ValueError`, and so are weights that
+    match no kernel, or a kernel that is conditioned already.
 
     Example:
 
@@ -70,16 +87,16 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
     def __init__(
         self,
         layer: keras.layers.Layer,
-        kernel_conditioner: Any = "row_equilibration",
+        kernel_conditioner: ConditionerLike = "row_equilibration",
         gain: Gain = 1.0,
         trainable_gain: TrainableGain = None,
-        weights: Any = None,
+        weights: Weights = None,
         name: str | None = None,
         trainable: bool = True,
-        dtype: Any = None,
+        dtype: str | keras.DTypePolicy | None = None,
         **kwargs: Any,
     ):
-        # Keras reads off the signature of `call` what a layer takes, masks for example.
+        # Keras finds the arguments of a layer, such as masks, in the signature of its `call`.
         if isinstance(layer, keras.layers.Layer):
             self.call = self._calling(layer)
             dtype = layer.dtype_policy if dtype is None else dtype
@@ -108,13 +125,13 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         self._unbuilt: tuple[keras.layers.Layer, ...] = ()
         self._kernels: tuple[ConditionedKernel, ...] = ()
         self._by_position: tuple[dict[str, Any], ...] = ()
-        self._exchanges: tuple[tuple[int, Any], ...] = ()
+        self._exchanges: tuple[tuple[int, Callable[[Tensor], Tensor]], ...] = ()
         self._read_check = ReadCheck()
 
-    def _calling(self, layer):
+    def _calling(self, layer: keras.layers.Layer) -> Callable[..., Any]:
         @functools.wraps(layer.call)
-        def call(*args, **kwargs):
-            self._build_for(args, kwargs)  # Some wrappers of Keras' use `call` directly.
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._build_for(args, kwargs)  # Some Keras wrappers use `call` directly.
             with self.conditioned_scope() as scope:
                 outputs = self.layer(*args, **kwargs)
             if scope is not None:
@@ -127,12 +144,12 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         self._build_for(args, kwargs)
         return super().__call__(*args, **kwargs)
 
-    def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
+    def rematerialized_call(self, layer_call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         # JAX keeps the program of a function, and the kernels it was traced with, while the
-        # function lives. That of a method lives for one call; that of `call` here would stay.
+        # function lives. A bound method lives for one call, but `call` here lives with the layer.
         return super().rematerialized_call(functools.partial(layer_call), *args, **kwargs)
 
-    def _build_for(self, args, kwargs):
+    def _build_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._is_searched:
             return
         _build_by_calling(self.layer, args, kwargs)
@@ -148,32 +165,35 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         self._is_searched = True
         for inner in all_layers(self.layer):
             follow_into_deferred_calls(inner)
-        if self.kernel_conditioner is not None:
+        conditioner = self.kernel_conditioner
+        if conditioner is not None:
             self._unbuilt = tuple(layer for layer in all_layers(self.layer) if not layer.built)
             kernels = find_kernels(self.layer, self.named_weights)
             _refuse_a_second_conditioning(self.layer, kernels)
             self._kernels = tuple(
-                ConditionedKernel(kernel, self._reparametrization(kernel)) for kernel in kernels
+                ConditionedKernel(kernel, self._reparametrization(kernel, conditioner))
+                for kernel in kernels
             )
             for kernel in self._kernels:
                 kernel.add_gain(self.add_weight, kernel.path.replace("/", "_") + "_gain")
             self._exchanges = tuple(
-                (index, exchange)  # Not the variable, which Keras would count as this layer's own.
+                (index, exchange)  # Keras would count a variable here as this layer's own.
                 for index, kernel in enumerate(self._kernels)
                 for exchange in parameter_exchanges(kernel.owner, kernel.variable)
             )
             for owner in {id(kernel.owner): kernel.owner for kernel in self._kernels}.values():
                 owner.quantize = functools.partial(self._quantize, owner.quantize)
-            # Now, since adapters that are added later move the weights.
+            # Positions are taken now, since adapters that are added later move the weights.
             self._by_position = tuple(by_position(self.layer, kernels))
 
     def get_build_config(self) -> dict[str, Any] | None:
-        return self.layer.get_build_config()
+        config: dict[str, Any] | None = self.layer.get_build_config()
+        return config
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         if not self.layer.built:
             self.layer.build_from_config(config)
-        # Where layers inside are built by calling them only, that has to wait for a call.
+        # Layers inside that are built only by calling them have to wait for a call.
         if _is_built_throughout(self.layer):
             self.build()
 
@@ -188,29 +208,31 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
 
     @property
     def state_size(self) -> Any:
-        """Of a wrapped cell, as `keras.layers.RNN` asks for it."""
+        """The state size of a wrapped cell, which `keras.layers.RNN` reads."""
         return self.layer.state_size
 
     @property
     def output_size(self) -> Any:
-        """Of a wrapped cell, as `keras.layers.RNN` asks for it."""
+        """The output size of a wrapped cell, which `keras.layers.RNN` reads."""
         return self.layer.output_size
 
     def get_initial_state(self, *args: Any, **kwargs: Any) -> Any:
-        """Of a wrapped cell, as `keras.layers.RNN` asks for it."""
+        """The initial state of a wrapped cell, which `keras.layers.RNN` asks for."""
         return self.layer.get_initial_state(*args, **kwargs)
 
     @property
     def reset_state(self) -> Any:
-        """Of a wrapped stateful recurrent layer."""
+        """The method of a wrapped stateful recurrent layer that resets its state."""
         return self.layer.reset_state
 
     @property
     def kernels(self) -> tuple[ConditionedKernel, ...]:
-        """The conditioned kernels, by their paths within the layer; none before it is built."""
+        """The conditioned kernels with their paths within the layer. Empty before `build()`."""
         return self._kernels
 
-    def conditioned_scope(self) -> Any:
+    def conditioned_scope(
+        self,
+    ) -> contextlib.AbstractContextManager[WatchedSubstitution | None]:
         """A scope in which the wrapped layer reads conditioned kernels in place of raw ones."""
         if not self._kernels:
             return contextlib.nullcontext()
@@ -238,7 +260,7 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         super().save_own_variables(store)
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads the gains; warns if they were saved with another conditioner or gain."""
+        """Loads the gains, and warns if they were saved with another conditioner or gain."""
         warn_of_other_conditioning(self, store, has_stored_gain=len(store.keys()) > 0)
         super().load_own_variables(store)
 
@@ -251,17 +273,19 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         return {**super().get_config(), "weights": weights}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Conditioned":
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "Conditioned":
         saved = set(config["layer"]["config"])
-        conditioned = super().from_config(dict(config), custom_objects=custom_objects)
+        conditioned: Conditioned = super().from_config(dict(config), custom_objects=custom_objects)
         refused = refused_arguments(conditioned.layer) - saved
         if refused:
-            # What was left out once, so that the layer could be loaded, is left out again.
+            # They were left out so that the layer could be loaded, and have to stay out.
             leave_out_of_config(conditioned.layer, refused)
         return conditioned
 
-    def _quantize(self, quantize, *args, **kwargs):
-        """Folds the wrapped layer in place for good, and quantizes one of the layers in it."""
+    def _quantize(self, quantize: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        """Folds the wrapped layer in place, and quantizes one of the layers in it."""
         self._refuse_quantized_kernels()
         with folded_in_place(self._kernels):
             quantize(*args, **kwargs)
@@ -271,7 +295,7 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         self.named_weights = None
         self.kernel_conditioner, self.gain, self.trainable_gain = None, 1.0, None
 
-    def _refuse_late_kernels(self):
+    def _refuse_late_kernels(self) -> None:
         late = [layer.name for layer in self._unbuilt if layer.built]
         if late:
             raise ValueError(
@@ -280,37 +304,39 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
                 "later and are not conditioned. Build them first, then wrap the layer."
             )
 
-    def _reparametrization(self, kernel):
+    def _reparametrization(self, kernel: Kernel, conditioner: Conditioner) -> Reparametrization:
         activation = _activation(kernel) if self.gain == "auto" else None
-        return Reparametrization.before(
-            activation, self.kernel_conditioner, self.gain, self.trainable_gain
-        )
+        return Reparametrization.before(activation, conditioner, self.gain, self.trainable_gain)
 
-    def _refuse_quantized_kernels(self):
+    def _refuse_quantized_kernels(self) -> None:
         for kernel in self._kernels:
             _refuse_quantized(kernel)
 
-    def _pairs_to_exchange(self):
+    def _pairs_to_exchange(
+        self,
+    ) -> list[tuple[keras.Variable, Callable[[Tensor], Tensor]]]:
         return [(self._kernels[index].variable, exchange) for index, exchange in self._exchanges]
 
 
-def _is_built_throughout(layer):
+def _is_built_throughout(layer: keras.layers.Layer) -> bool:
     return all(inner.built for inner in all_layers(layer))
 
 
-def _build_by_calling(layer, args, kwargs):
-    """Has all layers in a layer built, by calling it on tensors that hold no numbers."""
+def _build_by_calling(
+    layer: keras.layers.Layer, args: Sequence[Any], kwargs: dict[str, Any]
+) -> None:
+    """Builds all layers inside a layer by calling it on symbolic tensors."""
     if _is_built_throughout(layer):
         return
     args, kwargs = keras.tree.map_structure(without_numbers, (args, kwargs))
     layer(*args, **kwargs)
     if not _is_built_throughout(layer):
-        # With a `compute_output_shape` of its own, its `call` did not need to run for that.
+        # Keras does not run the `call` of a layer that defines `compute_output_shape`.
         keras.Operation.compute_output_spec(layer, *args, **kwargs)
 
 
-def _activation(kernel):
-    activation = getattr(kernel.owner, "activation", None)
+def _activation(kernel: Kernel) -> Callable[[Tensor], Tensor]:
+    activation: Callable[[Tensor], Tensor] | None = getattr(kernel.owner, "activation", None)
     if activation is None or len(kernel_layouts(kernel.owner)) != 1:
         raise ValueError(
             "Expected a number, 'initial_norm' or 'kernel_norm' as the gain of a kernel to which "
@@ -320,7 +346,7 @@ def _activation(kernel):
     return activation
 
 
-def _refuse_a_second_conditioning(layer, kernels):
+def _refuse_a_second_conditioning(layer: keras.layers.Layer, kernels: Sequence[Kernel]) -> None:
     conditioned = {id(each.variable) for each in survey(layer) if each.conditioned_by}
     for kernel in kernels:
         if id(kernel.variable) in conditioned:
@@ -332,7 +358,7 @@ def _refuse_a_second_conditioning(layer, kernels):
             )
 
 
-def _refuse_quantized(kernel):
+def _refuse_quantized(kernel: ConditionedKernel) -> None:
     if kernel.owner.quantization_mode is not None:
         raise ValueError(
             "Expected a layer that was folded before it was quantized. Received: "
@@ -342,7 +368,7 @@ def _refuse_quantized(kernel):
         )
 
 
-def _refuse_dropout_of_cells(layer):
+def _refuse_dropout_of_cells(layer: keras.layers.Layer) -> None:
     cells = layer.cells if isinstance(layer, keras.layers.StackedRNNCells) else [layer]
     for cell in cells:
         masked = hasattr(cell, "reset_dropout_mask")

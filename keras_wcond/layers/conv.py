@@ -1,9 +1,8 @@
-from typing import Any
-
 import keras
 
 from keras_wcond.layers.base.conditioned_layer import register
 from keras_wcond.layers.base.kernel_conditioning import KernelConditioning
+from keras_wcond.linalg.arrays import Tensor
 
 
 @register
@@ -25,7 +24,7 @@ class ConditionedConv1D(KernelConditioning, keras.layers.Conv1D):
     [1. 1. 1. 1.]
     """
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         with self.conditioned_scope():
             return super().call(inputs)
 
@@ -49,7 +48,7 @@ class ConditionedConv2D(KernelConditioning, keras.layers.Conv2D):
     [1. 1. 1. 1.]
     """
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         with self.conditioned_scope():
             return super().call(inputs)
 
@@ -73,6 +72,6 @@ class ConditionedConv3D(KernelConditioning, keras.layers.Conv3D):
     [1. 1. 1. 1.]
     """
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         with self.conditioned_scope():
             return super().call(inputs)

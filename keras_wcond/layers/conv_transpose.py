@@ -1,9 +1,8 @@
-from typing import Any
-
 import keras
 
 from keras_wcond.layers.base.conditioned_layer import register
 from keras_wcond.layers.base.kernel_conditioning import KernelConditioning
+from keras_wcond.linalg.arrays import Tensor
 
 
 @register
@@ -25,7 +24,7 @@ class ConditionedConv1DTranspose(KernelConditioning, keras.layers.Conv1DTranspos
     [1. 1. 1. 1.]
     """
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         with self.conditioned_scope():
             return super().call(inputs)
 
@@ -49,7 +48,7 @@ class ConditionedConv2DTranspose(KernelConditioning, keras.layers.Conv2DTranspos
     [1. 1. 1. 1.]
     """
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         with self.conditioned_scope():
             return super().call(inputs)
 
@@ -74,6 +73,6 @@ class ConditionedConv3DTranspose(KernelConditioning, keras.layers.Conv3DTranspos
     [1. 1. 1. 1.]
     """
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         with self.conditioned_scope():
             return super().call(inputs)

@@ -8,12 +8,14 @@ from keras import ops
 from keras_wcond.backends import is_autocasting
 from keras_wcond.layers.base.conditioned_layer import register
 from keras_wcond.layers.base.kernel_conditioning import KernelConditioning
+from keras_wcond.linalg.arrays import Tensor
 
-# An unknown size of a batch counts as that of `fit()` by default.
+# Stands in for a batch size that is not known, since it is the default of `fit()`.
 USUAL_BATCH_SIZE = 32
-# A smaller kernel is scaled in less time than it takes to call the operations that spare it.
+# Scaling a smaller kernel takes less time than calling the operations that avoid it.
 SMALLEST_KERNEL = 2**15
-# In kernels: up to this size its fewer passes take less time, by measurement.
+# Rows of the inputs per row of the kernel. Up to this ratio, scaling the product was measured to
+# take less time than scaling the kernel.
 LARGEST_PRODUCT = 2
 
 
@@ -38,14 +40,14 @@ class ConditionedDense(KernelConditioning, keras.layers.Dense):
     [1.414 1.414 1.414 1.414]
     """
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         outputs = self._scaled_product(inputs)
         if outputs is None:
             with self.conditioned_scope():
                 return super().call(inputs, training=training)
         return outputs if self.activation is None else self.activation(outputs)
 
-    def _scaled_product(self, inputs):
+    def _scaled_product(self, inputs: Tensor) -> Tensor | None:
         """The product with the conditioned kernel, if it costs less without forming that."""
         if self.kernel_conditioner is None:
             return None
@@ -63,11 +65,18 @@ class ConditionedDense(KernelConditioning, keras.layers.Dense):
 
 
 def is_cheaper_than_kernel(inputs_shape: Sequence[Any], kernel_shape: Sequence[int]) -> bool:
-    """Whether scaling the product with a `(inputs, units)` kernel costs less than scaling that.
+    """Whether scaling the product with a kernel costs less than scaling the kernel.
 
-    Only static sizes decide: those that a program is compiled or exported for as symbols count as
-    unknown. Both forms give the same numbers, but for rounding: this one costs passes over the
-    product, the other one more passes over the kernel.
+    Both forms give the same numbers up to rounding. Scaling the product takes passes over the
+    product, and scaling the kernel takes more passes over the kernel.
+
+    Args:
+        inputs_shape: Shape `(..., inputs)`. Only integers count. None and the symbols that stand
+            for sizes in compiled or exported programs are unknown sizes.
+        kernel_shape: Shape `(inputs, units)`.
+
+    Returns:
+        Boolean.
     """
     sizes = (size if isinstance(size, int) else USUAL_BATCH_SIZE for size in inputs_shape[:-1])
     rows = math.prod(sizes)
@@ -75,10 +84,17 @@ def is_cheaper_than_kernel(inputs_shape: Sequence[Any], kernel_shape: Sequence[i
     return not is_small and rows <= LARGEST_PRODUCT * kernel_shape[0]
 
 
-def _is_full_precision(inputs, variable_dtype):
-    """Whether a product with the raw kernel holds what one with the conditioned kernel does.
+def _is_full_precision(inputs: Tensor, variable_dtype: str) -> bool:
+    """Whether a product is computed in float32 or float64 throughout.
 
-    Half precision would round once more, or have too small a range.
+    A scaled product in half precision would be rounded once more, or overflow.
+
+    Args:
+        inputs: Tensor, the left factor.
+        variable_dtype: The dtype that the kernel is stored in.
+
+    Returns:
+        Boolean.
     """
     dtype = keras.backend.standardize_dtype(inputs.dtype)
     is_wide = dtype == variable_dtype and dtype in ("float32", "float64")

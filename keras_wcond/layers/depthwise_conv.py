@@ -1,9 +1,8 @@
-from typing import Any
-
 import keras
 
 from keras_wcond.layers.base.conditioned_layer import register
 from keras_wcond.layers.base.kernel_conditioning import KernelConditioning
+from keras_wcond.linalg.arrays import Tensor
 
 
 @register
@@ -28,7 +27,7 @@ class ConditionedDepthwiseConv1D(KernelConditioning, keras.layers.DepthwiseConv1
      [1. 1.]]
     """
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         with self.conditioned_scope():
             return super().call(inputs)
 
@@ -55,6 +54,6 @@ class ConditionedDepthwiseConv2D(KernelConditioning, keras.layers.DepthwiseConv2
      [1. 1.]]
     """
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         with self.conditioned_scope():
             return super().call(inputs)

@@ -1,9 +1,8 @@
-from typing import Any
-
 import keras
 
 from keras_wcond.layers.base.conditioned_layer import register
 from keras_wcond.layers.base.kernel_conditioning import KernelConditioning
+from keras_wcond.linalg.arrays import Tensor
 
 
 @register
@@ -27,6 +26,6 @@ class ConditionedEinsumDense(KernelConditioning, keras.layers.EinsumDense):
      [1. 1. 1.]]
     """
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         with self.conditioned_scope():
             return super().call(inputs, training=training)

@@ -1,9 +1,8 @@
-from typing import Any
-
 import keras
 
 from keras_wcond.layers.base.conditioned_layer import register
 from keras_wcond.layers.base.kernel_conditioning import KernelConditioning
+from keras_wcond.linalg.arrays import Tensor
 
 
 @register
@@ -29,7 +28,7 @@ class ConditionedSeparableConv1D(KernelConditioning, keras.layers.SeparableConv1
 
     activated_kernel = "pointwise_kernel"
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         with self.conditioned_scope():
             return super().call(inputs)
 
@@ -57,6 +56,6 @@ class ConditionedSeparableConv2D(KernelConditioning, keras.layers.SeparableConv2
 
     activated_kernel = "pointwise_kernel"
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         with self.conditioned_scope():
             return super().call(inputs)

@@ -1,1 +1,1 @@
-"""What the conditioned layers have in common."""
+"""The parts that the conditioned layers share."""

@@ -1,8 +1,8 @@
-"""How conditioned classes show themselves to people: names, signatures and docstrings."""
+"""Names, signatures and docstrings of the conditioned classes, as people see them."""
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -10,8 +10,8 @@ import keras
 from keras_wcond.internals import MODULES_THAT_SHOW_NAMES
 
 _CONDITIONING = """\
-    kernel_conditioner: None, a name, a config or an instance of a conditioner, or a list of
-        these. None is exactly the plain layer. Defaults to `"row_equilibration"`.
+    kernel_conditioner: None, a name, a config, an instance or a class of a conditioner, or a
+        list of these. None is exactly the plain layer. Defaults to `"row_equilibration"`.
     gain: Factor of each conditioned kernel. Defaults to 1.
         - A positive number.
         - `"auto"`: `1/√E[φ(z)²]`, z ~ N(0, 1), for the activation φ that the layer is created
@@ -43,19 +43,20 @@ Reference:
 
 
 class ConditionedType(type(keras.layers.Layer)):  # type: ignore[misc]
-    """The class of conditioned layer classes.
+    """The metaclass of the conditioned layer classes.
 
-    Keras addresses the weights in a file by the `__name__` of classes (`layers/dense_1/vars`), so
-    that a conditioned layer shares files with the plain one only if both have the same. Where Keras
-    or `help()` shows the name to people, it is the one that the class is imported by.
+    Keras addresses the weights in a file by the `__name__` of classes (`layers/dense_1/vars`).
+    A conditioned layer therefore shares files with the plain one only if both have one `__name__`.
+    Where Keras or `help()` shows the name to people, it is the name that the class is imported by.
     """
 
     def _name(cls) -> str:
-        if sys._getframe(1).f_globals.get("__name__") in MODULES_THAT_SHOW_NAMES:
-            return cls.__qualname__.rpartition(".")[2]
-        return type.__dict__["__name__"].__get__(cls)
+        imported: str = cls.__qualname__.rpartition(".")[2]
+        stored: str = type.__dict__["__name__"].__get__(cls)
+        is_shown = sys._getframe(1).f_globals.get("__name__") in MODULES_THAT_SHOW_NAMES
+        return imported if is_shown else stored
 
-    __name__ = property(_name, type.__dict__["__name__"].__set__)  # type: ignore[assignment]
+    __name__ = property(_name, type.__dict__["__name__"].__set__)
 
     @property
     def __signature__(cls) -> inspect.Signature:
@@ -68,34 +69,36 @@ class ConditionedType(type(keras.layers.Layer)):  # type: ignore[misc]
         return _with_arguments_of(plain_class(cls), cls._arguments)
 
 
-def plain_class(cls: type) -> Any:
+def plain_class(cls: type) -> type[keras.layers.Layer]:
     """The Keras layer that a conditioned layer extends."""
     layers = (base for base in cls.__mro__ if issubclass(base, keras.layers.Layer))
     return next(base for base in layers if not isinstance(base, ConditionedType))
 
 
 def keyword_arguments(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The arguments of a function that are given by keyword only."""
+    """The keyword-only arguments of a function."""
     parameters = inspect.signature(function).parameters.values()
     return [each for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY]
 
 
-def _with_arguments_of(plain, ours):
+def _with_arguments_of(
+    plain: type[keras.layers.Layer], ours: Sequence[inspect.Parameter]
+) -> inspect.Signature:
     own = inspect.signature(plain).parameters
     variadic = [each for each in own.values() if each.kind is inspect.Parameter.VAR_KEYWORD]
     positional = [
         each for each in own.values() if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     ]
-    # Keras' `**kwargs` are these of its base class.
+    # `**kwargs` of a Keras layer are arguments of its base class.
     base = keyword_arguments(keras.layers.Layer.__init__) if variadic else []
     keywords = [*keyword_arguments(plain), *ours, *(each for each in base if each.name not in own)]
     return inspect.Signature([*positional, *keywords, *variadic])
 
 
-def document(cls: Any) -> None:
-    """Adds to a conditioned layer's docstring, which ends with an example, what all have."""
-    head, separator, example = inspect.cleandoc(cls.__doc__).partition("Example:")
-    if "Args:" in head:  # A wrapper, which lists what it adds.
+def document(cls: type[keras.layers.Layer]) -> None:
+    """Adds the arguments of conditioning and the reference to a conditioned layer's docstring."""
+    head, separator, example = inspect.cleandoc(cls.__doc__ or "").partition("Example:")
+    if "Args:" in head:  # A class with arguments of its own, which lists them.
         head = head.replace("    <arguments of conditioning>\n", _CONDITIONING)
     else:
         plain = cls.__qualname__.removeprefix("Conditioned")

@@ -1,7 +1,7 @@
 """A kernel that a layer reads as gain · C(W)."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -10,20 +10,20 @@ from keras import ops
 
 from keras_wcond.internals import full_precision
 from keras_wcond.kernels.search import Kernel
-from keras_wcond.linalg.arrays import array, is_wide, widened
+from keras_wcond.linalg.arrays import Tensor, array, is_wide, widened
 from keras_wcond.reparametrization import Reparametrization
 
 AddWeight = Callable[..., keras.Variable]
 
 
 class ConditionedKernel:
-    """A kernel W, and `gain · C(W)`, which the layer that conditions it multiplies by.
+    """A kernel W with `gain · C(W)`, the kernel that its layer multiplies by.
 
     With low-rank adapters (LoRA), W is the merged kernel, `W + αAB`.
 
     Args:
         kernel: The kernel's variable, layout and path within the layer that conditions it.
-        reparametrization: The method and the gain; or None for the plain kernel.
+        reparametrization: The method and the gain, or None for the plain kernel.
 
     Attributes:
         gain_weight: The gain where it is a weight, or None.
@@ -42,23 +42,23 @@ class ConditionedKernel:
 
     @property
     def adapters(self) -> tuple[keras.Variable, ...]:
-        """The two factors of the kernel's low-rank update; none without one."""
+        """The two factors of the kernel's low-rank update. Empty without LoRA."""
         names = [f"lora_{self.variable.name}_{factor}" for factor in "ab"]
         if not getattr(self.owner, "lora_enabled", False) or not hasattr(self.owner, names[0]):
             return ()
         return tuple(getattr(self.owner, name) for name in names)
 
     def at(self, path: str) -> "ConditionedKernel":
-        """The same kernel, by its path within another layer."""
+        """The same kernel with its path within another layer."""
         kernel = copy.copy(self)
         kernel.path = path
         return kernel
 
     def add_gain(self, add_weight: AddWeight, name: str) -> None:
-        """Adds the gain's weight to a layer, if it is one and not there yet.
+        """Adds the weight of the gain to a layer, if the gain is a weight and not there yet.
 
         Args:
-            add_weight: The layer's method.
+            add_weight: The layer's method `add_weight`.
             name: The weight's name.
         """
         reparametrization = self.reparametrization
@@ -73,49 +73,53 @@ class ConditionedKernel:
             )
 
     def reset_gain(self) -> None:
-        """Sets a gain that is a weight as if the kernel had just been initialized."""
+        """Reinitializes a gain that is a weight from the kernel's present value."""
         if self.gain_weight is not None:
             self.gain_weight.assign(self._initial_gain(self.gain_weight.shape))
 
-    def raw(self) -> Any:
+    def raw(self) -> Tensor:
         """W in float32 or wider."""
         with full_precision():
             if self.adapters:
-                # Under the variable's name, a layer with LoRA has the merged tensor.
+                # A layer with LoRA has the merged tensor under the variable's name.
                 return widened(getattr(self.owner, self.variable.name))
             value = self.variable.value
             return value if self._is_wide else ops.cast(value, "float32")
 
-    def value(self) -> Any:
-        """`gain · C(W)` in float32 or wider; W where it is plain."""
+    def value(self) -> Tensor:
+        """`gain · C(W)` in float32 or wider, or W if the kernel is plain."""
         if self.reparametrization is None:
             return self.raw()
         return self.reparametrization.apply(self.raw(), self.layout, self.gain_weight)
 
-    def effective(self) -> Any:
+    def effective(self) -> Tensor:
         """`value()` in the compute dtype of the layer that owns the kernel."""
         return ops.cast(self.value(), self.owner.compute_dtype)
 
-    def product(self, inputs: Any, bias: Any = None) -> Any:
-        """`inputs · gain · C(W) + bias` without forming C(W), or None; see `Reparametrization`."""
+    def product(self, inputs: Tensor, bias: Tensor | None = None) -> Tensor | None:
+        """`inputs · gain · C(W) + bias` without forming C(W), or None. See `Reparametrization`."""
         if self.reparametrization is None:
             return None
         return self.reparametrization.product(inputs, self.raw(), self.gain_weight, bias)
 
-    def replacements(self, conditioned: Any) -> list[tuple[keras.Variable, Any]]:
-        """Variables, and the values with which the layer multiplies by the conditioned kernel.
+    def replacements(self, conditioned: Tensor) -> list[tuple[keras.Variable, Tensor]]:
+        """The values with which the layer multiplies by the conditioned kernel.
 
         Args:
             conditioned: `value()` or `folded()`.
+
+        Returns:
+            List of pairs of a variable and its value: the kernel and, with LoRA, the second
+            factor of the update, which is zero.
         """
         pairs = [(self.variable, conditioned)]
         for adapter in self.adapters[1:]:
-            # The conditioned kernel holds the low-rank update already.
+            # The conditioned kernel contains the low-rank update already.
             pairs.append((adapter, ops.zeros(adapter.shape, dtype=adapter.dtype)))
         return pairs
 
     def folded(self) -> np.ndarray:
-        """`value()` as an array, computed on the host, where no shape is compiled for."""
+        """`value()` as an array, computed on the host, which compiles nothing per shape."""
         raw = self._on_host()
         if self.reparametrization is None:
             return array(raw)
@@ -124,12 +128,14 @@ class ConditionedKernel:
             gain = array(gain)
         return array(self.reparametrization.apply(raw, self.layout, gain))
 
-    def _initial_gain(self, shape, dtype=None):
-        gain = self.reparametrization.initial_gain(self._on_host(), self.layout)
+    def _initial_gain(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
+        gain: Tensor = 1.0
+        if self.reparametrization is not None:
+            gain = self.reparametrization.initial_gain(self._on_host(), self.layout)
         gain = np.asarray(gain) if isinstance(gain, float) else array(gain)
         return ops.convert_to_tensor(np.broadcast_to(gain, tuple(shape)), dtype=dtype)
 
-    def _on_host(self):
+    def _on_host(self) -> Tensor:
         """W as an array, or as a tensor for a method that does not compute with arrays."""
         reparametrization = self.reparametrization
         is_array = reparametrization is None or reparametrization.conditioner.works_on_arrays
@@ -137,14 +143,14 @@ class ConditionedKernel:
 
 
 class HoldsKernels:
-    """Mixed into a layer, what follows from the kernels that it conditions."""
+    """Mixin with the properties that follow from the kernels a layer conditions."""
 
     name: str
     built: bool
 
     @property
     def kernels(self) -> tuple[ConditionedKernel, ...]:
-        """The layer's kernels, each with its path within the layer; none before it is built."""
+        """The layer's kernels, each with its path within the layer. Empty before `build()`."""
         raise NotImplementedError
 
     @property
@@ -154,22 +160,22 @@ class HoldsKernels:
         return {kernel.path: kernel.variable for kernel in self.kernels}
 
     @property
-    def conditioned_kernels(self) -> dict[str, Any]:
+    def conditioned_kernels(self) -> dict[str, Tensor]:
         """Each `gain · C(kernel)` in the compute dtype, by the kernel's path within the layer.
 
-        With LoRA enabled, the conditioned kernel is that of the merged one, C(W + αAB).
+        With LoRA enabled, it is computed from the merged kernel: C(W + αAB).
         """
         self._require_kernels()
         return {kernel.path: kernel.effective() for kernel in self.kernels}
 
     @property
     def gain_weights(self) -> list[keras.Variable]:
-        """The gains that are weights, which the plain layer does not have."""
+        """The gains that are weights. The plain layer does not have them."""
         gains = (kernel.gain_weight for kernel in self.kernels)
         return [gain for gain in gains if gain is not None]
 
     def reset_gains(self) -> None:
-        """Sets the gains that are weights as if the kernels had just been initialized."""
+        """Reinitializes the gains that are weights from the present kernels."""
         for kernel in self.kernels:
             kernel.reset_gain()
 
@@ -182,16 +188,16 @@ class HoldsKernels:
             raise AttributeError(f"{type(self).__qualname__!r} object has no attribute {name!r}")
         return inherited(name)
 
-    def _why_no_kernel(self, name):
+    def _why_no_kernel(self, name: str) -> str:
         """Why a property of kernels has no value."""
         return _not_built(self.name)
 
-    def _require_built(self):
+    def _require_built(self) -> None:
         if not self.built:
             raise ValueError(_not_built(self.name))
 
-    def _require_kernels(self):
-        """As Keras does where a layer has no kernel yet, so that `hasattr` is False."""
+    def _require_kernels(self) -> None:
+        """Raises an AttributeError before `build()`, as Keras' `kernel` does for `hasattr`."""
         if not self.built:
             raise AttributeError(_not_built(self.name))
 
@@ -199,7 +205,7 @@ class HoldsKernels:
 _KERNEL_PROPERTIES = frozenset({"conditioned_kernel", "conditioned_kernels", "raw_kernels"})
 
 
-def _not_built(name):
+def _not_built(name: str) -> str:
     return (
         f"Expected a built layer, which has a kernel. Received: layer.name={name!r}, which is not "
         "built yet. Call it, or its `build()`, first."

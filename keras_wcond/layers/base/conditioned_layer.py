@@ -1,10 +1,11 @@
-"""What all conditioned layers have in common: their arguments, their names, their classes."""
+"""The base class of all conditioned layers, and the registration of its subclasses."""
 
 from typing import Any, TypeVar
 
 import keras
 
 from keras_wcond import conditioners
+from keras_wcond.conditioners.conditioner import ConditionerLike
 from keras_wcond.gains import Gain, TrainableGain, standardize_gain, standardize_trainable_gain
 from keras_wcond.layers.base.class_facade import (
     ConditionedType,
@@ -20,16 +21,33 @@ _Class = TypeVar("_Class", bound=type)
 
 
 class ConditionedLayer(HoldsKernels, keras.layers.Layer, metaclass=ConditionedType):
-    """A Keras layer that conditions kernels: the base class of all such layers.
+    """Base class of the layers that condition kernels.
 
-    Its classes are constructed with the arguments of the Keras layer that they extend, then
-    `kernel_conditioner`, `gain` and `trainable_gain`.
+    `isinstance(layer, ConditionedLayer)` finds these layers in a model. Each subclass extends a
+    Keras layer.
+
+    Args:
+        *args: Positional arguments of the Keras layer.
+        <arguments of conditioning>
+        **kwargs: Keyword arguments of the Keras layer.
+
+    An unknown method is a `ValueError`, and so are a gain that is not positive and an unknown
+    word. A conditioner or a gain of another type is a `TypeError`.
+
+    Attributes:
+        raw_kernels: Dict from the path of each kernel within the layer to its variable.
+        conditioned_kernels: Dict from the same paths to `gain · C(kernel)`, tensors of the
+            kernels' shapes in the compute dtype.
+        gain_weights: List of the gains that are weights.
+
+    The first two raise an `AttributeError` before the layer is built.
+
     """
 
     def __init__(
         self,
         *args: Any,
-        kernel_conditioner: Any = "row_equilibration",
+        kernel_conditioner: ConditionerLike = "row_equilibration",
         gain: Gain = 1.0,
         trainable_gain: TrainableGain = None,
         **kwargs: Any,
@@ -55,13 +73,20 @@ class ConditionedLayer(HoldsKernels, keras.layers.Layer, metaclass=ConditionedTy
 
 
 ConditionedLayer._arguments = keyword_arguments(ConditionedLayer.__init__)
+document(ConditionedLayer)
 
 
 def register(cls: _Class) -> _Class:
-    """Registers a conditioned layer with Keras, and has it share files with the plain one.
+    """Registers a conditioned layer with Keras under its own name, and lets it share files.
 
-    The class keeps its own name for imports, for Keras' registry, for people who read it, and in
-    the names of its layers.
+    It shares files with the plain layer through the plain layer's `__name__`. Imports, Keras'
+    registry, the names of layers and printed names use the name of the conditioned class.
+
+    Args:
+        cls: The conditioned class.
+
+    Returns:
+        The class itself.
     """
     keras.saving.register_keras_serializable(package=_PACKAGE, name=cls.__name__)(cls)
     cls.__name__ = plain_class(cls).__name__
@@ -70,24 +95,26 @@ def register(cls: _Class) -> _Class:
 
 
 def register_wrapper(cls: _Class) -> _Class:
-    """Registers a conditioned layer that is no other layer's class, under its own name."""
+    """Registers a conditioned layer that wraps others, and so shares no files, with Keras."""
     document(cls)
-    return keras.saving.register_keras_serializable(package=_PACKAGE)(cls)
+    keras.saving.register_keras_serializable(package=_PACKAGE)(cls)
+    return cls
 
 
 def is_our_own(cls: type) -> bool:
     """Whether a class is one of the package's, and not a user's subclass of one."""
-    return keras.saving.get_registered_name(cls).startswith(f"{_PACKAGE}>")
+    name: str = keras.saving.get_registered_name(cls)
+    return name.startswith(f"{_PACKAGE}>")
 
 
-def computes_as_its_plain_class(cls: Any) -> bool:
+def computes_as_its_plain_class(cls: type[keras.layers.Layer]) -> bool:
     """Whether a conditioned layer, or a user's subclass of one, left its `call` alone."""
-    own = next(base for base in cls.__mro__ if is_our_own(base))
+    own: Any = next(base for base in cls.__mro__ if is_our_own(base))
     return cls.call is own.call
 
 
 def plain_config(config: dict[str, Any]) -> dict[str, Any]:
-    """A conditioned layer's config without what the folded, plain layer does not have."""
+    """A conditioned layer's config without the arguments that the plain layer lacks."""
     dropped = {"kernel_conditioner", "gain", "trainable_gain", "lora_rank", "lora_alpha"}
     return {name: value for name, value in config.items() if name not in dropped}
 

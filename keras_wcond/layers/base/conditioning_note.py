@@ -1,7 +1,7 @@
-"""What a weights file says of the conditioning that its weights were saved with.
+"""Notes in weights files on the conditioning that the weights were saved with.
 
-Conditioned and plain layers share files, and one file computes something else in each. Keras'
-plain layers read arrays alone, so that only a conditioned layer can warn of that.
+Conditioned and plain layers share files, and the weights of one file compute different functions
+in the two. Plain Keras layers read arrays only, so only a conditioned layer can warn of that.
 """
 
 import re
@@ -11,17 +11,18 @@ from typing import Any
 from keras_wcond.conditioners import Sequential
 from keras_wcond.conditioners.registry import name_of
 from keras_wcond.internals import read_note, write_note
+from keras_wcond.layers.base.conditioned_layer import ConditionedLayer
 
 NAME = "keras_wcond"
 
 
-def note_conditioning(layer: Any, store: Any) -> None:
-    """Notes conditioner and gain of a layer in the file that its weights go to."""
+def note_conditioning(layer: ConditionedLayer, store: Any) -> None:
+    """Notes the conditioner and the gain of a layer in the file that its weights go to."""
     if layer.kernel_conditioner is not None:
         write_note(store, NAME, _conditioning(layer, bool(layer.gain_weights)))
 
 
-def warn_of_other_conditioning(layer: Any, store: Any, has_stored_gain: bool) -> None:
+def warn_of_other_conditioning(layer: ConditionedLayer, store: Any, has_stored_gain: bool) -> None:
     """Warns where the weights in a file were saved with another conditioner or gain.
 
     The warning names no layer, so that Python shows it once for a whole model. A file of plain
@@ -29,8 +30,8 @@ def warn_of_other_conditioning(layer: Any, store: Any, has_stored_gain: bool) ->
 
     Args:
         layer: The layer that is loaded.
-        store: What Keras hands to `load_own_variables`.
-        has_stored_gain: Whether the file has the gain, where it is a weight.
+        store: The mapping that Keras passes to `load_own_variables`.
+        has_stored_gain: Whether the file has the gain, if the gain is a weight.
     """
     saved = read_note(store, NAME)
     if saved is None:
@@ -47,7 +48,7 @@ def warn_of_other_conditioning(layer: Any, store: Any, has_stored_gain: bool) ->
     )
 
 
-def _conditioning(layer, is_gain_stored):
+def _conditioning(layer: ConditionedLayer, is_gain_stored: bool) -> str:
     conditioner = layer.kernel_conditioner
     if conditioner is None:
         return "kernel_conditioner=None"
@@ -55,6 +56,7 @@ def _conditioning(layer, is_gain_stored):
     is_stored = is_gain_stored and layer.gain not in ("auto", "kernel_norm")
     while isinstance(conditioner, Sequential) and len(conditioner.conditioners) == 1:
         (conditioner,) = conditioner.conditioners
-    # Functions have addresses, and HDF5 takes up to 64 KB, which arrays of a user's may pass.
+    # Functions print their addresses, which differ between processes. HDF5 takes up to 64 KB,
+    # which a user's arrays may exceed.
     name = re.sub(" at 0x[0-9a-f]+", "", name_of(conditioner))[:10_000]
     return f"kernel_conditioner={name}, gain={'a weight' if is_stored else layer.gain}"

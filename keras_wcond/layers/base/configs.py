@@ -1,4 +1,4 @@
-"""Configs from which layers can be made again, here and now or from a file."""
+"""Configs from which layers can be made again, in this process or from a file."""
 
 import functools
 import inspect
@@ -9,10 +9,16 @@ import keras
 
 
 def config_of(layer: keras.layers.Layer) -> dict[str, Any]:
-    """A layer's config, with functions as they are where they could not be made again.
+    """A layer's config, with functions as they are in place of their names.
 
-    An activation of a user's own or a lambda is serialized by a name that nothing is
-    registered under.
+    Keras serializes a user's own activation, or a lambda, as a name that nothing is registered
+    under.
+
+    Args:
+        layer: A layer.
+
+    Returns:
+        Dict of arguments for `from_config()`, for use in this process only.
     """
     config = layer.get_config()
     functions = {name: getattr(layer, name, None) for name in config}
@@ -25,8 +31,14 @@ def config_of(layer: keras.layers.Layer) -> dict[str, Any]:
 def refused_arguments(layer: keras.layers.Layer) -> set[str]:
     """The names in a layer's config that no constructor of its class or bases takes.
 
-    KerasHub's `ViTPatchingAndEmbedding` has some: Keras cannot make it again from its
-    config, and so neither loads nor clones a functional model that it is part of.
+    KerasHub's `ViTPatchingAndEmbedding` has such names. Keras cannot make it again from its
+    config, and so neither loads nor clones a functional model that contains it.
+
+    Args:
+        layer: A layer.
+
+    Returns:
+        Set of names, empty for most layers.
     """
     constructors = (vars(base).get("__init__") for base in type(layer).__mro__)
     signatures = (inspect.signature(constructor) for constructor in constructors if constructor)
@@ -35,10 +47,10 @@ def refused_arguments(layer: keras.layers.Layer) -> set[str]:
 
 
 def leave_out_of_config(layer: keras.layers.Layer, names: Iterable[str]) -> None:
-    """Has this one layer be saved without some names, so that it can be loaded."""
+    """Leaves some names out of this layer's config, so that it can be loaded from a file."""
     layer.get_config = functools.partial(_config_without, layer, frozenset(names))
 
 
-def _config_without(layer, names):
+def _config_without(layer: keras.layers.Layer, names: frozenset[str]) -> dict[str, Any]:
     config = type(layer).get_config(layer)
     return {name: value for name, value in config.items() if name not in names}

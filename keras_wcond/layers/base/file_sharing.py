@@ -1,6 +1,9 @@
-"""How a conditioned layer and the plain layer it extends read each other's files."""
+"""Weights files that a conditioned layer and the plain layer it extends share."""
 
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from keras_wcond.internals import own_variables
 from keras_wcond.layers.base.conditioned_layer import ConditionedLayer
@@ -10,8 +13,8 @@ from keras_wcond.layers.base.conditioning_note import note_conditioning, warn_of
 class FileSharing(ConditionedLayer):
     """Saves and loads the raw kernels as the plain layer does, and gains beside them.
 
-    Keras stores a layer's variables under their positions. Gains come under their names
-    instead, so that nothing else moves.
+    Keras stores a layer's variables under their positions. Gains are stored under their names
+    instead, so that the positions of the other variables stay the same.
     """
 
     def save_own_variables(self, store: Any) -> None:
@@ -29,7 +32,7 @@ class FileSharing(ConditionedLayer):
     def load_own_variables(self, store: Any) -> None:
         """Loads weights of this layer or of the plain one.
 
-        A plain layer's file says nothing of a gain: one that is a weight then starts anew
+        A file of the plain layer has no gain. A gain that is a weight is then reinitialized
         from the loaded kernel.
         """
         entries = {key: store[key] for key in store.keys()}  # noqa: SIM118 (no dict)
@@ -43,18 +46,18 @@ class FileSharing(ConditionedLayer):
             if stored[gain.name] is not None:
                 gain.assign(stored[gain.name])
 
-    def _entries_for_gains(self, entries):
-        """Entries that make up the number Keras expects, at the positions it may read."""
+    def _entries_for_gains(self, entries: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Entries for the gains, so that Keras finds as many entries as it has variables."""
         positions = {id(variable): str(i) for i, variable in enumerate(own_variables(self))}
         keys = {id(gain): positions[id(gain)] for gain in self.gain_weights}
         return {
-            # A file with something else there, such as a bias this layer lacks, keeps it, and
-            # so has one entry too many, which Keras refuses.
+            # A file may have another variable at that position, such as a bias that this layer
+            # lacks. It then has one entry too many, which Keras refuses.
             gain.name if keys[id(gain)] in entries else keys[id(gain)]: gain.numpy()
             for gain in self.gain_weights
         }
 
-    def _check_shapes(self, entries):
+    def _check_shapes(self, entries: Mapping[str, Any]) -> None:
         if not self.built or self.quantization_mode is not None:
             return
         bias = [] if self.bias is None else [self.bias]

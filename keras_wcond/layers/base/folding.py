@@ -1,8 +1,8 @@
-"""From layers with conditioned layers inside to plain Keras layers that compute the same."""
+"""Folding: from conditioned layers to plain Keras layers with the same outputs."""
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -10,19 +10,20 @@ import numpy as np
 
 from keras_wcond.internals import sublayers
 from keras_wcond.kernels.search import all_layers
+from keras_wcond.layers.base.class_facade import plain_class
 from keras_wcond.layers.base.conditioned_kernel import ConditionedKernel
 from keras_wcond.layers.base.conditioned_layer import (
     ConditionedLayer,
     computes_as_its_plain_class,
-    plain_class,
     plain_config,
 )
 from keras_wcond.layers.base.configs import config_of
 from keras_wcond.layers.base.survey import conditioned_layers
+from keras_wcond.linalg.arrays import Tensor
 
 
 def folded(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """The plain, built layer that computes what a layer of conditioned kernels computes."""
+    """The plain, built layer with the same outputs as a conditioned layer."""
     plain = plain_twin(layer)
     if not plain.built:
         plain.build_from_config(layer.get_build_config())
@@ -31,22 +32,22 @@ def folded(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 
 def plain_twin(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """A layer of the same configuration without conditioning, its weights not yet set."""
+    """A new layer of the same configuration without conditioning and without the weights."""
     if isinstance(layer, ConditionedLayer) and not _is_conditioned_wrapper(layer):
         _require_plain_call(layer)
         return plain_class(type(layer)).from_config(plain_config(config_of(layer)))
     config = keras.saving.serialize_keras_object(layer)
-    # Classes need not be registered with Keras to be used here and now.
+    # Classes need not be registered with Keras to be used in this process.
     classes = {type(inner) for inner in all_layers(layer)}
     known = {keras.saving.get_registered_name(cls): cls for cls in classes}
-    # The config is of this process, so that the code in it is no stranger's.
+    # The config comes from this process, so the code in it can be trusted.
     return keras.saving.deserialize_keras_object(
         _plain(config), custom_objects=known, safe_mode=False
     )
 
 
 def assign_folded_weights(layer: keras.layers.Layer, plain: keras.layers.Layer) -> None:
-    """Sets the weights of the plain twin, once built, to those a layer computes with."""
+    """Sets the weights of a built plain twin to the values that a layer computes with."""
     left = [inner.name for inner in conditioned_layers(plain)]
     stored = [pair for pair in corresponding_layers(layer, plain) if _are_quantized(*pair)]
     in_store = {id(variable) for pair in stored for each in pair for variable in each.variables}
@@ -65,10 +66,10 @@ def assign_folded_weights(layer: keras.layers.Layer, plain: keras.layers.Layer) 
 
 
 def transfer_own_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
-    """Gives a copy what layers keep beside their config and the values of their variables.
+    """Copies the state that layers keep beside their config and the values of their variables.
 
-    A `Normalization` computes with numbers that it derives when its variables are loaded, a
-    lookup layer has its vocabulary in a file, and a stateful recurrent layer its state in
+    A `Normalization` layer computes with numbers that it derives when its variables are loaded.
+    A lookup layer has its vocabulary in a file. A stateful recurrent layer has its state in
     variables that Keras does not list.
     """
     for original, twin in corresponding_layers(layer, copy):
@@ -89,7 +90,7 @@ def transfer_own_state(layer: keras.layers.Layer, copy: keras.layers.Layer) -> N
                 assign_copy(copied, state)
 
 
-def _transfer_store(original, twin):
+def _transfer_store(original: keras.layers.Layer, twin: keras.layers.Layer) -> None:
     store: dict[str, Any] = {}
     original.save_own_variables(store)
     twin.load_own_variables(
@@ -98,10 +99,10 @@ def _transfer_store(original, twin):
 
 
 def transfer_trainable(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
-    """Freezes in a copy the layers that are frozen; variables come last, and by themselves."""
+    """Freezes the layers of a copy that are frozen in the original, before the variables."""
     if _is_conditioned_wrapper(copy) and not layer.trainable:
         copy.trainable = False
-    # What a frozen wrapper holds is frozen as well, whatever its own flag.
+    # A layer inside a frozen wrapper is frozen as well, whatever its own flag.
     frozen = {
         id(each.layer)
         for each in all_layers(layer)
@@ -110,31 +111,31 @@ def transfer_trainable(layer: keras.layers.Layer, copy: keras.layers.Layer) -> N
     for original, twin in corresponding_layers(layer, copy):
         trainable = original.trainable and id(original) not in frozen
         if twin.trainable != trainable:
-            twin.trainable = trainable  # And all layers inside it, which come next.
+            twin.trainable = trainable  # Also sets all layers inside it, which are visited next.
 
 
 def corresponding_layers(
     layer: keras.layers.Layer, copy: keras.layers.Layer
 ) -> Iterator[tuple[keras.layers.Layer, keras.layers.Layer]]:
-    """Each layer in a layer with that in a copy, where one may be wrapped in `Conditioned`."""
+    """Pairs of layers in a layer and in its copy. Either may be wrapped in `Conditioned`."""
     if _is_conditioned_wrapper(layer) and not _is_conditioned_wrapper(copy):
         yield from corresponding_layers(layer.layer, copy)
     elif _is_conditioned_wrapper(copy) and not _is_conditioned_wrapper(layer):
         yield from corresponding_layers(layer, copy.layer)
     else:
         yield layer, copy
-        # A layer that makes others for itself may have more of them than its copy has yet.
+        # A layer that makes others for itself may have more of them than its unbuilt copy.
         for original, twin in zip(sublayers(layer), sublayers(copy), strict=False):
             yield from corresponding_layers(original, twin)
 
 
-def _are_quantized(layer, plain):
-    """Whether a conditioned class was quantized, which folds it, and so is its plain twin."""
+def _are_quantized(layer: keras.layers.Layer, plain: keras.layers.Layer) -> bool:
+    """Whether a layer of a conditioned class and its plain twin are both quantized."""
     is_class = isinstance(layer, ConditionedLayer) and not _is_conditioned_wrapper(layer)
     return is_class and None not in (layer.quantization_mode, plain.quantization_mode)
 
 
-def _require_plain_call(layer):
+def _require_plain_call(layer: ConditionedLayer) -> None:
     if not computes_as_its_plain_class(type(layer)):
         raise ValueError(
             "Expected a layer whose `call` is that of the conditioned layer it extends, "
@@ -144,11 +145,11 @@ def _require_plain_call(layer):
         )
 
 
-def _is_conditioned_wrapper(layer):
+def _is_conditioned_wrapper(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, ConditionedLayer) and isinstance(layer, keras.layers.Wrapper)
 
 
-def _no_correspondence(layer, left):
+def _no_correspondence(layer: keras.layers.Layer, left: Sequence[str]) -> str:
     received = f"Received: layer.name={layer.name!r} of type {type(layer).__qualname__}"
     quantized = [i.name for i in all_layers(layer) if i.quantization_mode is not None]
     if quantized:
@@ -164,18 +165,18 @@ def _no_correspondence(layer, left):
     )
 
 
-def assign_copy(variable: keras.Variable, value: Any) -> None:
-    """Assigns a value that lives on without its source.
+def assign_copy(variable: keras.Variable, value: keras.Variable | Tensor) -> None:
+    """Assigns a copy of a value.
 
-    On JAX two variables would otherwise hold one array, and training either model gives
-    that array's memory away.
+    On JAX two variables would otherwise share one array, and training either model releases
+    the memory of that array.
     """
     variable.assign(keras.ops.convert_to_numpy(value))
 
 
 @contextlib.contextmanager
 def folded_in_place(kernels: Sequence[ConditionedKernel]) -> Iterator[None]:
-    """A scope whose kernels are folded for good, or restored if it raises."""
+    """A scope in which kernels are folded. They stay folded unless the scope raises."""
     pairs = [pair for kernel in kernels for pair in kernel.replacements(kernel.folded())]
     originals = [(variable, variable.numpy()) for variable, _ in pairs]
     _assign(pairs)
@@ -186,13 +187,13 @@ def folded_in_place(kernels: Sequence[ConditionedKernel]) -> Iterator[None]:
         raise
 
 
-def _assign(pairs):
+def _assign(pairs: Iterable[tuple[keras.Variable, Tensor]]) -> None:
     for variable, value in pairs:
         variable.assign(value)
 
 
 def folded_away(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """The variables that the plain twin does not have: gains, and adapters that are merged."""
+    """The variables that the plain twin lacks: gains and merged adapters."""
     return [
         variable
         for inner in conditioned_layers(layer)
@@ -202,23 +203,25 @@ def folded_away(layer: keras.layers.Layer) -> list[keras.Variable]:
     ]
 
 
-def _merged_adapters(layer, kernel):
-    # Those of a wrapped layer stay, as its config says.
+def _merged_adapters(
+    layer: ConditionedLayer, kernel: ConditionedKernel
+) -> tuple[keras.Variable, ...]:
+    # A wrapped layer keeps its adapters, since they are in its config.
     return () if _is_conditioned_wrapper(layer) else kernel.adapters
 
 
-def _folds(layer):
-    """Each variable that the plain twin has, in its order, with value and trainability there."""
+def _folds(layer: keras.layers.Layer) -> list[tuple[keras.Variable, tuple[Tensor, bool]]]:
+    """The variables of the plain twin in its order, with their values and trainability there."""
     away = {id(variable) for variable in folded_away(layer)}
-    folds = {}
+    folds: dict[int, tuple[Tensor, bool]] = {}
     for inner in conditioned_layers(layer):
         for kernel in inner.kernels:
             if id(kernel.variable) in folds:
-                continue  # That of an attention layer, and of its projection.
+                continue  # An attention layer and its projection have the same kernel.
             # Adapters freeze the kernel that they are merged into.
             trainable = kernel.variable.trainable or bool(_merged_adapters(inner, kernel))
             folds[id(kernel.variable)] = kernel.folded(), trainable
-            for adapter in kernel.adapters[1:]:  # Its update is in the kernel already.
+            for adapter in kernel.adapters[1:]:  # The kernel contains the update already.
                 folds[id(adapter)] = np.zeros(adapter.shape), adapter.trainable
     return [
         (variable, folds.get(id(variable), (variable, variable.trainable)))
@@ -227,7 +230,7 @@ def _folds(layer):
     ]
 
 
-def _plain(config):
+def _plain(config: Any) -> Any:
     """A serialized object without the conditioning of any layer in it."""
     if isinstance(config, (list, tuple)):
         return type(config)(_plain(item) for item in config)
@@ -252,6 +255,7 @@ def _plain(config):
     }
 
 
-def _exported_name(cls):
+def _exported_name(cls: type) -> str:
     """The name a class has in `keras.layers`, which may differ from its `__name__`."""
-    return next(name for name, value in vars(keras.layers).items() if value is cls)
+    exported: dict[str, Any] = vars(keras.layers)
+    return next(name for name, value in exported.items() if value is cls)

@@ -1,5 +1,6 @@
 import contextlib
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,29 +13,29 @@ from keras_wcond.layers.base.conditioned_layer import is_our_own
 from keras_wcond.layers.base.file_sharing import FileSharing
 from keras_wcond.layers.base.folding import folded, folded_in_place
 from keras_wcond.layers.base.substitution import Substitution
+from keras_wcond.linalg.arrays import Tensor
 from keras_wcond.reparametrization import Reparametrization
 
 
 class KernelConditioning(FileSharing):
-    """What every conditioned layer with kernels of its own adds to its Keras layer.
+    """Mixin for a Keras layer with kernels of its own, which it conditions.
 
-    Mixed into a Keras layer, it adds the arguments of `ConditionedLayer`, and the layer's
-    own `call` runs inside `conditioned_scope()`, where the conditioned kernels are read
-    in place of the raw ones.
+    It adds the arguments of `ConditionedLayer`. The layer's own `call` runs inside
+    `conditioned_scope()`, where the conditioned kernels are read in place of the raw ones.
     """
 
-    # The kernel whose product the activation is applied to, and so the one `"auto"` is for.
+    # The kernel whose product the activation is applied to, which is the kernel `"auto"` is for.
     activated_kernel = "kernel"
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._kernels: tuple[ConditionedKernel, ...] = ()
         # The activation that the layer is created with, whatever it is set to later.
-        self._reparametrizations = {
+        self._reparametrizations: dict[str, Reparametrization | None] = {
             name: self._reparametrization(name) for name in kernel_layouts(self)
         }
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Sequence[int | None]) -> None:
         if self.kernel_conditioner is not None and self.quantization_mode is not None:
             raise ValueError(
                 "Expected a floating-point dtype policy for a layer with a kernel conditioner. "
@@ -56,20 +57,23 @@ class KernelConditioning(FileSharing):
 
     def enable_lora(self, *args: Any, **kwargs: Any) -> None:
         if self.built and not self._kernels:
-            # Inside the layer's own `build`, at whose end Keras locks it against further weights.
+            # This is inside the layer's own `build`, after which Keras refuses further weights.
             self._find_kernels()
         super().enable_lora(*args, **kwargs)
 
     @property
     def kernels(self) -> tuple[ConditionedKernel, ...]:
-        """The layer's kernels, each by its name; none before it is built."""
+        """The layer's kernels with their names as paths. Empty before `build()`."""
         return self._kernels
 
     @property
-    def conditioned_kernel(self) -> Any:
-        """The tensor the layer multiplies by: `gain · C(kernel)`, in the compute dtype.
+    def conditioned_kernel(self) -> Tensor:
+        """The tensor that the layer multiplies by: `gain · C(kernel)`, in the compute dtype.
 
-        With LoRA enabled, the conditioned kernel is that of the merged one, C(W + αAB).
+        With LoRA enabled, it is computed from the merged kernel: C(W + αAB).
+
+        Raises:
+            AttributeError: The layer is not built, or has more than one kernel.
         """
         self._require_kernels()
         if len(self._kernels) > 1:
@@ -78,11 +82,11 @@ class KernelConditioning(FileSharing):
 
     @property
     def gain_weight(self) -> keras.Variable | None:
-        """The gain of a layer with one kernel where it is a weight, or None."""
+        """The gain of a layer with one kernel if it is a weight, or None."""
         gains = self.gain_weights
         return gains[0] if len(self._kernels) == 1 and gains else None
 
-    def _why_no_kernel(self, name):
+    def _why_no_kernel(self, name: str) -> str:
         if not self.built or name != "conditioned_kernel":
             return super()._why_no_kernel(name)
         return (
@@ -90,7 +94,7 @@ class KernelConditioning(FileSharing):
             f"{' and '.join(kernel_layouts(self))}. Its `conditioned_kernels` has each by its name."
         )
 
-    def conditioned_scope(self) -> Any:
+    def conditioned_scope(self) -> contextlib.AbstractContextManager[Substitution | None]:
         """A scope in which the layer reads its conditioned kernels in place of the raw ones."""
         if self.kernel_conditioner is None:
             return contextlib.nullcontext()
@@ -101,18 +105,18 @@ class KernelConditioning(FileSharing):
         """The plain Keras layer that computes the same outputs.
 
         Returns:
-            A new, built layer of the Keras class this one extends, with this layer's name
-            and configuration. Its kernel is the conditioned kernel with gain and LoRA
-            update merged in. This layer is left as it is. The outputs are the same, except
-            for a quantized layer with LoRA, whose merged kernel Keras quantizes anew.
+            A new, built layer of the Keras class that this one extends, with this layer's name
+            and configuration. Its kernel is the conditioned kernel with gain and LoRA update
+            merged in. This layer is left as it is. The outputs are the same, except for a
+            quantized layer with LoRA, whose merged kernel Keras quantizes again.
         """
         self._require_built()
         return folded(self)
 
-    def quantize(self, mode: Any = None, type_check: bool = True, **kwargs: Any) -> None:
-        """Folds the layer in place and quantizes it; conditioner and gain are gone then."""
-        # Keras refuses subclasses, whose `call` it would bypass. The conditioned classes
-        # themselves are their plain ones once they are folded.
+    def quantize(self, mode: str | None = None, type_check: bool = True, **kwargs: Any) -> None:
+        """Folds the layer in place, which removes conditioner and gain, and quantizes it."""
+        # Keras refuses subclasses, since it would bypass their `call`. The package's own classes
+        # compute as their plain ones once they are folded.
         kwargs["type_check"] = type_check and not is_our_own(type(self))
         if self.kernel_conditioner is None:
             super().quantize(mode, **kwargs)
@@ -125,7 +129,7 @@ class KernelConditioning(FileSharing):
         self._reparametrizations = dict.fromkeys(self._reparametrizations)
         self._find_kernels()
 
-    def _reparametrization(self, name):
+    def _reparametrization(self, name: str) -> Reparametrization | None:
         if self.kernel_conditioner is None:
             return None
         activation = self.activation if name == self.activated_kernel else None
@@ -133,7 +137,7 @@ class KernelConditioning(FileSharing):
             activation, self.kernel_conditioner, self.gain, self.trainable_gain
         )
 
-    def _find_kernels(self):
+    def _find_kernels(self) -> None:
         """Finds the kernels that the layer has now, and adds the gains that are weights."""
         variables = {variable.name: variable for variable in own_variables(self)}
         self._kernels = tuple(

@@ -1,4 +1,4 @@
-"""Which kernels a layer or model has, and which layer conditions each."""
+"""A survey of the kernels in a layer or model, and of the layers that condition them."""
 
 import dataclasses
 
@@ -10,10 +10,13 @@ from keras_wcond.layers.base.conditioned_layer import ConditionedLayer
 
 
 def survey(layer: keras.layers.Layer) -> list[Kernel]:
-    """Every kernel in a layer that is known by its layer's class, or conditioned.
+    """Every kernel in a layer that the table of Keras' layers lists, or that is conditioned.
 
     Args:
-        layer: A layer or model, of which what is built is found.
+        layer: A layer or model. Kernels of layers that are not built are not found.
+
+    Returns:
+        List of kernels. `conditioned_by` of each is set.
     """
     found = {id(kernel.variable): kernel for kernel in kernels_within(layer)}
     for holders in holders_within(layer):
@@ -31,27 +34,29 @@ def survey(layer: keras.layers.Layer) -> list[Kernel]:
 
 
 def conditioned_kernel(kernel: Kernel) -> ConditionedKernel:
-    """A surveyed kernel as the layer that conditions it has it, or plain where none does."""
+    """The conditioned kernel of a surveyed kernel's layer, or a plain one if no layer has it."""
     layer = kernel.conditioned_by
-    of_layer = layer.kernels if isinstance(layer, ConditionedLayer) else ()
+    of_layer: tuple[ConditionedKernel, ...] = ()
+    if isinstance(layer, ConditionedLayer):
+        of_layer = layer.kernels
     plain = ConditionedKernel(kernel, None)
     return next((each for each in of_layer if each.variable is kernel.variable), plain)
 
 
 def conditioned_layers(layer: keras.layers.Layer) -> list[ConditionedLayer]:
-    """The layer itself and all it holds, as far as they condition kernels."""
+    """The layers that condition kernels, among a layer itself and all layers inside it."""
     inner = (holders[-1] for holders in holders_within(layer))
     return [each for each in inner if _conditions(each)]
 
 
-def _conditions(layer):
+def _conditions(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, ConditionedLayer) and layer.kernel_conditioner is not None
 
 
-def _conditioned_by(layer):
+def _conditioned_by(layer: keras.layers.Layer) -> list[Kernel]:
     if _conditions(layer):
         return [kernel.kernel for kernel in layer.kernels]
     if isinstance(layer, keras.layers.SpectralNormalization) and layer.built:
-        # Keras' own wrapper, which divides the kernel that it holds.
+        # Keras' own wrapper divides the kernel of the layer inside it.
         return [each for each in kernels_within(layer) if each.variable is layer.kernel]
     return []

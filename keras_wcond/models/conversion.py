@@ -1,8 +1,10 @@
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from keras_wcond import layers as conditioned_classes
+from keras_wcond.conditioners.conditioner import ConditionerLike
 from keras_wcond.conditioners.registry import required
 from keras_wcond.diagnostics.progress import progress
 from keras_wcond.gains import Gain, TrainableGain, standardize_gain, standardize_trainable_gain
@@ -10,7 +12,8 @@ from keras_wcond.internals import without_numbers
 from keras_wcond.kernels.search import by_position
 from keras_wcond.layers import Conditioned
 from keras_wcond.layers.attention import ProjectionConditioning
-from keras_wcond.layers.base.conditioned_layer import ConditionedLayer, plain_class
+from keras_wcond.layers.base.class_facade import plain_class
+from keras_wcond.layers.base.conditioned_layer import ConditionedLayer
 from keras_wcond.layers.base.configs import config_of
 from keras_wcond.layers.base.folding import assign_folded_weights, plain_twin
 from keras_wcond.layers.base.kernel_conditioning import KernelConditioning
@@ -22,6 +25,7 @@ from keras_wcond.models.copying import (
 )
 from keras_wcond.models.counterparts import require_counterpart
 from keras_wcond.models.exchange import (
+    Exchange,
     graph_layers,
     input_structure,
     require_built_model,
@@ -29,53 +33,69 @@ from keras_wcond.models.exchange import (
     with_exchanged_layers,
 )
 from keras_wcond.models.output_change import report_output_change
-from keras_wcond.models.selection import Choice, choose, report
+from keras_wcond.models.selection import Choice, Criteria, choose, report
+
+# A function that gives a copy the weights of a layer, the layer, and its copy.
+Transfer = tuple[Callable[[Any, Any], None], keras.layers.Layer, keras.layers.Layer]
 
 
 def condition_model(
     model: keras.Model,
-    kernel_conditioner: Any = "row_equilibration",
+    kernel_conditioner: ConditionerLike = "row_equilibration",
     gain: Gain = "initial_norm",
     trainable_gain: TrainableGain = None,
-    layers: Any = None,
+    layers: Criteria = None,
     verbose: bool = False,
     check_on: Any = None,
 ) -> keras.Model:
     """A copy of a model with the same weights, in which kernels are conditioned.
 
     **The copy computes another function** than the model: each kernel W becomes `gain · C(W)`.
-    A trained model needs fine-tuning after that; `check_on` tells how far its outputs are off.
+    A trained model needs fine-tuning after that. `check_on` reports how much its outputs change.
     With `kernel_conditioner="row_equilibration"`, `gain="initial_norm"` and
     `trainable_gain="per_unit"`, each gain starts at the norm of its row, and the copy computes
     the same function.
 
-    A layer that has a conditioned class becomes one of that class; any other is wrapped in
-    `Conditioned`, which reaches the layers inside it.
+    A layer that has a conditioned class becomes a layer of that class. Any other layer is wrapped
+    in `Conditioned`, which conditions the layers inside it.
+
+    A model that is not built, or that has a `call` of its own, is a `ValueError`. So are `layers`
+    that match no kernel, or a kernel that is conditioned already. Anything but a model is a
+    `TypeError`.
 
     Args:
-        model: A built functional or Sequential model, `keras.applications` and KerasHub
-            included. It is left as it is. Models nested in it are converted inside, and
-            layers that are shared stay shared.
-        kernel_conditioner: A name, a config or an instance of a conditioner.
-        gain: Positive number, `"auto"`, `"initial_norm"` or `"kernel_norm"`. The default
-            keeps the Frobenius norm of each kernel, so that the converted model starts at
-            the scale the model had.
-        trainable_gain: None, `"scalar"` or `"per_unit"`. `ConditionedLayer` tells what
-            these mean.
-        layers: None for all but embeddings, depthwise kernels, whose rows are a few numbers
-            each, and the Dense layers that make the outputs. Or what to condition: a layer
-            class, a layer of the model, a pattern of names or of paths such as `"encoder/*"`,
-            a function that is given a layer and returns whether, or a list of these. They
-            apply to layers inside layers as well.
-        verbose: Boolean. Whether to print which layers are conditioned, which are left,
-            and why.
-        check_on: None, or one batch of inputs, in the structure that the model takes. The
-            relative change of the outputs on it is printed, and in how many rows their argmax
-            differs.
+        model: A built functional or Sequential model. Models of `keras.applications` and
+            KerasHub are such models. It is left as it is. Models nested in it are converted
+            inside, and layers that are shared stay shared.
+        kernel_conditioner: A name, a config, an instance or a class of a conditioner, or a list
+            of these. Defaults to `"row_equilibration"`.
+        gain: Factor of each conditioned kernel. Defaults to `"initial_norm"`.
+            - A positive number.
+            - `"auto"`: `1/√E[φ(z)²]`, z ~ N(0, 1), for the activation φ of the layer.
+            - `"initial_norm"`: the number that keeps the Frobenius norm of the kernel, a
+              non-trainable weight. The converted model starts at the scale of the model.
+            - `"kernel_norm"`: `‖W‖_F / ‖C(W)‖_F` in each step, differentiated through.
+        trainable_gain: None, `"scalar"` for one trainable factor per kernel, or `"per_unit"`
+            for one per output unit, which starts at the gain. Defaults to None.
+        layers: The layers to condition. The criteria also apply to layers inside layers.
+            Defaults to None.
+            - None for all except embeddings, depthwise kernels, whose rows have a few entries
+              only, and Dense output layers.
+            - A layer class, such as `keras.layers.Conv2D`.
+            - A layer of the model.
+            - A pattern of names, or of paths such as `"encoder/*"`.
+            - A function that takes a layer and returns a boolean.
+            - A list of these, of which a layer has to match one.
+        verbose: Boolean. Whether to print the conditioned layers and the skipped layers, with
+            reasons. Defaults to False.
+        check_on: None, or one batch of inputs, in the structure that the model takes. Prints
+            the relative change of the outputs on this batch, and the share of samples whose
+            argmax differs. Defaults to None.
 
     Returns:
-        A new model, not compiled, with layers of the same names. A subclass of
-        `keras.Model` with a constructor of its own comes back as `keras.Model`.
+        A new model, not compiled, with layers of the same names, and the input and output shapes
+        of the model. For a subclass of `keras.Model` with a constructor of its own, it is a
+        `keras.Model`.
 
     Example:
 
@@ -96,15 +116,16 @@ def condition_model(
     }
     require_exchangeable(model)
     choices = {id(choice.layer): choice for choice in choose(model, layers)}
-    transfers: list[tuple[Any, keras.layers.Layer, keras.layers.Layer]] = []
+    transfers: list[Transfer] = []
 
-    def exchange(layer):
+    def exchange(layer: keras.layers.Layer) -> keras.layers.Layer:
         choice = choices.get(id(layer))
         if choice and choice.selected:
-            copy, transfer = _conditioned(choice, arguments), transfer_weights_to_conditioned
+            copy = _conditioned(choice, arguments)
+            transfers.append((transfer_weights_to_conditioned, layer, copy))
         else:
-            copy, transfer = copy_of(layer), transfer_weights
-        transfers.append((transfer, layer, copy))
+            copy = copy_of(layer)
+            transfers.append((transfer_weights, layer, copy))
         return copy
 
     conditioned = _exchanged(model, exchange, transfers, "Conditioning")
@@ -116,24 +137,29 @@ def condition_model(
 
 
 def fold_model(model: keras.Model, into: keras.Model | None = None) -> keras.Model:
-    """The plain Keras model that computes the same, ready to be quantized and exported.
+    """The plain Keras model with the same outputs, which can be quantized and exported.
 
     Every conditioned layer in it, `Conditioned` or of a conditioned class, becomes the plain
-    layer, whose kernel is the conditioned one with gain and LoRA update merged in.
+    layer. The kernel of the plain layer is the conditioned kernel with gain and LoRA update
+    merged in.
 
-    A model with a `call` of its own cannot be taken apart and put together again. Make a plain
-    one of the same layers in the same order, and give it as `into`.
+    A model with a `call` of its own cannot be copied layer by layer. Make a plain model of the
+    same layers in the same order, and pass it as `into`.
+
+    A model that is not built is a `ValueError`, and so is a model with a `call` of its own
+    without `into`, or an `into` with conditioned layers, other layers or other weights. Anything
+    but a model is a `TypeError`.
 
     Args:
         model: A built functional or Sequential model, or with `into` any built model. It is
             left as it is.
         into: None, or a built model without conditioning, whose layers are made in the same
-            order with the same arguments. It receives the folded weights. What its `call` does
-            with them is not compared.
+            order with the same arguments. It receives the folded weights. The two `call`
+            methods are not compared. Defaults to None.
 
     Returns:
-        `into`, or a new model, not compiled, with layers of the same names. Neither needs
-        `keras_wcond`, as long as `into` is written with plain layers.
+        `into`, or a new model, not compiled, with layers of the same names, shapes and dtypes.
+        Neither needs `keras_wcond`, as long as `into` is written with plain layers.
 
     Example:
 
@@ -144,7 +170,7 @@ def fold_model(model: keras.Model, into: keras.Model | None = None) -> keras.Mod
     >>> [type(layer).__qualname__ for layer in fold_model(conditioned).layers]
     ['Dense', 'Dense']
 
-    A model with a `call` of its own, by an argument that its constructor takes:
+    A model with a `call` of its own, whose constructor takes the conditioner:
 
     >>> from keras_wcond import ConditionedDense
     >>> class Net(keras.Model):
@@ -156,7 +182,7 @@ def fold_model(model: keras.Model, into: keras.Model | None = None) -> keras.Mod
     ...         return self.last(self.hidden(inputs))
     >>> net, plain = Net(), Net(kernel_conditioner=None)
     >>> x = np.ones((4, 3))
-    >>> outputs, _ = net.predict(x, verbose=0), plain.predict(x, verbose=0)  # Which builds them.
+    >>> outputs, _ = net.predict(x, verbose=0), plain.predict(x, verbose=0)  # Builds both.
     >>> folded = fold_model(net, into=plain)
     >>> bool(np.allclose(folded.predict(x, verbose=0), outputs, atol=1e-6))
     True
@@ -164,27 +190,30 @@ def fold_model(model: keras.Model, into: keras.Model | None = None) -> keras.Mod
     if into is not None:
         return _fold_into(model, into)
     require_exchangeable(model)
-    transfers: list[tuple[Any, keras.layers.Layer, keras.layers.Layer]] = []
+    transfers: list[Transfer] = []
 
-    def exchange(layer):
+    def exchange(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, ConditionedLayer) or conditioned_layers(layer):
-            plain, transfer = plain_twin(layer), assign_folded_weights
+            plain = plain_twin(layer)
+            transfers.append((assign_folded_weights, layer, plain))
         else:
-            plain, transfer = copy_of(layer), transfer_weights
-        transfers.append((transfer, layer, plain))
+            plain = copy_of(layer)
+            transfers.append((transfer_weights, layer, plain))
         return plain
 
     folded = _exchanged(model, exchange, transfers, "Folding")
-    # Keras exports no model that was never called; a call without numbers will do.
+    # Keras exports only models that have been called. A symbolic call is enough.
     folded(keras.tree.map_structure(without_numbers, input_structure(folded)))
     return folded
 
 
-def _exchanged(model, exchange, transfers, description):
-    """A copy of a model with exchanged layers, to which their weights are transferred."""
+def _exchanged(
+    model: keras.Model, exchange: Exchange, transfers: list[Transfer], description: str
+) -> keras.Model:
+    """A copy of a model with exchanged layers, to which the weights are transferred."""
     with progress(description, 2 * len(list(graph_layers(model)))) as advance:
 
-        def exchange_and_advance(layer):
+        def exchange_and_advance(layer: keras.layers.Layer) -> keras.layers.Layer:
             advance()
             return exchange(layer)
 
@@ -195,7 +224,7 @@ def _exchanged(model, exchange, transfers, description):
     return copy
 
 
-def _fold_into(model, plain):
+def _fold_into(model: keras.Model, plain: keras.Model) -> keras.Model:
     for name, given in (("model", model), ("into", plain)):
         require_built_model(given, name)
     left = [layer.name for layer in conditioned_layers(plain)]
@@ -217,11 +246,12 @@ _CONDITIONED_CLASSES = {
 }
 
 
-def _conditioned(choice: Choice, arguments):
+def _conditioned(choice: Choice, arguments: dict[str, Any]) -> ConditionedLayer:
     layer = choice.layer
     cls = _CONDITIONED_CLASSES.get(type(layer))
     if cls is not None and len(choice.selected) == len(choice.known):
-        return cls.from_config({**config_of(layer), **arguments})
+        conditioned: ConditionedLayer = cls.from_config({**config_of(layer), **arguments})
+        return conditioned
     return Conditioned(
         copy_of(layer),
         **arguments,

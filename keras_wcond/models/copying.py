@@ -1,5 +1,7 @@
 """Copies of single layers, made from their configs."""
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_wcond.layers.base.conditioned_layer import ConditionedLayer
@@ -12,7 +14,7 @@ from keras_wcond.layers.base.folding import assign_copy, transfer_own_state, tra
 
 
 def copy_of(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """A new layer of the same configuration, its weights not yet set."""
+    """A new layer of the same configuration, without the weights."""
     cls = type(layer)
     try:
         return _built_as(layer, cls.from_config(layer.get_config()))
@@ -30,8 +32,8 @@ def copy_of(layer: keras.layers.Layer) -> keras.layers.Layer:
     return copy
 
 
-def _built_as(layer, copy):
-    """Builds a copy as files do, where a layer has a way of its own to be built."""
+def _built_as(layer: keras.layers.Layer, copy: keras.layers.Layer) -> keras.layers.Layer:
+    """Builds a copy as loading a file does, if the layer's class defines how it is built."""
     methods = ("get_build_config", "build_from_config")
     is_own = any(getattr(type(layer), m) is not getattr(keras.layers.Layer, m) for m in methods)
     config = layer.get_build_config() if is_own and layer.built else None
@@ -40,7 +42,7 @@ def _built_as(layer, copy):
     return copy
 
 
-def _not_copied(layer, error):
+def _not_copied(layer: keras.layers.Layer, error: Exception) -> ValueError:
     return ValueError(
         "Expected layers that can be made again from their config. Received: "
         f"layer.name={layer.name!r} of type {type(layer).__qualname__}, whose "
@@ -50,18 +52,20 @@ def _not_copied(layer, error):
 
 
 def transfer_weights(layer: keras.layers.Layer, copy: keras.layers.Layer) -> None:
-    """Gives a copy the weights of a layer, and what else the layer keeps in files."""
+    """Gives a copy the weights of a layer, and its other state in files."""
     _transfer(layer, copy, copy.variables)
 
 
 def transfer_weights_to_conditioned(layer: keras.layers.Layer, copy: ConditionedLayer) -> None:
-    """Gives a layer that now is conditioned the weights it had; its gains are reset."""
+    """Gives a conditioned copy the weights of a layer, and resets the gains of the copy."""
     gains = {id(gain) for gain in copy.gain_weights}
     _transfer(layer, copy, [variable for variable in copy.variables if id(variable) not in gains])
     copy.reset_gains()
 
 
-def _transfer(layer, copy, variables):
+def _transfer(
+    layer: keras.layers.Layer, copy: keras.layers.Layer, variables: Sequence[keras.Variable]
+) -> None:
     shapes = [tuple(variable.shape) for variable in variables]
     if shapes != [tuple(variable.shape) for variable in layer.variables]:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Whether a plain model that was written by hand is the counterpart of a conditioned one."""
+"""A check that a plain model written by hand corresponds to a conditioned model."""
 
 import itertools
 from collections.abc import Iterator
@@ -9,21 +9,29 @@ import keras
 from keras_wcond.internals import attribute_of, sublayers
 from keras_wcond.kernels.search import holders_within
 from keras_wcond.layers import Conditioned
+from keras_wcond.layers.base.class_facade import plain_class
 from keras_wcond.layers.base.conditioned_layer import (
     ConditionedLayer,
     computes_as_its_plain_class,
-    plain_class,
     plain_config,
 )
 from keras_wcond.layers.base.folding import folded_away
 
-# What does not change the function of a layer that has its weights.
+# Arguments that do not change the function of a layer whose weights are set.
 _OF_TRAINING = ("initializer", "regularizer", "constraint")
 _IGNORED = {"name", "trainable", "dtype", "seed"}
 
 
 def require_counterpart(model: keras.Model, plain: keras.Model) -> None:
-    """Raises where weights or layers of two models do not correspond, one by one, in order."""
+    """Requires that the weights and the layers of two models correspond one by one, in order.
+
+    Args:
+        model: The conditioned model.
+        plain: The plain model.
+
+    Raises:
+        ValueError: The weights differ in names or shapes, or the layers in their arguments.
+    """
     _require_one_conditioning(model)
     gone = {id(variable) for variable in folded_away(model)}
     weights = [_described(variable) for variable in model.variables if id(variable) not in gone]
@@ -43,8 +51,8 @@ def require_counterpart(model: keras.Model, plain: keras.Model) -> None:
         )
 
 
-def _require_one_conditioning(model):
-    """Raises where a layer is held inside a `Conditioned` layer, and elsewhere as well."""
+def _require_one_conditioning(model: keras.Model) -> None:
+    """Raises if a layer is inside a `Conditioned` layer and elsewhere as well."""
     seen: dict[int, list[str]] = {}
     for holders in holders_within(model):
         wrappers = [layer.name for layer in holders[:-1] if isinstance(layer, Conditioned)]
@@ -57,11 +65,11 @@ def _require_one_conditioning(model):
             )
 
 
-def _described(variable):
+def _described(variable: keras.Variable) -> str:
     return f"{variable.name} {tuple(variable.shape)}"
 
 
-def _differences(layer, twin) -> Iterator[tuple[str, str]]:
+def _differences(layer: keras.layers.Layer, twin: keras.layers.Layer) -> Iterator[tuple[str, str]]:
     for original, counterpart in itertools.zip_longest(sublayers(layer), sublayers(twin)):
         if original is None or counterpart is None:
             yield _name(original), _name(counterpart)
@@ -75,7 +83,7 @@ def _differences(layer, twin) -> Iterator[tuple[str, str]]:
         elif _is_of_keras(inner) and _is_of_keras(inner_twin):
             ours, theirs = _arguments(inner), _arguments(inner_twin)
             for key in sorted(ours.keys() | theirs.keys()):
-                # By their text, since arrays have no one truth.
+                # As text, since a comparison of arrays has no single truth value.
                 if repr(ours.get(key)) != repr(theirs.get(key)):
                     yield (
                         f"{key}={ours.get(key)!r} in layer {inner.name!r}",
@@ -84,38 +92,38 @@ def _differences(layer, twin) -> Iterator[tuple[str, str]]:
         yield from _differences(inner, inner_twin)
 
 
-def _name(layer):
+def _name(layer: keras.layers.Layer | None) -> str:
     return "no other layer" if layer is None else f"layer {layer.name!r}"
 
 
-def _has_its_own_call(layer):
+def _has_its_own_call(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, ConditionedLayer) and not computes_as_its_plain_class(type(layer))
 
 
-def _unwrapped(layer):
+def _unwrapped(layer: keras.layers.Layer) -> keras.layers.Layer:
     return layer.layer if isinstance(layer, Conditioned) else layer
 
 
-def _plain_type(layer):
+def _plain_type(layer: keras.layers.Layer) -> type[keras.layers.Layer]:
     return plain_class(type(layer)) if isinstance(layer, ConditionedLayer) else type(layer)
 
 
-def _is_of_keras(layer):
-    is_model = isinstance(layer, keras.Model)  # Whose layers come next.
+def _is_of_keras(layer: keras.layers.Layer) -> bool:
+    is_model = isinstance(layer, keras.Model)  # The layers of a model are compared next.
     return not is_model and _plain_type(layer).__module__.split(".")[0] == "keras"
 
 
-def _arguments(layer) -> dict[str, Any]:
+def _arguments(layer: keras.layers.Layer) -> dict[str, Any]:
     arguments = {
         name: value
         for name, value in plain_config(layer.get_config()).items()
-        # Of what is nested, such as the layer in a wrapper, the layers come next.
+        # Nested layers, such as the layer in a wrapper, are compared next.
         if not name.endswith(_OF_TRAINING) and name not in _IGNORED and not _is_layer(value)
     }
     return {"class": _plain_type(layer).__name__, **arguments}
 
 
-def _is_layer(value):
+def _is_layer(value: Any) -> bool:
     if isinstance(value, dict):
         return "config" in value
     return isinstance(value, (list, tuple)) and any(map(_is_layer, value))

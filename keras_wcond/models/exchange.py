@@ -9,6 +9,8 @@ from keras_wcond.internals import origin
 from keras_wcond.kernels.search import all_layers
 
 Exchange = Callable[[keras.layers.Layer], keras.layers.Layer]
+# The models around a layer, from the outermost inwards.
+Above = tuple[keras.Model, ...]
 
 
 def is_exchangeable(layer: Any) -> bool:
@@ -18,7 +20,15 @@ def is_exchangeable(layer: Any) -> bool:
 
 
 def require_exchangeable(model: Any) -> None:
-    """Raises for what is no built functional or Sequential model."""
+    """Requires a built functional or Sequential model.
+
+    Args:
+        model: An argument of the user.
+
+    Raises:
+        ValueError: It is another model. If it is not built, or not a model, the error comes from
+            `require_built_model()`.
+    """
     require_model(model)
     if not is_exchangeable(model):
         raise ValueError(
@@ -33,7 +43,7 @@ def require_exchangeable(model: Any) -> None:
 
 
 def require_model(model: Any, name: str = "model") -> None:
-    """Raises for what is no Keras model."""
+    """Raises a TypeError for anything but a Keras model."""
     if not isinstance(model, keras.Model):
         raise TypeError(
             f"Expected a Keras model. Received: {name}={model!r} (of type {type(model).__name__}). "
@@ -42,7 +52,7 @@ def require_model(model: Any, name: str = "model") -> None:
 
 
 def require_built_model(model: Any, name: str = "model") -> None:
-    """Raises for what is no Keras model, or one without weights yet."""
+    """Raises for anything but a Keras model, and for a model that is not built."""
     require_model(model, name)
     if not model.built:
         raise ValueError(
@@ -51,12 +61,14 @@ def require_built_model(model: Any, name: str = "model") -> None:
         )
 
 
-def graph_layers(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, tuple]]:
+def graph_layers(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, Above]]:
     """Each layer of a model's graph and of the models nested in it, with the models above."""
     yield from _graph_layers(model, (), set())
 
 
-def _graph_layers(model, above, seen):
+def _graph_layers(
+    model: keras.Model, above: Above, seen: set[int]
+) -> Iterator[tuple[keras.layers.Layer, Above]]:
     for layer in model.layers:
         if id(layer) in seen or isinstance(layer, keras.layers.InputLayer):
             continue
@@ -68,7 +80,7 @@ def _graph_layers(model, above, seen):
 
 
 def require_separate_layers(model: keras.Model) -> None:
-    """Raises where two layers of the graph hold one layer, which copies would not share."""
+    """Raises if two layers of the graph contain one layer, which copies would not share."""
     holders: dict[int, keras.layers.Layer] = {}
     for layer, _ in graph_layers(model):
         for inner in all_layers(layer):
@@ -87,18 +99,21 @@ def with_exchanged_layers(model: keras.Model, exchange: Exchange) -> keras.Model
 
     Args:
         model: A built functional or Sequential model, which is left as it is.
-        exchange: Function that returns the new layer for a layer. It is called once for
-            each, in whatever nested model it is and however often it is shared.
+        exchange: Function that takes a layer and returns the new layer. It is called once for
+            each layer, also for layers of nested models and for layers that are shared.
+
+    Returns:
+        A `keras.Sequential` or functional model. Layers that are shared stay shared.
     """
     require_separate_layers(model)
     exchanged: dict[int, Any] = {}
 
-    def once(operation):
+    def once(operation: keras.Operation) -> Any:
         if id(operation) not in exchanged:
             exchanged[id(operation)] = new(operation)
         return exchanged[id(operation)]
 
-    def new(operation):
+    def new(operation: keras.Operation) -> Any:
         if is_exchangeable(operation):
             return _rebuilt(operation, once)
         if isinstance(operation, keras.layers.Layer):
@@ -107,7 +122,7 @@ def with_exchanged_layers(model: keras.Model, exchange: Exchange) -> keras.Model
         return type(operation).from_config(operation.get_config())
 
     rebuilt = _rebuilt(model, once)
-    # Freezing a model freezes all inside it, so that those inside come later.
+    # Freezing a model freezes all layers inside it, so nested models are set later.
     for original, copy in [
         (model, rebuilt),
         *((m, exchanged[id(m)]) for m in _nested_models(model)),
@@ -117,7 +132,7 @@ def with_exchanged_layers(model: keras.Model, exchange: Exchange) -> keras.Model
     return rebuilt
 
 
-def _nested_models(model):
+def _nested_models(model: keras.Model) -> Iterator[keras.Model]:
     for layer in model.layers:
         if is_exchangeable(layer):
             yield layer
@@ -129,14 +144,14 @@ def input_structure(model: keras.Model) -> Any:
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
-def _rebuilt(model, exchange):
+def _rebuilt(model: keras.Model, exchange: Callable[[keras.Operation], Any]) -> keras.Model:
     cls = type(model)
     inputs = keras.tree.map_structure(_new_input, input_structure(model))
     if isinstance(model, keras.Sequential):
         layers = [inputs, *map(exchange, model.layers)]
         sequential = cls if _is_of_keras(cls, "__init__") else keras.Sequential
         return sequential(layers, name=model.name)
-    # Another model of the same graph, since Keras would clone the compilation as well.
+    # This is another model of the same graph, since Keras would clone the compilation as well.
     graph = keras.Model(model.input, model.output, name=model.name)
     copy = keras.models.clone_model(graph, input_tensors=inputs, clone_function=exchange)
     if cls is type(copy) or not _is_of_keras(cls, "__init__"):
@@ -144,14 +159,14 @@ def _rebuilt(model, exchange):
     return cls(copy.input, copy.output, name=model.name)
 
 
-def _new_input(tensor):
+def _new_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
     layer, _ = origin(tensor)
     if isinstance(layer, keras.layers.InputLayer):
         return type(layer).from_config(layer.get_config()).output
     return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
 
 
-def _is_of_keras(cls, method):
-    """Whether a class has a method from Keras, and not from a subclass that is a user's."""
+def _is_of_keras(cls: type, method: str) -> bool:
+    """Whether a class inherits a method from Keras, and not from a user's subclass."""
     definer = next(base for base in cls.__mro__ if method in vars(base))
     return definer.__module__.split(".")[0] == "keras"

@@ -1,21 +1,24 @@
-"""How far the outputs of a converted model are from those of the model it was made from."""
+"""The difference between the outputs of a converted model and of the original model."""
 
 from typing import Any
 
 import keras
 import numpy as np
 
-# Above what rounding does to the outputs of a deep model in half precision.
+# Above the effect of rounding on the outputs of a deep model in half precision.
 _NOTICEABLE = 1e-2
 
 
 def report_output_change(model: keras.Model, conditioned: keras.Model, inputs: Any) -> str:
-    """The relative change of each output, and in how many samples its argmax differs.
+    """The relative change of each output, and the share of samples whose argmax differs.
 
     Args:
         model: The model before conversion.
-        conditioned: The model after it.
-        inputs: One batch of inputs of both, in their structure.
+        conditioned: The model after conversion.
+        inputs: One batch of inputs, in the structure that both models take.
+
+    Returns:
+        Lines of text, one per output, and advice if the outputs change by 1 % or more.
     """
     before, after = _outputs(model, inputs), _outputs(conditioned, inputs)
     pairs = list(zip(before, after, strict=True))
@@ -32,20 +35,20 @@ def report_output_change(model: keras.Model, conditioned: keras.Model, inputs: A
     return "\n".join(lines)
 
 
-def _outputs(model, inputs):
-    with keras.StatelessScope():  # Which drops what the call updates, such as recurrent states.
+def _outputs(model: keras.Model, inputs: Any) -> list[np.ndarray]:
+    with keras.StatelessScope():  # Drops updates of variables, such as recurrent states.
         outputs = keras.tree.flatten(model(inputs, training=False))
     return [np.asarray(keras.ops.convert_to_numpy(output), np.float64) for output in outputs]
 
 
-def _finite(before, after):
-    """The samples of which all numbers are finite, before and after."""
+def _finite(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The samples whose numbers are all finite, before and after."""
     kept = np.array([np.isfinite(old).all() for old in before], bool)
     kept &= np.array([np.isfinite(new).all() for new in after], bool)
     return before[kept], after[kept]
 
 
-def _describe(before, after):
+def _describe(before: np.ndarray, after: np.ndarray) -> str:
     old, new = _finite(before, after)
     lost = len(before) - len(old)
     not_finite = f"not finite in {lost} of {len(before)} samples" if lost else ""
@@ -58,7 +61,8 @@ def _describe(before, after):
     return f"{text}; {not_finite}" if not_finite else text
 
 
-def _relative_change(before, after):
+def _relative_change(before: np.ndarray, after: np.ndarray) -> float:
     if len(before) == 0:
         return np.inf
-    return np.linalg.norm(after - before) / max(np.linalg.norm(before), np.finfo(float).tiny)
+    norm = max(np.linalg.norm(before), np.finfo(float).tiny)
+    return float(np.linalg.norm(after - before) / norm)

@@ -1,10 +1,10 @@
-"""Which kernels of a model are conditioned, which are left, and why."""
+"""The choice of the kernels of a model that are conditioned, and the reasons for the others."""
 
 import dataclasses
 import fnmatch
 import operator
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
 
 import keras
 import rich.console
@@ -13,20 +13,27 @@ import rich.table
 from keras_wcond.internals import origin
 from keras_wcond.kernels.search import Kernel, all_layers
 from keras_wcond.layers.base.survey import survey
-from keras_wcond.models.exchange import graph_layers, is_exchangeable
+from keras_wcond.models.exchange import Above, graph_layers, is_exchangeable
 from keras_wcond.naming import class_name, counted
+
+# A layer class, a layer, a pattern of names or paths, or a function of a layer.
+Criterion: TypeAlias = type[keras.layers.Layer] | keras.layers.Layer | str | Callable[[Any], Any]
+Criteria: TypeAlias = Criterion | list[Criterion] | tuple[Criterion, ...] | None
+# Why a kernel is not conditioned, or None if it is.
+Select = Callable[[Kernel, Above], str | None]
+Match = Callable[[Kernel, Above], bool]
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What happens to one layer of a model's graph.
+    """The kernels of one layer of a model's graph that are to be conditioned.
 
     Args:
         layer: The layer.
-        path: Its name, after those of the models around it.
-        selected: Those of its kernels that are to be conditioned.
-        known: All of its kernels that could be.
-        left: Why the others are left, or None where there are none.
+        path: The names of the models around the layer and its own name, joined by slashes.
+        selected: The kernels of the layer that are to be conditioned.
+        known: All kernels of the layer that could be conditioned.
+        left: Why other kernels are not conditioned, or None if there are none.
     """
 
     layer: keras.layers.Layer
@@ -36,22 +43,26 @@ class Choice:
     left: str | None
 
 
-def choose(model: keras.Model, criteria: Any = None) -> list[Choice]:
-    """What happens to each layer of a functional or Sequential model.
+def choose(model: keras.Model, criteria: Criteria = None) -> list[Choice]:
+    """A choice for each layer of a functional or Sequential model.
 
     Args:
         model: The model.
-        criteria: None for all but embeddings, depthwise kernels and the Dense layers that
-            make the outputs; or a layer class, a layer, a name pattern or a function of a
-            layer, or a list of these.
+        criteria: As `layers` of `condition_model()`. Defaults to None.
+
+    Returns:
+        List of choices, in the order of the model's layers.
+
+    Raises:
+        ValueError: No kernel of the model is chosen.
     """
     if criteria is None:
         select = _default_selection(model)
     else:
-        criteria = list(criteria) if isinstance(criteria, (list, tuple)) else [criteria]
+        listed = list(criteria) if isinstance(criteria, (list, tuple)) else [criteria]
         names = _names_of_layers(model)
-        matches = [_matcher(criterion, names) for criterion in criteria]
-        _require_matches(model, criteria, matches)
+        matches = [_matcher(criterion, names) for criterion in listed]
+        _require_matches(model, listed, matches)
         select = _selection_by(matches)
     choices = [_choice(layer, above, select) for layer, above in graph_layers(model)]
     if not any(choice.selected for choice in choices):
@@ -63,7 +74,7 @@ def choose(model: keras.Model, criteria: Any = None) -> list[Choice]:
 
 
 def report(choices: list[Choice]) -> str:
-    """A table of the layers that have kernels, what becomes of each, and why."""
+    """A table of the layers with kernels: conditioned, or left with the reason."""
     table = rich.table.Table("layer", "class", "kernels", "conditioned", "left, because")
     with_kernels = [choice for choice in choices if choice.known or choice.left != NO_KERNEL]
     for choice in with_kernels:
@@ -88,12 +99,12 @@ def report(choices: list[Choice]) -> str:
 
 
 NO_KERNEL = "no kernel"
-Select = Callable[[Kernel, tuple], str | None]
 
 
-def _choice(layer, above, select: Select) -> Choice:
+def _choice(layer: keras.layers.Layer, above: Above, select: Select) -> Choice:
     known = survey(layer)
-    selected, reasons = [], []
+    selected: list[Kernel] = []
+    reasons: list[str] = []
     for kernel in known:
         reason = "conditioned already" if kernel.conditioned_by else select(kernel, above)
         if reason is None:
@@ -106,20 +117,20 @@ def _choice(layer, above, select: Select) -> Choice:
     return Choice(layer, path, selected, known, ", ".join(reasons) or None)
 
 
-def _why_none_is_known(layer):
+def _why_none_is_known(layer: keras.layers.Layer) -> str:
     if any(inner.quantization_mode is not None for inner in all_layers(layer)):
         return "quantized"
     return "unknown: see Conditioned(weights=…)" if _has_matrices(layer) else NO_KERNEL
 
 
-def _has_matrices(layer):
+def _has_matrices(layer: keras.layers.Layer) -> bool:
     return any(len(weight.shape) > 1 for weight in layer.weights)
 
 
-def _default_selection(model) -> Select:
+def _default_selection(model: keras.Model) -> Select:
     heads = _output_layers(model)
 
-    def select(kernel, above):
+    def select(kernel: Kernel, above: Above) -> str | None:
         if kernel.left_by_default is not None:
             return kernel.left_by_default
         layer = kernel.holders[0]
@@ -131,9 +142,10 @@ def _default_selection(model) -> Select:
     return select
 
 
-def _output_layers(model):
-    """The ids of the layers with kernels from which outputs come without passing another."""
-    found, seen = set(), set()
+def _output_layers(model: keras.Model) -> set[int]:
+    """The ids of the last layers with kernels on the paths to the outputs."""
+    found: set[int] = set()
+    seen: set[int] = set()
     tensors = list(model.outputs)
     while tensors:
         tensor = tensors.pop()
@@ -150,14 +162,14 @@ def _output_layers(model):
     return found
 
 
-def _selection_by(matches) -> Select:
-    def select(kernel, above):
+def _selection_by(matches: Sequence[Match]) -> Select:
+    def select(kernel: Kernel, above: Above) -> str | None:
         return None if any(match(kernel, above) for match in matches) else "not selected"
 
     return select
 
 
-def _matcher(criterion: Any, names: set[str]) -> Callable[[Kernel, tuple], bool]:
+def _matcher(criterion: Criterion, names: set[str]) -> Match:
     if isinstance(criterion, str):
         # A name may itself look like a pattern.
         matches = operator.eq if criterion in names else fnmatch.fnmatchcase
@@ -176,13 +188,13 @@ def _matcher(criterion: Any, names: set[str]) -> Callable[[Kernel, tuple], bool]
     )
 
 
-def _names(holders, above):
+def _names(holders: Iterable[keras.layers.Layer], above: Above) -> set[str]:
     """The names and the paths of layers, from the outermost nested model inwards."""
     names = [layer.name for layer in (*above[1:], *holders)]
     return {*names, *("/".join(names[: i + 1]) for i in range(len(names)))}
 
 
-def _names_of_layers(model):
+def _names_of_layers(model: keras.Model) -> set[str]:
     return {
         name
         for layer, above in graph_layers(model)
@@ -191,7 +203,9 @@ def _names_of_layers(model):
     }
 
 
-def _require_matches(model, criteria, matches):
+def _require_matches(
+    model: keras.Model, criteria: Sequence[Criterion], matches: Sequence[Match]
+) -> None:
     layers = list(graph_layers(model))
     kernels = [(kernel, above) for layer, above in layers for kernel in survey(layer)]
     for criterion, match in zip(criteria, matches, strict=True):
@@ -200,7 +214,7 @@ def _require_matches(model, criteria, matches):
             names = sorted({kernel.owner.name for kernel, _ in kernels})
             raise ValueError(
                 "Expected everything in `layers` to match a layer with a kernel. Received: "
-                f"layers={criterion!r}, which matches none of {names}."
+                f"layers={criterion!r}, which matches none of {names}.{_class_hint(criterion)}"
             )
         twice = [kernel.path for kernel in matching if kernel.conditioned_by]
         if twice:
@@ -208,3 +222,11 @@ def _require_matches(model, criteria, matches):
                 "Expected `layers` to match kernels that are not conditioned yet. Received: "
                 f"layers={criterion!r}, which matches {twice}, conditioned already."
             )
+
+
+def _class_hint(criterion: Criterion) -> str:
+    """The class to pass where its name was given, or nothing."""
+    cls = getattr(keras.layers, criterion, None) if isinstance(criterion, str) else None
+    if not isinstance(cls, type) or not issubclass(cls, keras.layers.Layer):
+        return ""
+    return f" To condition all layers of a class, pass the class: layers=keras.layers.{criterion}."

@@ -334,6 +334,11 @@ BAD = {
         ValueError,
         r"a layer with a kernel. Received: layers='second', which matches none of \['first'\]",
     ),
+    "the name of a class": (
+        lambda: condition_model(sequential(), layers="Conv2D"),
+        ValueError,
+        r"layers='Conv2D', which matches none of .* class: layers=keras.layers.Conv2D\.",
+    ),
     "a class that matches nothing": (
         lambda: condition_model(sequential(), layers=layers.Conv2D),
         ValueError,

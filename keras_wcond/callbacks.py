@@ -1,6 +1,7 @@
 import math
+import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
@@ -13,7 +14,10 @@ from keras_wcond.diagnostics.scalar_files import CSVFile, EventFile
 from keras_wcond.diagnostics.spectrum import Spectrum
 from keras_wcond.kernels.search import Kernel, all_layers
 
-# The condition numbers over the numerical rank first, as the report shows them.
+if TYPE_CHECKING:
+    from keras_wcond.diagnostics.plots import Figure
+
+# The effective condition numbers come first, as in the report.
 MEASURES = (
     "raw_effective_condition_number",
     "effective_condition_number",
@@ -24,52 +28,56 @@ MEASURES = (
     "row_norm_spread",
     "relative_update",
 )
-# Where a method takes a rank, the smallest singular value is a rounding error, and so is κ.
+# If a method takes a rank, the smallest singular value is a rounding error, and κ means nothing.
 _NOT_DRAWN = {"raw_condition_number", "condition_number"}
 
 
 class ConditioningMonitor(keras.callbacks.Callback):
-    """Follows the condition of a model's kernels while it trains.
+    """Measures the condition of a model's kernels during training.
 
-    For every kernel, as `conditioning_report()` finds them, it measures before the first
-    step, and from then on every so many epochs or steps:
+    It measures every kernel that `conditioning_report()` lists, before the first step, and then
+    at regular intervals of epochs or steps:
 
     - `raw_effective_condition_number` and `raw_condition_number`, over the numerical rank and
-      over all singular values, of the kernel as it is stored (with LoRA, of the merged one);
-    - `effective_condition_number` and `condition_number`, likewise, `numerical_rank`,
-      `largest_singular_value` and `row_norm_spread` (the largest norm of a row over the
-      smallest), of the kernel as the layer multiplies by it;
-    - `relative_update`, `‖W - W′‖_F / ‖W′‖_F`, by how much the stored kernel has changed
-      since the measurement before.
+      over all singular values, of the stored kernel, or with LoRA of the merged one.
+    - `effective_condition_number` and `condition_number`, likewise, of the kernel that the layer
+      multiplies by.
+    - `numerical_rank`, `largest_singular_value` and `row_norm_spread`, of the same kernel. The
+      spread is the largest norm of a row divided by the smallest.
+    - `relative_update`, `‖W - W′‖_F / ‖W′‖_F`, the change of the stored kernel W since the
+      previous measurement.
 
-    A model that is only built by its first step is measured from the first time on that is
-    due. Another call of `fit()` with the same callback goes on where the last one ended.
+    A model that is built by its first step has its first measurement after the first interval.
+    Another call of `fit()` with the same callback continues the records.
 
-    Of a kernel that is several matrices, the worst one counts. The model is only read:
-    training goes on exactly as without the callback. A measurement takes a singular value
-    decomposition of each kernel, two where it is conditioned, in float64 on the host, and
-    keeps a copy of each kernel: some 3 to 5 seconds for ResNet50 on two cores. `seconds`
-    says what all of them took.
+    For a kernel that is several matrices, each measure is that of the worst matrix. The model is
+    not changed, and trains exactly as without the callback. A measurement takes a singular value
+    decomposition of each kernel, or two if it is conditioned, in float64 on the host, and keeps a
+    copy of each kernel. This takes 3 to 5 seconds for ResNet50 on two cores.
 
     Args:
-        every: Integer, how many epochs or steps lie between measurements.
-        unit: `"epoch"` or `"step"`, a step being a batch.
-        csv_path: Where to write a CSV file with a row per kernel and measurement, or None.
-        log_dir: Folder for TensorBoard's event files, or None. The scalars are called
-            `<measure>/<path of the kernel>`, and their steps are those of the optimizer.
-            This takes TensorBoard, and no TensorFlow.
-        plot_path: Where to save a picture when training ends, or None. This takes
-            Matplotlib.
+        every: Integer, the number of epochs or steps between measurements. Defaults to 1.
+        unit: `"epoch"` or `"step"`. A step is a batch. Defaults to `"epoch"`.
+        csv_path: Path of a CSV file with a row per kernel and measurement, or None. Defaults to
+            None.
+        log_dir: Folder for TensorBoard event files, or None. The scalars are named
+            `<measure>/<path of the kernel>`, and their steps are steps of the optimizer. This
+            needs TensorBoard, but not TensorFlow. Defaults to None.
+        plot_path: Path of a picture that is saved when training ends, or None. This needs
+            Matplotlib. Defaults to None.
+
+    Raises:
+        ValueError: `every` is not a positive integer, or `unit` is another word.
 
     Attributes:
-        records: List of dicts, one per kernel and measurement, with `epoch`, `step`,
-            `kernel` and the measures, which make a data frame. `epoch` counts those that
-            are complete, `step` the optimizer's. The `relative_update` of the first
-            measurement is NaN.
-        seconds: Float, the time that measurements have taken so far.
+        records: List of dicts, one per kernel and measurement, which make a data frame. Each has
+            `epoch`, the number of complete epochs, `step`, the number of steps of the optimizer,
+            `kernel`, the path of the kernel, and the measures. The `relative_update` of the
+            first measurement is NaN.
+        seconds: Float, the time in seconds that all measurements have taken so far.
 
-    What is measured during and after training is in the `History` that `fit()` returns as
-    well, under `<path of the kernel>/<measure>`.
+    Measurements during and after training are also in the `History` that `fit()` returns, under
+    `<path of the kernel>/<measure>`.
 
     Example:
 
@@ -87,10 +95,10 @@ class ConditioningMonitor(keras.callbacks.Callback):
     def __init__(
         self,
         every: int = 1,
-        unit: str = "epoch",
-        csv_path: Any = None,
-        log_dir: Any = None,
-        plot_path: Any = None,
+        unit: Literal["epoch", "step"] = "epoch",
+        csv_path: str | os.PathLike[str] | None = None,
+        log_dir: str | os.PathLike[str] | None = None,
+        plot_path: str | os.PathLike[str] | None = None,
     ):
         super().__init__()
         self.every = positive_integer("every", every)
@@ -108,7 +116,7 @@ class ConditioningMonitor(keras.callbacks.Callback):
         self._events: EventFile | None = None
         self._epoch = self._seen = self._seen_before_epoch = 0
 
-    def on_train_begin(self, logs: Any = None) -> None:
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._seen = self._seen_before_epoch = 0
         self._kernels = []
         if self.csv_path is not None:
@@ -117,38 +125,38 @@ class ConditioningMonitor(keras.callbacks.Callback):
         if self.log_dir is not None:
             self._events = EventFile(self.log_dir)
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
         is_built = all(layer.built for layer in all_layers(self.model))
         if is_built and not self._kernels:
             self._measure(in_history=False)
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # One execution may be of several batches.
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        # One call may follow several batches.
         seen_before, self._seen = self._seen, self._seen_before_epoch + batch + 1
         if self.unit == "step" and self._seen // self.every > seen_before // self.every:
             self._measure()
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._seen_before_epoch = self._seen
         self._epoch = epoch + 1
         if self.unit == "epoch" and (epoch + 1) % self.every == 0:
             self._measure()
 
-    def on_train_end(self, logs: Any = None) -> None:
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         for output in (self._csv, self._events):
             if output is not None:
                 output.close()
         if self.plot_path is not None:
             self.plot(self.plot_path)
 
-    def plot(self, path: Any = None) -> Any:
-        """Draws measures over training, a line per kernel.
+    def plot(self, path: str | os.PathLike[str] | None = None) -> "Figure":
+        """Draws measures over training, with a line per kernel. This needs Matplotlib.
 
-        Condition numbers are those over the numerical rank.
+        Condition numbers are effective ones, over the numerical rank.
 
         Args:
-            path: Where to save the picture, or None.
+            path: File to save the picture to, or None. Defaults to None.
 
         Returns:
             The `matplotlib.figure.Figure`.
@@ -156,9 +164,9 @@ class ConditioningMonitor(keras.callbacks.Callback):
         drawn = tuple(measure for measure in MEASURES if measure not in _NOT_DRAWN)
         return draw_measurements(self.records, drawn, self.unit, self.seconds, path)
 
-    def _measure(self, in_history=True):
+    def _measure(self, in_history: bool = True) -> None:
         began = time.perf_counter()
-        # On JAX, asking for the model is what brings its weights up to date.
+        # On JAX, reading `self.model` brings its weights up to date.
         model = self.model
         self._kernels = self._kernels or model_kernels(model)
         step = int(model.optimizer.iterations) if model.optimizer else self._seen
@@ -180,7 +188,7 @@ class ConditioningMonitor(keras.callbacks.Callback):
             self._events.write(known, step)
         self.seconds += time.perf_counter() - began
 
-    def _record(self, step, kernel):
+    def _record(self, step: int, kernel: Kernel) -> dict[str, Any]:
         found, path = values(kernel), kernel.path
         before = after = Spectrum.of_matrices(found.raw, found.epsilon)
         if found.effective is not found.raw:
@@ -204,7 +212,7 @@ class ConditioningMonitor(keras.callbacks.Callback):
         }
 
 
-def _relative_change(array, previous):
+def _relative_change(array: np.ndarray, previous: np.ndarray | None) -> float:
     if previous is None or previous.shape != array.shape:
         return math.nan
     array, previous = array.astype("float64"), previous.astype("float64")

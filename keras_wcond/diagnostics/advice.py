@@ -1,16 +1,17 @@
-"""From the numbers of a kernel to a sentence on what to do with it."""
+"""Advice on a kernel in one sentence, derived from its measures."""
 
 from typing import Any
 
 from keras_wcond import conditioners
 
-# The condition number up to which there is nothing to gain, and the factor by which a method
-# has to lower it to be called a help.
+# Up to this condition number there is little to gain. A method helps if it lowers the condition
+# number at least by this factor.
 GOOD = 10.0
 HELP = 0.5
 
-# Scalings, which cost less; the mildest that comes near the best of them is named. Not weight
-# standardization, which lowers κ over the rank by taking a singular value from square matrices.
+# Scalings cost less than the other methods. The advice names the mildest scaling that comes near
+# the best one. Weight standardization is not among them, since it lowers the effective condition
+# number by taking a singular value from square matrices.
 _SCALINGS = ("row norms", "column norms", "row and column norms")
 _MILDEST_FIRST = tuple(
     name for name, method in conditioners.METHODS.items() if method.changes in _SCALINGS
@@ -21,12 +22,15 @@ _STRONGER = tuple(
 
 
 def advice(record: dict[str, Any], predicted: dict[str, float]) -> str:
-    """What can be said of a kernel in plain words.
+    """A sentence of advice on a kernel.
 
     Args:
         record: The record of the kernel in a `ConditioningReport`.
-        predicted: The condition number over the numerical rank that each method would
-            leave, by its name.
+        predicted: Dict from the name of each method to the effective condition number that the
+            raw kernel would have after it.
+
+    Returns:
+        String in lower case, without a full stop.
     """
     if not record["is_finite"]:
         return "not finite: training has diverged"
@@ -44,7 +48,7 @@ def advice(record: dict[str, Any], predicted: dict[str, float]) -> str:
     return lost + _of_plain(kappa, record["row_norm_spread"], predicted)
 
 
-def _of_plain(kappa, spread, predicted):
+def _of_plain(kappa: float, spread: float, predicted: dict[str, float]) -> str:
     scalings = {name: predicted[name] for name in _MILDEST_FIRST if name in predicted}
     best = min(scalings.values(), default=kappa)
     if best < HELP * kappa:
@@ -58,8 +62,8 @@ def _of_plain(kappa, spread, predicted):
     return f"{rows}; {left}"
 
 
-def _of_conditioned(record):
-    # Over the rank: methods that center rows leave a square matrix without its full one.
+def _of_conditioned(record: dict[str, Any]) -> str:
+    # Methods that center rows take one rank from a square matrix, so κ itself would be infinite.
     before = record["raw_effective_condition_number"]
     after = record["effective_condition_number"]
     change = f"κ {_number(before)} → {_number(after)}"
@@ -70,5 +74,5 @@ def _of_conditioned(record):
     return f"scale only: {change}"
 
 
-def _number(value):
+def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 10.0 else f"{value:.2f}"

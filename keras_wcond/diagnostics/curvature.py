@@ -1,7 +1,7 @@
-"""How curved the loss is: the extreme eigenvalues of its Hessian, by Lanczos' method."""
+"""The curvature of the loss: the extreme eigenvalues of its Hessian, by Lanczos' method."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -10,28 +10,33 @@ from keras_wcond.arguments import positive_integer
 from keras_wcond.backends import gauss_newton_product, hessian_product
 from keras_wcond.diagnostics.gradient_check import require_gradients_of_values
 from keras_wcond.diagnostics.lanczos import lanczos
-from keras_wcond.diagnostics.loss_functions import LossOnData
+from keras_wcond.diagnostics.loss_functions import Loss, LossOnData
 from keras_wcond.diagnostics.progress import tracked
+
+Matrix = Literal["hessian", "gauss_newton"]
 
 
 @dataclasses.dataclass(frozen=True)
 class LossCurvature:
-    """What `loss_curvature()` found.
+    """The extreme eigenvalues of a matrix of second derivatives, by `loss_curvature()`.
+
+    The unit of eigenvalues, errors and norm is that of the loss, per squared unit of weights.
 
     Attributes:
         largest_eigenvalue: Float.
-        smallest_eigenvalue: Float, negative where the loss curves downwards somewhere.
-        largest_error: Float. The largest eigenvalue is this close to one of the matrix, by
-            the residual; usually much closer. Rounding in the products, some 1e-6 of the
-            norm, comes on top.
-        smallest_error: The same of the smallest.
-        norm: Float, the largest magnitude of the two: the 2-norm of the matrix.
-        condition_number: Float, the norm over the smallest magnitude of an eigenvalue: by
-            the error bounds, at least this. It is exact, but for rounding, where
-            `iterations` is at least the dimension of the matrix, the number of trainable
-            weights. Where it is less, this is a bound that grows with the iterations and may
-            lie far below: compare it at one and the same number of them only.
-        iterations: Integer, the products that were taken.
+        smallest_eigenvalue: Float, negative if the loss curves downwards in some direction.
+        largest_error: Float, a bound from the residual. The matrix has an eigenvalue that is at
+            most this far from `largest_eigenvalue`, and usually much nearer. Rounding in the
+            products adds an error of about 1e-6 of the norm.
+        smallest_error: Float, the same bound for `smallest_eigenvalue`.
+        norm: Float, the 2-norm of the matrix, which is the larger magnitude of the two
+            eigenvalues.
+        condition_number: Float, a lower bound from the error bounds of the norm divided by the
+            smallest magnitude of an eigenvalue. It is exact up to rounding if `iterations` is at
+            least the dimension of the matrix, which is the number of trainable weights. With
+            fewer iterations it may be far too small, and grows with the iterations. Compare it
+            only at one number of iterations.
+        iterations: Integer, the number of products with the matrix that were computed.
         converged: Boolean, whether both errors are within the tolerance.
         matrix: `"hessian"` or `"gauss_newton"`.
     """
@@ -44,15 +49,15 @@ class LossCurvature:
     condition_number: float
     iterations: int
     converged: bool
-    matrix: str
+    matrix: Matrix
 
 
 def loss_curvature(
     model: keras.Model,
     x: Any,
     y: Any,
-    loss: Any = None,
-    matrix: str = "hessian",
+    loss: Loss = None,
+    matrix: Matrix = "hessian",
     iterations: int = 100,
     tolerance: float = 1e-3,
     batch_size: int | None = None,
@@ -60,39 +65,43 @@ def loss_curvature(
 ) -> LossCurvature:
     """The largest and the smallest eigenvalue of the Hessian of a model's loss.
 
-    The paper's claim is that conditioned weights make this matrix better conditioned. It is
-    that of the mean loss on `x` and `y` in all trainable weights, raw kernels where layers
-    are conditioned, and is never formed: Lanczos' method takes its products with vectors.
-    Each costs two to three gradients on all the data, and leaves a float64 vector as long
-    as all trainable weights on the host.
+    The paper claims that conditioned weights make this matrix better conditioned. It is the
+    Hessian of the mean loss on `x` and `y` in all trainable weights, which are the raw kernels
+    where layers are conditioned. The matrix is never formed. Lanczos' method computes its products
+    with vectors. Each product costs two to three gradients on all the data, and keeps a float64
+    vector as long as all trainable weights on the host.
 
     `H = ∇²L(w)`, or `G = Jᵀ (∇²ℓ) J`, J the Jacobian of the outputs in the weights
 
-    The Gauss-Newton matrix G is what is left of H without the curvature of the network
-    itself. It has no negative eigenvalues for the usual losses, if these take the outputs
-    as they are, logits and not probabilities.
+    The Gauss-Newton matrix G is H without the curvature of the network itself. For the usual
+    losses it has no negative eigenvalues, if the outputs are logits and not probabilities.
 
     The model runs as in inference, and penalties of regularizers are not part of the loss. The
-    derivatives go through what a method of the package holds constant in training; a method of
-    your own that stops a part of its gradient is refused.
+    derivatives also include quantities that a method of the package holds constant in training.
 
     Args:
         model: A built model with one output.
-        x: Array of inputs, or a structure of arrays.
-        y: Array of targets.
-        loss: A Keras loss, by name or instance, or a function of `(y_true, y_pred)`. None
-            for that which the model was compiled with.
-        matrix: `"hessian"` or `"gauss_newton"`.
-        iterations: Integer, the products that are taken at most.
-        tolerance: Float. It stops where both error bounds are within this part of their
-            eigenvalue, or within 1e-3 of this part of the norm; where the model has no more
-            trainable weights than `iterations`, it goes on to their number.
-        batch_size: How many samples are looked at at a time, or None for all. The result is
-            the same for losses that are means over samples.
-        seed: Integer, of the random vector that Lanczos' method starts from.
+        x: Array of inputs with samples on axis 0, or a structure of such arrays.
+        y: Array of targets with samples on axis 0.
+        loss: A Keras loss, by name or instance, or a function of `(y_true, y_pred)`. None takes
+            the loss that the model was compiled with. Defaults to None.
+        matrix: `"hessian"` or `"gauss_newton"`. Defaults to `"hessian"`.
+        iterations: Integer, the largest number of products. Defaults to 100.
+        tolerance: Float in (0, 1), relative. The iteration stops once each error bound is at most
+            `tolerance` of the magnitude of its eigenvalue, or at most `1e-3 · tolerance` of the
+            norm. A model with no more trainable weights than `iterations` gets one iteration
+            per weight. Defaults to `1e-3`.
+        batch_size: Integer, the number of samples per batch, or None for all samples at once. The
+            result is the same for losses that are means over samples. Defaults to None.
+        seed: Integer, the seed of the random start vector. Defaults to 0.
 
     Returns:
         A `LossCurvature`.
+
+    Raises:
+        ValueError: An argument is out of its range, the model is not built or has no trainable
+            weights, no loss is given, a derivative is not finite, or a method of your own stops
+            a part of its gradient.
 
     Example:
 
@@ -123,7 +132,7 @@ def loss_curvature(
     values = data.values
     size = sum(int(np.prod(value.shape)) for value in values)
 
-    def product(vector):
+    def product(vector: np.ndarray) -> np.ndarray:
         return data.derivative(multiply, values, data.split(vector))
 
     steps = lanczos(product, size, iterations, seed)
@@ -131,14 +140,16 @@ def loss_curvature(
         tracked(steps, "Lanczos", min(iterations, size)), start=1
     ):
         result = curvature_of(ritz, errors, step, tolerance, matrix)
-        # Otherwise it costs little to go on to the end, for the condition number.
+        # A small matrix costs little to finish, which makes the condition number exact.
         if result.converged and size > iterations:
             break
     return result
 
 
-def curvature_of(ritz, errors, step, tolerance, matrix):
-    """What Ritz values and the bounds of their errors say of the matrix."""
+def curvature_of(
+    ritz: np.ndarray, errors: np.ndarray, step: int, tolerance: float, matrix: Matrix
+) -> LossCurvature:
+    """The `LossCurvature` that follows from Ritz values and their error bounds."""
     norm = float(max(abs(ritz[0]), abs(ritz[-1])))
     allowed = tolerance * np.maximum(np.abs(ritz), 1e-3 * norm)
     # An eigenvalue lies within the error of every Ritz value, so none is known to be smaller.

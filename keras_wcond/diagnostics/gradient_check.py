@@ -1,6 +1,4 @@
-"""Whether the gradient of a user's own method is that of its value."""
-
-from typing import Any
+"""A check that the gradient of a user's own method is the gradient of its value."""
 
 import keras
 import numpy as np
@@ -11,20 +9,27 @@ from keras_wcond.backends import gradient
 from keras_wcond.diagnostics.model_kernels import conditioner_of, model_kernels
 from keras_wcond.kernels.search import Kernel
 from keras_wcond.layers.base.survey import conditioned_kernel, conditioned_layers
+from keras_wcond.linalg.arrays import Tensor
 from keras_wcond.linalg.held_constant import exact_derivatives
 
-# By which each entry of a kernel is changed, at most a few times over; differences in float32 are
-# then good to about a hundredth.
+# The relative change of each entry of a kernel, up to a small factor. Differences in float32 are
+# then accurate to about 1 %.
 _STEP = 1e-3
 _TOLERANCE = 0.05
 _DIRECTIONS = 4
 
 
 def require_gradients_of_values(model: keras.layers.Layer) -> None:
-    """Raises where a conditioner that is not the package's own stops a part of its gradient.
+    """Requires that no conditioner of the user's own stops a part of its gradient.
 
-    Second derivatives are then those of no function. Derivatives along random directions are
-    compared with central differences.
+    Second derivatives would otherwise be the derivatives of no function. Derivatives along random
+    directions are compared with central differences.
+
+    Args:
+        model: A built model or layer.
+
+    Raises:
+        ValueError: A derivative differs from the differences by more than 5 %.
     """
     if all(_is_shipped(layer.kernel_conditioner) for layer in conditioned_layers(model)):
         return
@@ -43,7 +48,7 @@ def require_gradients_of_values(model: keras.layers.Layer) -> None:
             )
 
 
-def _is_shipped(conditioner):
+def _is_shipped(conditioner: conditioners.Conditioner | None) -> bool:
     if isinstance(conditioner, conditioners.Sequential):
         return all(map(_is_shipped, conditioner.conditioners))
     return type(conditioner) in conditioners.METHODS.values()
@@ -53,10 +58,10 @@ def _agrees(found: Kernel, conditioner: conditioners.Conditioner) -> bool:
     kernel = _array(conditioned_kernel(found).raw())
     rng = np.random.default_rng(0)
 
-    def condition(value: Any) -> Any:
+    def condition(value: Tensor) -> Tensor:
         return conditioner(ops.convert_to_tensor(value, "float32"), found.layout)
 
-    # One function for all directions, which is compiled once.
+    # One function serves all directions, so that it is compiled once.
     derivative = gradient(lambda values, weights: ops.sum(condition(values[0]) * weights))
     for _ in range(_DIRECTIONS):
         # In proportion to each entry, since rows may be of very different norms.
@@ -68,11 +73,11 @@ def _agrees(found: Kernel, conditioner: conditioners.Conditioner) -> bool:
             [ops.convert_to_tensor(kernel, "float32")], ops.convert_to_tensor(weights, "float32")
         )
         difference = np.sum(weights * change) - np.sum(direction * _array(product))
-        # The sum of random weights times the change is of the size of the change's norm.
+        # A sum of the change with random weights is about as large as the norm of the change.
         if abs(difference) > _TOLERANCE * np.linalg.norm(change):
             return False
     return True
 
 
-def _array(x):
-    return ops.convert_to_numpy(x).astype("float64")
+def _array(x: Tensor) -> np.ndarray:
+    return np.asarray(ops.convert_to_numpy(x), "float64")

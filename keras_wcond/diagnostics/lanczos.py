@@ -1,4 +1,4 @@
-"""The extreme eigenvalues of a symmetric matrix that is known by its products only."""
+"""The extreme eigenvalues of a symmetric matrix, from its products with vectors."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,15 +11,15 @@ def lanczos(
     """Lanczos' method with full reorthogonalization, from a random start.
 
     Args:
-        product: Function of a vector, its product with the matrix.
-        size: The matrix' dimension.
-        steps: How many steps are taken at most.
-        seed: Of the vector that it starts from.
+        product: Function from a vector to its product with the matrix.
+        size: The dimension of the matrix.
+        steps: The largest number of steps.
+        seed: The seed of the start vector. Defaults to 0.
 
     Yields:
-        After each step the Ritz values in ascending order, and for each a bound of its
-        distance to the nearest eigenvalue. It ends early where the vectors span an
-        invariant subspace, whose eigenvalues the Ritz values then are.
+        After each step, the Ritz values in ascending order, and for each a bound of its
+        distance to the nearest eigenvalue. The iteration ends early if the vectors span an
+        invariant subspace. The Ritz values are then its eigenvalues.
     """
     vector = np.random.default_rng(seed).normal(size=size)
     basis = np.empty((min(steps, size) + 1, size))

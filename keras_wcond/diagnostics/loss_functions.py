@@ -1,8 +1,8 @@
 """The loss of a model as a function of its weights."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -10,7 +10,11 @@ from keras import ops
 
 from keras_wcond.arguments import positive_integer
 from keras_wcond.internals import loss_as_compiled, mask_of
+from keras_wcond.linalg.arrays import Tensor
 from keras_wcond.linalg.held_constant import exact_derivatives
+
+# A name, an instance, a function of `(y_true, y_pred)`, or None for that of a compiled model.
+Loss: TypeAlias = str | keras.losses.Loss | Callable[[Any, Any], Any] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +28,9 @@ class LossOnData:
         model: A built model with one output.
         x: Array, or a structure of arrays with a batch axis.
         y: Array of targets.
-        loss: A Keras loss, by name or instance, or a function of `(y_true, y_pred)`.
-        batch_size: How many samples are looked at at a time; the result is the same where
-            the loss is a mean over samples.
+        loss: Function of `(y_true, y_pred)`.
+        batch_size: The number of samples per batch. The result is the same if the loss is a mean
+            over samples.
     """
 
     model: keras.Model
@@ -37,8 +41,9 @@ class LossOnData:
 
     @classmethod
     def of(
-        cls, model: keras.Model, x: Any, y: Any, loss: Any, batch_size: int | None
+        cls, model: keras.Model, x: Any, y: Any, loss: Loss, batch_size: int | None
     ) -> "LossOnData":
+        """The loss for arguments of the user, which are checked."""
         if loss is None:
             loss = getattr(model, "loss", None) if model.compiled else None
         if loss is None:
@@ -63,11 +68,11 @@ class LossOnData:
         return cls(model, x, y, loss_as_compiled(loss), batch_size or samples.pop())
 
     @property
-    def values(self) -> list[Any]:
-        """The trainable weights as they are now."""
+    def values(self) -> list[Tensor]:
+        """The present values of the trainable weights."""
         return [variable.value for variable in self.model.trainable_variables]
 
-    def outputs(self, values: Any, x: Any, y: Any) -> Any:
+    def outputs(self, values: Sequence[Tensor], x: Any, y: Any) -> Tensor:
         fixed = [variable.value for variable in self.model.non_trainable_variables]
         with exact_derivatives():
             outputs, _ = self.model.stateless_call(values, fixed, x, training=False)
@@ -79,10 +84,21 @@ class LossOnData:
             )
         return outputs
 
-    def detached_outputs(self, values: Any, x: Any, y: Any) -> Any:
-        """The outputs as numbers alone.
+    def detached_outputs(self, values: Sequence[Tensor], x: Any, y: Any) -> Tensor:
+        """The outputs without the attributes that Keras attaches to them.
 
-        Keras hangs masks and, on TensorFlow, the logits on outputs, and losses follow these.
+        Keras attaches masks and, on TensorFlow, logits to outputs. Losses read these.
+
+        Args:
+            values: The trainable weights.
+            x: A batch of inputs.
+            y: A batch of targets, which is not used.
+
+        Returns:
+            Tensor, the output of the model.
+
+        Raises:
+            ValueError: The output has a mask.
         """
         outputs = self.outputs(values, x, y)
         if mask_of(outputs) is not None:
@@ -92,10 +108,10 @@ class LossOnData:
             )
         return 1.0 * outputs
 
-    def loss_of_outputs(self, outputs: Any, x: Any, y: Any) -> Any:
+    def loss_of_outputs(self, outputs: Tensor, x: Any, y: Any) -> Tensor:
         return ops.mean(self.loss(y, outputs))
 
-    def loss_of_values(self, values: Any, x: Any, y: Any) -> Any:
+    def loss_of_values(self, values: Sequence[Tensor], x: Any, y: Any) -> Tensor:
         return self.loss_of_outputs(self.outputs(values, x, y), x, y)
 
     def batches(self) -> Iterator[tuple[float, tuple[Any, Any]]]:
@@ -111,7 +127,7 @@ class LossOnData:
 
     def mean(self, function: Callable[..., Any], *arguments: Any) -> np.ndarray:
         """The mean over samples of a function of `(*arguments, x, y)`, as one flat vector."""
-        total: Any = 0.0
+        total = np.zeros(())
         for share, data in self.batches():
             parts = keras.tree.flatten(function(*arguments, *data))
             arrays = [np.ravel(ops.convert_to_numpy(part)).astype("float64") for part in parts]
@@ -119,7 +135,7 @@ class LossOnData:
         return total
 
     def derivative(self, function: Callable[..., Any], *arguments: Any) -> np.ndarray:
-        """As `mean`, or an error where that is not finite."""
+        """The result of `mean()`, or an error if it is not finite."""
         total = self.mean(function, *arguments)
         if not np.isfinite(total).all():
             raise ValueError(
@@ -129,7 +145,7 @@ class LossOnData:
             )
         return total
 
-    def split(self, vector: np.ndarray) -> list[Any]:
+    def split(self, vector: np.ndarray) -> list[Tensor]:
         """A flat vector in the shapes of the trainable weights."""
         tensors, start = [], 0
         for variable in self.model.trainable_variables:

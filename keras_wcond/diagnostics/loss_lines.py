@@ -1,36 +1,41 @@
 """The loss along straight lines through the weights."""
 
 import dataclasses
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from keras_wcond.arguments import positive_integer
 from keras_wcond.backends import gradient
-from keras_wcond.diagnostics.loss_functions import LossOnData
+from keras_wcond.diagnostics.loss_functions import Loss, LossOnData
 from keras_wcond.diagnostics.plots import draw_loss_lines
 from keras_wcond.diagnostics.progress import tracked
+
+if TYPE_CHECKING:
+    from keras_wcond.diagnostics.plots import Figure
 
 
 @dataclasses.dataclass(frozen=True)
 class LossLines:
-    """What `loss_lines()` found.
+    """The loss along straight lines through the weights, by `loss_lines()`.
 
     Attributes:
-        distances: Float array, how far from the weights, over their norm.
-        losses: Dict from the direction, `"gradient"` or `"random 1"`, to the loss at each
-            distance.
+        distances: float64 array of shape `(points,)`, the distances from the weights divided by
+            the norm of the weights.
+        losses: Dict from the name of the direction, `"gradient"`, `"random 1"` and so on, to a
+            float64 array of shape `(points,)`, the mean loss at each distance.
     """
 
     distances: np.ndarray
     losses: dict[str, np.ndarray]
 
-    def plot(self, path: Any = None) -> Any:
-        """Draws the lines.
+    def plot(self, path: str | os.PathLike[str] | None = None) -> "Figure":
+        """Draws the lines. This needs Matplotlib.
 
         Args:
-            path: Where to save the picture, or None.
+            path: File to save the picture to, or None. Defaults to None.
 
         Returns:
             The `matplotlib.figure.Figure`.
@@ -42,7 +47,7 @@ def loss_lines(
     model: keras.Model,
     x: Any,
     y: Any,
-    loss: Any = None,
+    loss: Loss = None,
     distance: float = 0.5,
     points: int = 41,
     random_directions: int = 3,
@@ -56,17 +61,25 @@ def loss_lines(
 
     Args:
         model: A built model with one output.
-        x: Array of inputs, or a structure of arrays.
-        y: Array of targets.
-        loss: As of `loss_curvature()`.
-        distance: Float. How far the lines go to either side, over the norm of the weights.
-        points: Integer, odd, so that the weights themselves are one of them.
-        random_directions: Integer, how many of them.
-        batch_size: As of `loss_curvature()`.
-        seed: Integer, of the random directions.
+        x: Array of inputs with samples on axis 0, or a structure of such arrays.
+        y: Array of targets with samples on axis 0.
+        loss: A Keras loss, by name or instance, or a function of `(y_true, y_pred)`. None takes
+            the loss that the model was compiled with. Defaults to None.
+        distance: Float, the length of the lines to either side, divided by the norm of the
+            weights. Defaults to 0.5.
+        points: Integer, the number of points on each line. It is odd, so that the weights
+            themselves are one of the points. Defaults to 41.
+        random_directions: Integer, the number of random directions. Defaults to 3.
+        batch_size: Integer, the number of samples per batch, or None for all samples at once.
+            Defaults to None.
+        seed: Integer, the seed of the random directions. Defaults to 0.
 
     Returns:
         A `LossLines`.
+
+    Raises:
+        ValueError: `points` is even, `random_directions` is negative, the model is not built or
+            has no trainable weights, no loss is given, or the gradient is not finite.
 
     Example:
 

@@ -1,7 +1,6 @@
-"""The kernels of a model, as they are stored and as the model multiplies by them."""
+"""The kernels of a model: the stored kernels, and those that the model multiplies by."""
 
 import dataclasses
-from typing import Any
 
 import keras
 import numpy as np
@@ -12,12 +11,23 @@ from keras_wcond.internals import full_precision
 from keras_wcond.kernels.search import Kernel, with_unique_paths
 from keras_wcond.layers.base.conditioned_layer import ConditionedLayer
 from keras_wcond.layers.base.survey import conditioned_kernel, conditioned_layers, survey
+from keras_wcond.linalg.arrays import Tensor
 
 
 def model_kernels(model: keras.layers.Layer) -> list[Kernel]:
-    """Every kernel of a built model or layer that is known, or conditioned.
+    """Every kernel of a model that the table of Keras' layers lists, or that is conditioned.
 
-    Embeddings are among them only where they are conditioned.
+    Embeddings are included only if they are conditioned.
+
+    Args:
+        model: A built model or layer.
+
+    Returns:
+        List of at least one kernel. Their paths are unique.
+
+    Raises:
+        TypeError: The argument is not a Keras layer.
+        ValueError: The model has conditioned layers that are not built, or no kernel.
     """
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(
@@ -51,12 +61,13 @@ def conditioner_of(kernel: Kernel) -> Conditioner | None:
 
 @dataclasses.dataclass(frozen=True)
 class KernelValues:
-    """A kernel's numbers.
+    """The values of a kernel.
 
     Attributes:
-        raw: float64 array of shape `(matrices, rows, columns)`: the kernel as it is stored, or
-            with LoRA the merged one.
-        effective: That which the model multiplies by; the same array where nothing conditions it.
+        raw: float64 array of shape `(matrices, rows, columns)`, the stored kernel, or with LoRA
+            the merged one.
+        effective: The kernel that the model multiplies by, of the same shape. It is the same
+            array if nothing conditions the kernel.
         epsilon: The machine epsilon of the dtype that the kernel is stored in.
     """
 
@@ -66,7 +77,7 @@ class KernelValues:
 
 
 def values(kernel: Kernel) -> KernelValues:
-    """The numbers that a kernel has now."""
+    """The present values of a kernel."""
     found = conditioned_kernel(kernel)
     raw = _matrices(found.raw(), kernel)
     effective = raw if conditioner_of(kernel) is None else _matrices(found.effective(), kernel)
@@ -74,10 +85,11 @@ def values(kernel: Kernel) -> KernelValues:
         return KernelValues(raw, effective, machine_epsilon(kernel.variable.value.dtype))
 
 
-def _is_plain_embedding(kernel):
+def _is_plain_embedding(kernel: Kernel) -> bool:
     return isinstance(kernel.owner, keras.layers.Embedding) and kernel.conditioned_by is None
 
 
-def _matrices(tensor: Any, kernel: Kernel) -> np.ndarray:
+def _matrices(tensor: Tensor, kernel: Kernel) -> np.ndarray:
     array = keras.ops.convert_to_numpy(tensor).astype("float64")
-    return kernel.layout.to_matrices(array)
+    matrices: np.ndarray = kernel.layout.to_matrices(array)
+    return matrices

@@ -1,13 +1,19 @@
-"""Pictures; the one module that draws, with Matplotlib, which is not installed by default."""
+"""Pictures. This is the one module that draws. It needs Matplotlib, an optional package."""
 
+import os
 import pathlib
-from typing import Any
+import types
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Figure
 
-def pyplot() -> Any:
-    """`matplotlib.pyplot`, or an error that says how to get it."""
+
+def pyplot() -> types.ModuleType:
+    """`matplotlib.pyplot`, or an error that states how to install it."""
     try:
         from matplotlib import pyplot as plt
     except ImportError as error:
@@ -18,8 +24,10 @@ def pyplot() -> Any:
     return plt
 
 
-def draw_spectra(spectra: dict[str, tuple[np.ndarray, np.ndarray]], path: Any = None) -> Any:
-    """Singular values over the largest, by their relative index: raw beside effective."""
+def draw_spectra(
+    spectra: dict[str, tuple[np.ndarray, np.ndarray]], path: str | os.PathLike[str] | None = None
+) -> "Figure":
+    """Draws the ratios of singular values to the largest, raw and effective side by side."""
     plt = pyplot()
     figure, panels = plt.subplots(
         1, 2, figsize=(11, 4.2), layout="constrained", sharey=True, sharex=True
@@ -29,7 +37,7 @@ def draw_spectra(spectra: dict[str, tuple[np.ndarray, np.ndarray]], path: Any = 
         for color, (name, both) in zip(colors, spectra.items(), strict=True):
             for i, values in enumerate(both[kind]):
                 relative = values / values[0] if values[0] > 0.0 else values
-                if i < 8:  # Of a stack, some are enough to see.
+                if i < 8:  # Some matrices of a stack are enough to see its spectrum.
                     panel.plot(
                         np.linspace(0.0, 1.0, len(values)),
                         np.maximum(relative, 1e-9),
@@ -50,8 +58,8 @@ def draw_spectra(spectra: dict[str, tuple[np.ndarray, np.ndarray]], path: Any = 
     return saved(figure, path)
 
 
-def saved(figure: Any, path: Any = None) -> Any:
-    """The figure, saved where a path is given."""
+def saved(figure: "Figure", path: str | os.PathLike[str] | None = None) -> "Figure":
+    """The figure, saved if a path is given."""
     if path is not None:
         pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
@@ -59,21 +67,27 @@ def saved(figure: Any, path: Any = None) -> Any:
     return figure
 
 
-def _bar_of_kernels(plt, figure, panels, count):
-    """What the colors stand for, where there are too many kernels for a legend."""
+def _bar_of_kernels(
+    plt: types.ModuleType, figure: "Figure", panels: np.ndarray, count: int
+) -> None:
+    """Adds a color bar, for more kernels than a legend can list."""
     order = plt.cm.ScalarMappable(cmap=plt.get_cmap("viridis"))
     order.set_clim(1, count / 0.92)
     bar = figure.colorbar(order, ax=panels, label="kernel, in the model's order")
     bar.ax.set_ylim(1, count)
 
 
-def _tidy(axes):
+def _tidy(axes: "Axes") -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_loss_lines(distances: np.ndarray, losses: dict[str, np.ndarray], path: Any = None) -> Any:
-    """The loss along each direction."""
+def draw_loss_lines(
+    distances: np.ndarray,
+    losses: dict[str, np.ndarray],
+    path: str | os.PathLike[str] | None = None,
+) -> "Figure":
+    """Draws the loss along each direction."""
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for name, values in losses.items():
@@ -94,9 +108,9 @@ def draw_measurements(
     measures: tuple[str, ...],
     unit: str,
     seconds: float,
-    path: Any = None,
-) -> Any:
-    """Each measure over epochs or steps, a line per kernel."""
+    path: str | os.PathLike[str] | None = None,
+) -> "Figure":
+    """Draws each measure over epochs or steps, with a line per kernel."""
     plt = pyplot()
     kernels = list(dict.fromkeys(record["kernel"] for record in records))
     colors = plt.get_cmap("viridis")(np.linspace(0.0, 0.92, len(kernels)))

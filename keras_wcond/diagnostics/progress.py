@@ -1,14 +1,17 @@
-"""A transient progress bar on the terminal; nothing where there is no terminal."""
+"""A transient progress bar on the terminal. Without a terminal, nothing is shown."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TypeVar
 
 import rich.console
 import rich.progress
 
+_Item = TypeVar("_Item")
 
-def tracked(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
+
+def tracked(items: Iterable[_Item], description: str, total: int) -> Iterator[_Item]:
+    """Iterates over `total` items with a progress bar."""
     console = rich.console.Console(stderr=True)
     yield from rich.progress.track(
         items,
@@ -22,7 +25,7 @@ def tracked(items: Iterable[Any], description: str, total: int) -> Iterator[Any]
 
 @contextlib.contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """A scope with a bar, and the function that moves the bar on by one of `total` steps."""
+    """A scope with a bar. It yields the function that advances the bar by one of `total` steps."""
     console = rich.console.Console(stderr=True)
     with rich.progress.Progress(
         console=console, transient=True, disable=not console.is_terminal

@@ -1,9 +1,11 @@
-"""What the kernels of a model are like, and what each method would make of them."""
+"""A report on the kernels of a model: measures, the predicted effect of methods, and advice."""
 
 import dataclasses
 import json
 import math
-from typing import Any
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -12,6 +14,7 @@ import rich.console
 import rich.table
 
 from keras_wcond import conditioners
+from keras_wcond.conditioners.conditioner import Conditioner, ConditionerLike
 from keras_wcond.conditioners.registry import name_of, required
 from keras_wcond.diagnostics.advice import advice
 from keras_wcond.diagnostics.model_kernels import conditioner_of, model_kernels, values
@@ -20,6 +23,11 @@ from keras_wcond.diagnostics.progress import tracked
 from keras_wcond.diagnostics.spectrum import Spectrum
 from keras_wcond.kernels.search import Kernel
 from keras_wcond.naming import class_name, counted
+
+if TYPE_CHECKING:
+    from keras_wcond.diagnostics.plots import Figure
+
+_Methods = str | dict[str, Any] | Conditioner | Sequence[ConditionerLike]
 
 # The methods that change condition numbers.
 METHODS = tuple(name for name, method in conditioners.METHODS.items() if method.changes != "scale")
@@ -40,27 +48,32 @@ _MEASURES = {
 
 @dataclasses.dataclass(frozen=True)
 class ConditioningReport:
-    """What `conditioning_report()` found; `print()` shows it as tables.
+    """The measures of every kernel of a model, by `conditioning_report()`.
 
-    Each κ in the tables is over the numerical rank: weight standardization and Newton's
-    iteration center rows, which takes one rank from a kernel with no more columns than rows,
-    and the smallest singular value is then a rounding error.
+    `print()` shows them as tables. Each κ in the tables is the effective condition number, over
+    the numerical rank. Weight standardization and Newton's iteration center rows, which takes one
+    rank from a kernel with no more columns than rows. The smallest singular value is then a
+    rounding error.
 
     Attributes:
-        records: List of dicts, one per kernel, which make a data frame. `path`, `layer`
-            (its class), `shape`, and of the matrix `rows`, `columns` and `matrices`, how
-            many there are; `conditioner`, the method or None; `raw_condition_number` and
-            `raw_effective_condition_number` of the kernel as it is stored (with LoRA, of the
-            merged one), and of that which the layer multiplies by `condition_number`,
-            `effective_condition_number` (over the numerical rank), `numerical_rank`,
-            `stable_rank`, `largest_singular_value`, and `row_norm_spread`, the largest norm
-            of a row over the smallest; `raw_row_norm_spread`; `is_finite`; and
-            `with_<method>`, the condition number over the numerical rank that each method
-            would leave of the raw kernel. Of several matrices, each is that of the worst.
-            `advice` says in words what follows.
-        spectra: Dict from path to the singular values, raw and effective, two float64
+        records: List of dicts, one per kernel, which make a data frame. For a kernel that is
+            several matrices, each measure is that of the worst matrix.
+            - `path`, `layer`, `shape`: the path of the kernel, the class of its layer, and its
+              shape.
+            - `matrices`, `rows`, `columns`: the number of matrices and the size of each.
+            - `conditioner`: the name of the method that conditions the kernel, or None.
+            - `raw_condition_number`, `raw_effective_condition_number`, `raw_row_norm_spread`:
+              measures of the stored kernel, or with LoRA of the merged one.
+            - `condition_number`, `effective_condition_number`, `numerical_rank`, `stable_rank`,
+              `largest_singular_value`, `row_norm_spread`: measures of the kernel that the layer
+              multiplies by. The spread is the largest norm of a row divided by the smallest.
+            - `is_finite`: boolean.
+            - `with_<method>`: the effective condition number that the raw kernel would have
+              after each method.
+            - `advice`: a sentence.
+        spectra: Dict from path to the raw and the effective singular values, two float64
             arrays of shape `(matrices, min(rows, columns))`.
-        methods: The methods that were tried, by name.
+        methods: List of the names of the methods that were tried.
     """
 
     records: list[dict[str, Any]]
@@ -91,25 +104,25 @@ class ConditioningReport:
         )
 
     def to_json(self) -> str:
-        """The records as JSON; numbers that it has no word for, such as infinity, as text."""
+        """The records as JSON, with NaN and infinity as strings, which JSON lacks as numbers."""
         return json.dumps(
             [{k: _json(v) for k, v in row.items()} for row in self.records],
             indent=1,
             ensure_ascii=False,
         )
 
-    def plot(self, path: Any = None) -> Any:
-        """Draws the raw and the effective spectra, a line per kernel.
+    def plot(self, path: str | os.PathLike[str] | None = None) -> "Figure":
+        """Draws the raw and the effective spectra, with a line per kernel. This needs Matplotlib.
 
         Args:
-            path: Where to save the picture, or None.
+            path: File to save the picture to, or None. Defaults to None.
 
         Returns:
             The `matplotlib.figure.Figure`.
         """
         return draw_spectra(self.spectra, path)
 
-    def _rows(self):
+    def _rows(self) -> Iterator[dict[str, Any]]:
         for record in self.records:
             matrix = f"{record['rows']} × {record['columns']}"
             stack = f"{record['matrices']} · " if record["matrices"] > 1 else ""
@@ -117,7 +130,7 @@ class ConditioningReport:
             rank = f"{record['numerical_rank']} of {full_rank}"
             yield {**record, "matrix": stack + matrix, "rank": rank}
 
-    def _predictions(self):
+    def _predictions(self) -> tuple[list[str], list[list[str]]]:
         rows = [
             [
                 record["path"],
@@ -128,7 +141,7 @@ class ConditioningReport:
         ]
         return ["kernel", "raw", *self.methods], rows
 
-    def _summary(self):
+    def _summary(self) -> str:
         conditioned = [record for record in self.records if record["conditioner"]]
         median = np.median([record["effective_condition_number"] for record in self.records])
         return (
@@ -137,20 +150,30 @@ class ConditioningReport:
         )
 
 
-def conditioning_report(model: keras.layers.Layer, methods: Any = METHODS) -> ConditioningReport:
-    """Measures every kernel of a model, and what each method would make of it.
+def conditioning_report(
+    model: keras.layers.Layer,
+    kernel_conditioners: _Methods = METHODS,
+    methods: _Methods | None = None,
+) -> ConditioningReport:
+    """Measures every kernel of a model, and predicts the effect of each method on it.
 
-    The model is only read. Everything is computed in float64 on the host; ResNet50 takes
+    The model is not changed. All measures are computed in float64 on the host. ResNet50 takes
     about ten seconds on two cores.
+
+    A model that is not built is a `ValueError`, and so is a model without kernels or the name of
+    an unknown method. Anything but a Keras layer is a `TypeError`.
 
     Args:
         model: A built model or layer, conditioned or not.
-        methods: List of conditioners to try: names, configs or instances. By default all
-            that change condition numbers. `[]` tries none, and is faster.
+        kernel_conditioners: List of conditioners to try, each a name, a config, an instance, a
+            class, or a list of these that are applied one after the other. `[]` tries none, and
+            is faster. Defaults to all methods that change condition numbers.
+        methods: Another name of `kernel_conditioners`, which earlier versions took. Defaults to
+            None.
 
     Returns:
-        A `ConditioningReport`. `print()` it, or take its `records`, `to_markdown()`,
-        `to_json()` or `plot()`.
+        A `ConditioningReport`. `print()` it, or use its `records`, `to_markdown()`, `to_json()`
+        or `plot()`.
 
     Example:
 
@@ -159,7 +182,7 @@ def conditioning_report(model: keras.layers.Layer, methods: Any = METHODS) -> Co
     >>> [(record["path"], record["rows"], record["columns"]) for record in report.records]
     [('last/kernel', 4, 8)]
     """
-    tried = _by_name(methods)
+    tried = _by_name(kernel_conditioners if methods is None else methods)
     records, spectra = [], {}
     kernels = model_kernels(model)
     for kernel in tracked(kernels, "Kernels", len(kernels)):
@@ -192,7 +215,7 @@ def conditioning_report(model: keras.layers.Layer, methods: Any = METHODS) -> Co
 
 
 def row_norm_spread(matrices: np.ndarray) -> float:
-    """The largest norm of a row over the smallest, of the matrix where that is largest."""
+    """The largest norm of a row divided by the smallest, the maximum over matrices."""
     norms = np.linalg.norm(matrices, axis=2)
     largest, smallest = norms.max(axis=1), norms.min(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -200,14 +223,14 @@ def row_norm_spread(matrices: np.ndarray) -> float:
     return _largest(np.where(np.isfinite(largest), spread, np.nan))
 
 
-def _by_name(methods):
-    if isinstance(methods, (str, dict, conditioners.Conditioner)):
+def _by_name(methods: _Methods) -> dict[str, Conditioner]:
+    if isinstance(methods, (str, dict, Conditioner)):
         methods = [methods]
     found = [required(method, "conditioning_report") for method in methods]
     return {name_of(conditioner): conditioner for conditioner in found}
 
 
-def _description(kernel: Kernel, matrices):
+def _description(kernel: Kernel, matrices: np.ndarray) -> dict[str, Any]:
     conditioner = conditioner_of(kernel)
     return {
         "path": kernel.path,
@@ -220,10 +243,10 @@ def _description(kernel: Kernel, matrices):
     }
 
 
-def _left_by(conditioner, matrices, epsilon):
-    """The condition number over the numerical rank that a method leaves."""
+def _left_by(conditioner: Conditioner, matrices: np.ndarray, epsilon: float) -> float:
+    """The effective condition number after a method."""
     is_double = epsilon <= np.finfo("float64").eps
-    # What goes over the largest number of float32 is non-finite afterwards, and told as such.
+    # Entries beyond the range of float32 become infinite, and are reported as such.
     with np.errstate(all="ignore"):
         matrices = matrices if is_double else matrices.astype("float32")
         conditioned = conditioner.condition_stack(matrices)
@@ -232,11 +255,11 @@ def _left_by(conditioner, matrices, epsilon):
     return _largest(decompose(conditioned, epsilon).effective_condition_numbers())
 
 
-def _largest(values):
+def _largest(values: np.ndarray) -> float:
     return float(np.max(values))
 
 
-def _table(headers, rows):
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
     for header in headers:
         is_text = header in ("kernel", "method", "advice")
@@ -250,12 +273,12 @@ def _table(headers, rows):
     return "\n".join(line for line in lines if line) + "\n"
 
 
-def _markdown(headers, rows):
+def _markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [headers, ["---"] * len(headers), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _cell(value):
+def _cell(value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, float):
@@ -265,5 +288,5 @@ def _cell(value):
     return f"{value:,.0f}" if abs(value) >= 100.0 else f"{value:.3g}"
 
 
-def _json(value):
+def _json(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,14 +1,15 @@
-"""Where measurements go while a model trains: CSV files and TensorBoard's event files."""
+"""CSV files and TensorBoard event files of measurements during training."""
 
 import csv
+import os
 import pathlib
 from typing import Any
 
 
 class CSVFile:
-    """A CSV file with a header, complete up to the last row at any time."""
+    """A CSV file with a header, flushed after each call of `write()`."""
 
-    def __init__(self, path: Any, columns: list[str], append: bool = False):
+    def __init__(self, path: str | os.PathLike[str], columns: list[str], append: bool = False):
         path = pathlib.Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a" if append else "w", newline="", encoding="utf-8")
@@ -26,9 +27,9 @@ class CSVFile:
 
 
 class EventFile:
-    """Scalars for TensorBoard, written by TensorBoard itself, which needs no TensorFlow."""
+    """Scalars for TensorBoard, written by the package `tensorboard` without TensorFlow."""
 
-    def __init__(self, folder: Any):
+    def __init__(self, folder: str | os.PathLike[str]):
         try:
             from tensorboard.summary import Writer
         except ImportError as error:

@@ -1,6 +1,7 @@
 """Singular values of kernels, in float64 on the host."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -8,27 +9,29 @@ import ml_dtypes
 import numpy as np
 
 from keras_wcond.kernels.layout import KernelLayout
+from keras_wcond.linalg.arrays import Tensor
 
-UnitAxes = int | tuple[int, ...] | KernelLayout
+UnitAxes = int | Sequence[int] | KernelLayout
 
 
-def singular_values(kernel: Any, unit_axes: UnitAxes = -1) -> np.ndarray:
+def singular_values(kernel: Tensor, unit_axes: UnitAxes = -1) -> np.ndarray:
     """The singular values of a kernel's matrix, largest first.
 
-    The kernel is laid out as a matrix of output units × everything else and decomposed
-    in float64 by NumPy. Pass `layer.kernel` for the raw spectrum and
-    `layer.conditioned_kernel` for the effective one.
+    NumPy decomposes the kernel in float64 as a matrix with one row per output unit, and all other
+    axes as columns. Pass `layer.kernel` for the raw spectrum and `layer.conditioned_kernel` for
+    the effective one.
 
     Args:
-        kernel: Tensor, variable or array with at least two axes.
-        unit_axes: Integer, tuple of integers or `KernelLayout`, the axes that index
-            output units: -1 for `Dense` and convolution kernels, -2 for transposed
-            convolutions.
+        kernel: Tensor, variable or array of any dtype with at least two axes.
+        unit_axes: Integer, tuple of integers or `KernelLayout`, the axes that index output
+            units. They are -1 for kernels of `Dense` and convolution layers, and -2 for kernels
+            of transposed convolutions. Defaults to -1. An axis that the kernel lacks is an
+            error.
 
     Returns:
-        float64 array of shape `(min(rows, columns),)`, or of shape
-        `(matrices, min(rows, columns))` where a `KernelLayout` makes the kernel several
-        matrices. NaN for a matrix with non-finite entries.
+        float64 array of shape `(min(rows, columns),)`. With a `KernelLayout` that reads the
+        kernel as several matrices, the shape is `(matrices, min(rows, columns))`. NaN for a
+        matrix with non-finite entries.
 
     Example:
 
@@ -36,24 +39,29 @@ def singular_values(kernel: Any, unit_axes: UnitAxes = -1) -> np.ndarray:
     [4.0, 3.0]
     """
     layout = KernelLayout.of(unit_axes)
-    return _unstacked(Spectrum.of(kernel, layout).values, layout)
+    values = Spectrum.of(kernel, layout).values
+    if _is_stack(layout):
+        return values
+    (single,) = values
+    return np.asarray(single)
 
 
-def condition_number(kernel: Any, unit_axes: UnitAxes = -1) -> Any:
+def condition_number(kernel: Tensor, unit_axes: UnitAxes = -1) -> float | np.ndarray:
     """`κ = σ_max / σ_min`, infinite for a rank-deficient matrix.
 
-    Singular values of at most `σ_max · max(rows, columns) · 2.2e-16`, the rounding error
-    of the decomposition, count as zero: condition numbers up to 1e12 are told apart from
-    infinite ones. A kernel that lost its rank but for float32 rounding has a κ of some
-    1e7, not infinity; `effective_condition_number()` is the measure for those.
+    Singular values of at most `σ_max · max(rows, columns) · 2.2e-16`, the rounding error of the
+    decomposition, count as zero. Condition numbers up to about 1e12 can be told from infinite ones.
+    A kernel in float32 that has lost its rank except for rounding has a κ of about 1e7, and not
+    infinity. Use `effective_condition_number()` for such kernels.
 
     Args:
-        kernel: As of `singular_values()`.
-        unit_axes: As of `singular_values()`.
+        kernel: Tensor, variable or array of any dtype with at least two axes.
+        unit_axes: Integer, tuple of integers or `KernelLayout`, the axes that index output
+            units, as for `singular_values()`. Defaults to -1.
 
     Returns:
-        A float, or a float64 array with one value per matrix where a `KernelLayout` makes
-        the kernel several. NaN for non-finite entries.
+        Float. With a `KernelLayout` that reads the kernel as several matrices, a float64 array
+        of shape `(matrices,)`. NaN for a matrix with non-finite entries.
 
     Example:
 
@@ -63,24 +71,32 @@ def condition_number(kernel: Any, unit_axes: UnitAxes = -1) -> Any:
     inf
     """
     layout = KernelLayout.of(unit_axes)
-    return _unstacked(Spectrum.of(kernel, layout).condition_numbers(), layout)
+    return _per_matrix(Spectrum.of(kernel, layout).condition_numbers(), layout)
 
 
 def effective_condition_number(
-    kernel: Any, unit_axes: UnitAxes = -1, tolerance: float | None = None
-) -> Any:
+    kernel: Tensor, unit_axes: UnitAxes = -1, tolerance: float | None = None
+) -> float | np.ndarray:
     """`σ_max / σ_r`, the condition number over the numerical rank r of the matrix.
 
+    The numerical rank is the number of singular values that do not count as zero.
+
     Args:
-        kernel: As of `singular_values()`.
-        unit_axes: As of `singular_values()`.
-        tolerance: Float in [0, 1). Singular values of at most `tolerance · σ_max` count as
-            zero. By default those of at most `ε · ‖W‖_F` do, ε being the machine epsilon of
-            the kernel's own dtype: rounding its entries moves singular values by up to half
-            of that.
+        kernel: Tensor, variable or array of any dtype with at least two axes.
+        unit_axes: Integer, tuple of integers or `KernelLayout`, the axes that index output
+            units, as for `singular_values()`. Defaults to -1.
+        tolerance: Float in [0, 1), or None. Singular values of at most `tolerance · σ_max` count
+            as zero. With None, singular values of at most `ε · ‖W‖_F` do, where ε is the machine
+            epsilon of the kernel's own dtype. Rounding the entries changes singular values by up
+            to half of this bound. Defaults to None.
 
     Returns:
-        As of `condition_number()`, but infinite only for a zero matrix.
+        Float. With a `KernelLayout` that reads the kernel as several matrices, a float64 array
+        of shape `(matrices,)`. Infinite for a zero matrix only, and NaN for a matrix with
+        non-finite entries.
+
+    Raises:
+        ValueError: `tolerance` is not in [0, 1).
 
     Example:
 
@@ -92,18 +108,20 @@ def effective_condition_number(
             f"Expected `tolerance` to be None or in [0, 1). Received: tolerance={tolerance}"
         )
     layout = KernelLayout.of(unit_axes)
-    return _unstacked(Spectrum.of(kernel, layout).effective_condition_numbers(tolerance), layout)
+    return _per_matrix(Spectrum.of(kernel, layout).effective_condition_numbers(tolerance), layout)
 
 
-def stable_rank(kernel: Any, unit_axes: UnitAxes = -1) -> Any:
+def stable_rank(kernel: Tensor, unit_axes: UnitAxes = -1) -> float | np.ndarray:
     """`‖W‖_F² / σ_max²`, between 1 and the rank, and insensitive to small singular values.
 
     Args:
-        kernel: As of `singular_values()`.
-        unit_axes: As of `singular_values()`.
+        kernel: Tensor, variable or array of any dtype with at least two axes.
+        unit_axes: Integer, tuple of integers or `KernelLayout`, the axes that index output
+            units, as for `singular_values()`. Defaults to -1.
 
     Returns:
-        As of `condition_number()`; 0 for a zero matrix.
+        Float. With a `KernelLayout` that reads the kernel as several matrices, a float64 array
+        of shape `(matrices,)`. 0 for a zero matrix, and NaN for a matrix with non-finite entries.
 
     Example:
 
@@ -111,12 +129,12 @@ def stable_rank(kernel: Any, unit_axes: UnitAxes = -1) -> Any:
     3.0
     """
     layout = KernelLayout.of(unit_axes)
-    return _unstacked(Spectrum.of(kernel, layout).stable_ranks(), layout)
+    return _per_matrix(Spectrum.of(kernel, layout).stable_ranks(), layout)
 
 
 @dataclasses.dataclass(frozen=True)
 class Spectrum:
-    """The singular values of a kernel's matrices, and what is read off them.
+    """The singular values of a kernel's matrices, and the measures derived from them.
 
     Args:
         values: float64 array of shape `(matrices, min(rows, columns))`, largest first.
@@ -129,7 +147,7 @@ class Spectrum:
     epsilon: float
 
     @classmethod
-    def of(cls, kernel: Any, layout: KernelLayout) -> "Spectrum":
+    def of(cls, kernel: Tensor, layout: KernelLayout) -> "Spectrum":
         kernel = kernel if hasattr(kernel, "dtype") else np.asarray(kernel)
         epsilon = machine_epsilon(kernel.dtype)
         kernel = keras.ops.convert_to_numpy(kernel).astype("float64")
@@ -144,7 +162,7 @@ class Spectrum:
 
     @classmethod
     def by_gram(cls, matrices: np.ndarray, epsilon: float) -> "Spectrum":
-        """By the eigenvalues of the Gram matrices: faster, and exact to 1e-8 of the largest."""
+        """From eigenvalues of Gram matrices. Faster, with errors up to 1e-8 of the largest."""
         if matrices.shape[1] > matrices.shape[2]:
             matrices = matrices.transpose(0, 2, 1)
         values = np.full(matrices.shape[:2], np.nan)
@@ -160,38 +178,45 @@ class Spectrum:
 
     def effective_condition_numbers(self, tolerance: float | None = None) -> np.ndarray:
         largest = self.values[:, :1]
-        # Inverted, so that NaN stays among the values.
+        # This comparison is False for NaN, so NaN stays among the values.
         counted = np.where(self.values <= self._negligible(tolerance), np.inf, self.values)
         smallest = counted.min(axis=1)
         return _ratio(largest[:, 0], np.where(np.isposinf(smallest), 0.0, smallest))
 
     def numerical_ranks(self) -> np.ndarray:
-        return np.sum(self.values > self._negligible(), axis=1)
+        ranks: np.ndarray = np.sum(self.values > self._negligible(), axis=1)
+        return ranks
 
     def _negligible(self, tolerance: float | None = None) -> np.ndarray:
-        """Up to where singular values count as zero, with shape `(matrices, 1)`."""
+        """The bound up to which singular values count as zero, with shape `(matrices, 1)`."""
         if tolerance is not None:
-            return tolerance * self.values[:, :1]
-        return self.epsilon * np.linalg.norm(self.values, axis=1, keepdims=True)
+            return np.asarray(tolerance * self.values[:, :1])
+        return np.asarray(self.epsilon * np.linalg.norm(self.values, axis=1, keepdims=True))
 
     def stable_ranks(self) -> np.ndarray:
         largest = self.values[:, :1]
         relative = self.values / np.where(largest == 0.0, 1.0, largest)
-        return np.sum(relative**2, axis=1)
+        ranks: np.ndarray = np.sum(relative**2, axis=1)
+        return ranks
 
 
-def machine_epsilon(dtype):
-    dtype = keras.backend.standardize_dtype(dtype)
-    return float(ml_dtypes.finfo(dtype if "float" in dtype else "float64").eps)
+def machine_epsilon(dtype: Any) -> float:
+    """The machine epsilon of a floating-point dtype, and of float64 for any other."""
+    name = keras.backend.standardize_dtype(dtype)
+    finfo: Callable[[str], Any] = ml_dtypes.finfo  # It has no types.
+    return float(finfo(name if "float" in name else "float64").eps)
 
 
-def _ratio(largest, smallest):
+def _ratio(largest: np.ndarray, smallest: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(smallest == 0.0, np.inf, largest / smallest)
 
 
-def _unstacked(per_matrix, layout):
-    """One matrix's part where the kernel is one; a float where that is a number."""
-    if layout.blocks > 1 or layout.matrix_axes:
-        return per_matrix
-    return float(per_matrix[0]) if per_matrix.ndim == 1 else per_matrix[0]
+def _is_stack(layout: KernelLayout) -> bool:
+    """Whether a layout reads a kernel as several matrices."""
+    return layout.blocks > 1 or bool(layout.matrix_axes)
+
+
+def _per_matrix(numbers: np.ndarray, layout: KernelLayout) -> float | np.ndarray:
+    """The numbers of several matrices as an array, or that of a single matrix as a float."""
+    return numbers if _is_stack(layout) else float(numbers[0])

@@ -1,6 +1,7 @@
-"""What Keras has no public way for: the one module that reaches into its private parts."""
+"""Access to private parts of Keras, where it has no public way. No other module has any."""
 
 import functools
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import keras
@@ -27,7 +28,9 @@ from keras.src.backend import AutocastScope, get_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.trainers.compile_utils import CompileLoss
 
-# The modules of Keras and Python that write names of classes for people to read.
+from keras_wcond.linalg.arrays import Tensor
+
+# The modules of Keras and Python that show the names of classes to users.
 MODULES_THAT_SHOW_NAMES = frozenset(
     {
         "keras.src.layers.layer",
@@ -37,44 +40,56 @@ MODULES_THAT_SHOW_NAMES = frozenset(
         "pydoc",
     }
 )
-# A scope in which variables are read in the dtype they are stored in.
+# A scope in which a variable is read in the dtype in which it is stored.
 full_precision = functools.partial(AutocastScope, None)
 
 
 def is_rematerialized(layer: keras.layers.Layer) -> bool:
-    """Whether a layer was made in a `keras.RematScope`, which Keras tells nobody else."""
+    """Whether a layer was created in a `keras.RematScope`."""
     return layer._remat_mode is not None
 
 
 def forget_variable(layer: keras.layers.Layer, variable: keras.Variable) -> None:
-    """Takes a variable out of a built layer, which Keras offers for attributes only."""
+    """Removes a variable from the variables of a built layer."""
     layer._untrack_variable(variable)
 
 
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """The layers that a layer holds directly, in the order in which Keras lists their weights."""
+    """The direct sublayers of a layer, in the order in which Keras lists their weights."""
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
 def attribute_of(holder: keras.layers.Layer, layer: keras.layers.Layer) -> str | None:
-    """The attribute under which a layer holds another, or None where it is in a list.
+    """The name of the attribute of a layer that is a given sublayer.
 
-    On PyTorch, layers are modules, which have a place of their own.
+    Args:
+        holder: The outer layer.
+        layer: The sublayer.
+
+    Returns:
+        String, or None if the sublayer is not an attribute, but in a list, for example.
     """
+    # On PyTorch, layers are modules, which keep their sublayers in a dict of their own.
     attributes = {**vars(holder), **vars(holder).get("_modules", {})}
     return next((name for name, value in attributes.items() if value is layer), None)
 
 
 def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """The variables of a layer itself, in the order of their positions in a file."""
+    """The variables of a layer without those of sublayers, in the order of a weights file."""
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
 def write_note(store: Any, name: str, text: str) -> None:
-    """Notes something about a layer in a weights file, beside its arrays.
+    """Writes a note about a layer into a weights file.
 
-    What Keras hands to `save_own_variables` writes arrays only, each of which it counts as a
-    variable when it loads. An attribute of the layer's group in the HDF5 file is not counted.
+    The store that Keras passes to `save_own_variables` takes arrays only, and on loading Keras
+    counts each array as a variable. The note is an attribute of the layer's group in the HDF5
+    file, which Keras does not count.
+
+    Args:
+        store: The store that Keras passes to `save_own_variables`.
+        name: String. The name of the note.
+        text: String. The note.
     """
     attributes = _attributes(store)
     if attributes is not None:
@@ -82,21 +97,27 @@ def write_note(store: Any, name: str, text: str) -> None:
 
 
 def read_note(store: Any, name: str) -> str | None:
-    """What was noted about a layer in a weights file, or None."""
+    """The note about a layer in a weights file, or None if there is none."""
     attributes = _attributes(store)
     return None if attributes is None else attributes.get(name)
 
 
-def _attributes(store):
-    # A dictionary, where nothing was saved, and in what is no HDF5 file, has none.
+def _attributes(store: Any) -> MutableMapping[str, str] | None:
+    # A store is a plain dict if nothing was saved, and has no HDF5 group in other file formats.
     return getattr(getattr(store, "_h5_entry_group", None), "attrs", None)
 
 
 def origin(tensor: keras.KerasTensor) -> tuple[Any, list[keras.KerasTensor]]:
-    """The operation whose output a symbolic tensor is, and the tensors it was called on.
+    """The operation that created a symbolic tensor.
 
-    A layer that was called on symbolic tensors tells its inputs publicly, but not which of
-    its calls a tensor comes from, and a model in place of a layer tells its own inputs.
+    The public `layer.input` does not distinguish between several calls of a layer, and for a
+    model used as a layer it gives the model's own inputs.
+
+    Args:
+        tensor: A symbolic tensor.
+
+    Returns:
+        The operation, and the list of the symbolic tensors that it was called on.
     """
     history = tensor._keras_history
     operation = history.operation
@@ -104,21 +125,28 @@ def origin(tensor: keras.KerasTensor) -> tuple[Any, list[keras.KerasTensor]]:
 
 
 def without_numbers(argument: Any) -> Any:
-    """A symbolic tensor in place of a tensor or an array; anything else as it is."""
+    """A symbolic tensor for a tensor or an array, and the argument itself for anything else."""
     if not hasattr(argument, "shape") or not hasattr(argument, "dtype"):
         return argument
     return keras.KerasTensor(argument.shape, keras.backend.standardize_dtype(argument.dtype))
 
 
-def mask_of(tensor: Any) -> Any:
-    """The mask that Keras hung on a tensor, which losses heed, or None."""
+def mask_of(tensor: Tensor) -> Tensor | None:
+    """The mask that Keras attached to a tensor, which losses apply, or None."""
     return get_keras_mask(tensor)
 
 
-def loss_as_compiled(loss: Any) -> Any:
-    """A loss of any kind that `compile()` takes, as the function that `fit()` makes of it.
+def loss_as_compiled(loss: Any) -> Callable[..., Tensor]:
+    """The function that `fit()` makes of a loss.
 
-    What `keras.losses.get` returns neither brings targets to the shape of the outputs nor
-    heeds masks.
+    The function gives the targets the shape of the outputs and applies masks. The result of
+    `keras.losses.get()` does neither.
+
+    Args:
+        loss: Any loss that `compile()` accepts.
+
+    Returns:
+        Function of targets, outputs and sample weights, which returns a scalar.
     """
-    return CompileLoss(loss)
+    function: Callable[..., Tensor] = CompileLoss(loss)
+    return function

@@ -1,3 +1,5 @@
+"""Names of classes and numbers of things, as they are shown."""
+
 import re
 
 
@@ -13,5 +15,6 @@ def counted(number: int, noun: str) -> str:
 
 
 def class_name(instance: object) -> str:
-    """The name of an instance's class as it is imported, which `__name__` may not be."""
+    """The name under which an instance's class is imported."""
+    # The `__name__` of a conditioned layer's class may be that of the plain class.
     return type(instance).__qualname__.rpartition(".")[2]

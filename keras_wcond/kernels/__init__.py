@@ -1,1 +1,1 @@
-"""Kernels: where they lie in layers, and how they are read as matrices."""
+"""The kernels of layers, and their reading as matrices."""

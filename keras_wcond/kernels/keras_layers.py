@@ -1,30 +1,35 @@
-"""The layouts of the kernels of Keras' layers: which axes are output units.
+"""The layouts of the kernels in Keras' layers.
 
-Keras lays kernels out differently for every kind of layer. This module is the only place that
-knows how.
+The axis of the output units differs between the kinds of layers. This module is the only place
+that knows these axes.
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import keras
 
 from keras_wcond.kernels.layout import KernelLayout
 
+# By the path of a kernel within a layer.
+Layouts: TypeAlias = dict[str, KernelLayout]
+_Describe: TypeAlias = Callable[[keras.layers.Layer], Layouts]
 
-def kernel_layouts(layer: keras.layers.Layer) -> dict[str, KernelLayout]:
-    """The layouts of a Keras layer's kernels, by the path of each within the layer.
+
+def kernel_layouts(layer: keras.layers.Layer) -> Layouts:
+    """The layouts of the kernels in a Keras layer.
 
     Args:
-        layer: A Keras layer. Attention layers have to be built, since only then do
-            they have their kernels.
+        layer: A Keras layer. An attention layer has no kernels before it is built, which raises
+            a `ValueError`.
 
     Returns:
         A dict from a weight's path within the layer (`"kernel"`, `"query/kernel"`,
-        `"lstm_cell/recurrent_kernel"`) to its `KernelLayout`; empty for a layer without a
-        kernel, or with an `EinsumDense` kernel without an axis of its own in the output. An
-        `Embedding` has one row per token vector; whether it should be conditioned at all is
-        for the caller to say.
+        `"lstm_cell/recurrent_kernel"`) to its `KernelLayout`. It is empty for a layer without a
+        kernel, and for an `EinsumDense` layer whose kernel adds no axis to the outputs. The
+        embeddings of an `Embedding` layer are listed too, with one row per token vector. The
+        caller decides whether to condition them.
 
     Example:
 
@@ -43,62 +48,62 @@ _layers = keras.layers
 _DEPTHWISE = KernelLayout(unit_axes=(-2, -1), matrix_axes=-2)
 
 
-def _one(layout: KernelLayout, path: str = "kernel"):
+def _one(layout: KernelLayout, path: str = "kernel") -> _Describe:
     return lambda layer: {path: layout}
 
 
-def _grouped(layer):
+def _grouped(layer: keras.layers.Layer) -> Layouts:
     return {"kernel": _in_blocks(layer.groups)}
 
 
-@functools.cache  # A layer asks in each of its calls.
-def _in_blocks(blocks):
+@functools.cache  # Every call of a layer asks for its layouts.
+def _in_blocks(blocks: int) -> KernelLayout:
     return KernelLayout(blocks=blocks)
 
 
-def _separable(layer):
+def _separable(layer: keras.layers.Layer) -> Layouts:
     return {"depthwise_kernel": _DEPTHWISE, "pointwise_kernel": KernelLayout()}
 
 
-def _gated(gates: int):
+def _gated(gates: int) -> _Describe:
     layout = KernelLayout(blocks=gates)
     return lambda cell: {"kernel": layout, "recurrent_kernel": layout}
 
 
-def _cell(layer):
+def _cell(layer: keras.layers.Layer) -> Layouts:
     return _within_cell(layer, kernel_layouts(layer.cell))
 
 
-def _convolutional_cell(layer):
-    # The cell's class is not public, so that only its layer can be recognized.
+def _convolutional_cell(layer: keras.layers.Layer) -> Layouts:
+    # The cell's class is not public. Only its layer can be recognized.
     return _within_cell(layer, _gated(4)(layer.cell))
 
 
-def _within_cell(layer, layouts):
+def _within_cell(layer: keras.layers.Layer, layouts: Layouts) -> Layouts:
     return {f"{layer.cell.name}/{path}": layout for path, layout in layouts.items()}
 
 
-def _einsum(layer):
+def _einsum(layer: keras.layers.Layer) -> Layouts:
     return dict(_of_equation(layer.equation))
 
 
 @functools.cache
-def _of_equation(equation):
+def _of_equation(equation: str) -> Layouts:
     inputs, rest = equation.replace(" ", "").split(",")
     kernel, outputs = rest.split("->")
     units = [i for i, axis in enumerate(kernel) if axis in outputs and axis not in inputs]
-    # Without such an axis the kernel only weighs its inputs: it has no output units.
+    # Without such an axis the kernel only scales its inputs, and has no output units.
     return {"kernel": KernelLayout(unit_axes=units)} if units else {}
 
 
-def _projections(layer):
+def _projections(layer: keras.layers.Layer) -> Layouts:
     if not layer.built:
         raise ValueError(
             f"Expected a built {type(layer).__name__}. Received: layer.name={layer.name!r}, "
             "which is not built yet. Call it, or its `build()`, first."
         )
-    # Kernels of (inputs, heads, size), and (heads, size, *outputs) at the end.
-    layouts = {}
+    # The kernels have shape (inputs, heads, size), and (heads, size, *outputs) in the output.
+    layouts: Layouts = {}
     for weight in layer.weights:
         path = weight.path.removeprefix(f"{layer.path}/")
         if path == "attention_output/kernel":
@@ -108,9 +113,8 @@ def _projections(layer):
     return layouts
 
 
-# The first match counts: the Keras classes here do not extend one another, except that
-# GRU, LSTM and SimpleRNN are all RNN.
-_TABLE: tuple[tuple[Any, Any], ...] = (
+# The first match counts. None of these Keras classes extends another one.
+_TABLE: tuple[tuple[Any, _Describe], ...] = (
     (_layers.Dense, _one(KernelLayout())),
     ((_layers.Conv1D, _layers.Conv2D, _layers.Conv3D), _grouped),
     (

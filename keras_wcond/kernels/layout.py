@@ -1,33 +1,42 @@
-"""Kernels as matrices with one row per output unit, and back.
+"""Kernels as matrices with one row per output unit.
 
-This module is the only one that turns a kernel into matrices.
+This module is the only one that turns a kernel into matrices and back.
 """
 
 import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from keras import ops
 
 from keras_wcond.arguments import positive_integer
+from keras_wcond.linalg.arrays import Tensor
 
-Shape = tuple[int, ...]
+# Sizes of axes, or numbers of axes.
+Shape: TypeAlias = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True, init=False)
 class KernelLayout:
-    """How a kernel is read as one matrix, or as a stack of them, with units as rows.
+    """The reading of a kernel as one matrix or a stack of matrices, with one row per output unit.
 
     Args:
-        unit_axes: Integer or tuple of integers. The kernel's axes that index output
-            units. All other axes together make up the columns.
-        matrix_axes: Integer or tuple of integers, some of `unit_axes`. Axes that index
-            whole matrices instead of rows: in a `DepthwiseConv2D` layer, the channels.
-        blocks: Integer. The number of equal, consecutive slices of the last unit axis
-            that are a matrix each: the groups of a convolution, the gates of an LSTM.
+        unit_axes: Integer or sequence of integers. The kernel's axes that index output
+            units. All other axes together make up the columns. Defaults to `-1`.
+        matrix_axes: Integer or sequence of integers, a subset of `unit_axes`. The axes that
+            index whole matrices instead of rows, such as the channels of a `DepthwiseConv2D`
+            layer. Defaults to `()`.
+        blocks: Integer. The number of equal, consecutive slices of the last unit axis, each of
+            which is a matrix, such as the groups of a convolution or the gates of an LSTM.
+            Defaults to `1`.
+
+    Raises:
+        TypeError: If `unit_axes` or `matrix_axes` is not made of integers.
+        ValueError: If `matrix_axes` is not a subset of `unit_axes`, or if `blocks` is not a
+            positive integer.
 
     Example:
 
@@ -46,8 +55,8 @@ class KernelLayout:
         unit_axes: int | Sequence[int] = -1,
         matrix_axes: int | Sequence[int] = (),
         blocks: int = 1,
-    ):
-        # The way around frozen fields that the dataclass's own constructor takes.
+    ) -> None:
+        # This bypasses frozen, as the generated constructor does.
         object.__setattr__(self, "unit_axes", _axes("unit_axes", unit_axes))
         object.__setattr__(self, "matrix_axes", _axes("matrix_axes", matrix_axes))
         object.__setattr__(self, "blocks", blocks)
@@ -60,18 +69,35 @@ class KernelLayout:
 
     @classmethod
     def of(cls, unit_axes: "int | Sequence[int] | KernelLayout") -> "KernelLayout":
-        """The layout itself, or the one whose unit axes are given."""
+        """The given layout, or a layout with the given unit axes."""
         return unit_axes if isinstance(unit_axes, KernelLayout) else cls(unit_axes)
 
-    def to_matrices(self, kernel: Any) -> Any:
-        """The kernel with shape `(matrices, rows, columns)`; a NumPy array stays one."""
+    def to_matrices(self, kernel: Tensor) -> Tensor:
+        """The kernel as a stack of matrices.
+
+        Args:
+            kernel: Tensor or NumPy array with at least one unit axis and one other axis.
+
+        Returns:
+            Tensor or NumPy array of shape `(matrices, rows, columns)` and of the kernel's dtype.
+            A `ValueError` is raised if the layout does not fit the kernel's shape.
+        """
         xp = np if isinstance(kernel, np.ndarray) else ops
         plan = self._plan(kernel.shape)
         kernel = xp.transpose(xp.reshape(kernel, plan.split_shape), plan.permutation)
         return xp.reshape(kernel, plan.stack_shape)
 
-    def from_matrices(self, matrices: Any, shape: Sequence[int]) -> Any:
-        """The kernel of the given shape that `to_matrices` turned into `matrices`."""
+    def from_matrices(self, matrices: Tensor, shape: Sequence[int]) -> Tensor:
+        """The kernel of a stack of matrices, the inverse of `to_matrices()`.
+
+        Args:
+            matrices: Tensor or NumPy array of shape `(matrices, rows, columns)`.
+            shape: Sequence of integers. The shape of the kernel.
+
+        Returns:
+            Tensor or NumPy array of the given shape and of the dtype of `matrices`. A
+            `ValueError` is raised if the layout does not fit the shape.
+        """
         xp = np if isinstance(matrices, np.ndarray) else ops
         plan = self._plan(shape)
         permuted_shape = [plan.split_shape[axis] for axis in plan.permutation]
@@ -80,27 +106,27 @@ class KernelLayout:
         return xp.reshape(kernel, tuple(shape))
 
     def units(self, shape: Sequence[int]) -> Shape:
-        """The sizes of the unit axes of a kernel of this shape, in the kernel's order."""
+        """The sizes of the unit axes of a kernel of the given shape, in the kernel's order."""
         return tuple(shape[axis] for axis in self._unit_axes_within(shape))
 
     def broadcastable_units(self, shape: Sequence[int]) -> Shape:
-        """The shape in which one number per unit multiplies a kernel of this shape."""
+        """The shape in which one number per unit broadcasts to a kernel of the given shape."""
         unit_axes = self._unit_axes_within(shape)
         return tuple(size if axis in unit_axes else 1 for axis, size in enumerate(shape))
 
     def column_axes(self, shape: Sequence[int]) -> Shape:
-        """The axes of a kernel of this shape along which a row runs: all but the unit axes."""
+        """The axes of a kernel of the given shape along which a row runs."""
         unit_axes = self._unit_axes_within(shape)
         return tuple(axis for axis in range(len(shape)) if axis not in unit_axes)
 
-    @functools.cache  # noqa: B019 (There are few layouts and shapes, and each call asks.)
+    @functools.cache  # noqa: B019 (Layouts and shapes are few, and every call asks.)
     def axes(self, shape: Shape) -> tuple[Shape, Shape]:
-        """The axes of a kernel of this shape that index units, and its column axes."""
+        """The unit axes and the column axes of a kernel of the given shape, none negative."""
         return tuple(self._unit_axes_within(shape)), self.column_axes(shape)
 
     @property
     def is_one_matrix(self) -> bool:
-        """Whether the whole kernel is one matrix, and not a stack of them."""
+        """Whether the whole kernel is one matrix and not a stack of matrices."""
         return self.blocks == 1 and not self.matrix_axes
 
     def _unit_axes_within(self, shape: Sequence[int]) -> list[int]:
@@ -132,7 +158,7 @@ class KernelLayout:
     def _plan(self, shape: Sequence[int]) -> "_Plan":
         unit_axes, rank = self._unit_axes_within(shape), len(shape)
         split_axis = unit_axes[-1]
-        # The split axis becomes two: the blocks, then the units of one block.
+        # The split axis becomes two axes, the blocks and the units of one block.
         split_shape = list(shape)
         split_shape[split_axis : split_axis + 1] = [
             self.blocks,
@@ -154,14 +180,14 @@ class KernelLayout:
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """The reshape, transpose and reshape that lead from one kernel to its matrices."""
+    """The reshape, transpose and reshape from a kernel to its matrices."""
 
     split_shape: Shape
     permutation: Shape
     stack_shape: Shape
 
 
-def _axes(name: str, value: Any) -> Shape:
+def _axes(name: str, value: int | Sequence[int]) -> Shape:
     axes = (value,) if isinstance(value, int) else value
     if (
         not isinstance(axes, (tuple, list, range))

@@ -1,11 +1,11 @@
-"""The kernels inside a layer of any kind, found by the table of layouts or by name."""
+"""Search for kernels inside a layer, by the table of layouts or by patterns."""
 
 import collections
 import dataclasses
 import fnmatch
 import operator
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import keras
 
@@ -13,47 +13,63 @@ from keras_wcond.internals import sublayers
 from keras_wcond.kernels.keras_layers import kernel_layouts
 from keras_wcond.kernels.layout import KernelLayout
 
+# The unit axes of a kernel, or None for the unit axes in the table.
+UnitAxes: TypeAlias = int | Sequence[int] | None
+# What an argument `weights` accepts: a pattern of weight paths, a list of patterns, a dict from
+# pattern to unit axes, or a list of dicts with a position and the fields of a layout.
+Weights: TypeAlias = str | Sequence[str] | Mapping[str, UnitAxes] | Sequence[Mapping[str, Any]]
+# Layers, each inside the one before.
+Holders: TypeAlias = tuple[keras.layers.Layer, ...]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Kernel:
-    """A kernel somewhere inside a layer.
+    """A kernel inside a layer.
 
     Args:
         variable: The raw weight.
-        layout: Which of its axes are output units.
-        path: Its path within the layer that was searched, such as `"lstm_cell/kernel"`.
-        holders: The layers it lies in, from the one that was searched to its owner.
-        conditioned_by: The layer that conditions it, as a survey of a model finds it, or None.
+        layout: The reading of the kernel as matrices.
+        path: The kernel's path within the searched layer, such as `"lstm_cell/kernel"`.
+        holders: The layers around the kernel, from the searched layer to the kernel's owner.
+        conditioned_by: The layer that conditions the kernel, or None. Only the survey of a model
+            sets it. Defaults to `None`.
     """
 
     variable: keras.Variable
     layout: KernelLayout
     path: str
-    holders: tuple[keras.layers.Layer, ...]
+    holders: Holders
     conditioned_by: keras.layers.Layer | None = None
 
     @property
     def owner(self) -> keras.layers.Layer:
-        """The layer that made the variable."""
+        """The layer that created the variable."""
         return self.holders[-1]
 
     @property
     def left_by_default(self) -> str | None:
-        """Why the kernel is conditioned only where it is asked for, or None."""
+        """The reason to condition the kernel only on request, or None."""
         if isinstance(self.owner, keras.layers.Embedding):
             return "embedding"
-        # A matrix for each channel, whose rows are a few numbers.
+        # Such a kernel has a matrix per channel, whose rows have few entries.
         one_by_one = getattr(self.owner, "groups", 1) > 1 and self.variable.shape[-2] == 1
         return "depthwise" if self.layout.matrix_axes or one_by_one else None
 
 
-def find_kernels(layer: keras.layers.Layer, weights: Any = None) -> list[Kernel]:
-    """The kernels that patterns name, or else those the table knows; at least one.
+def find_kernels(layer: keras.layers.Layer, weights: Weights | None = None) -> list[Kernel]:
+    """The kernels of a layer and of the layers inside it.
 
     Args:
         layer: A built layer.
-        weights: None for all that the table knows, except embeddings and depthwise kernels
-            of layers inside this one; or what `named_kernels` takes.
+        weights: A pattern, list or dict that `named_kernels()` accepts, or None for all kernels
+            in the table of layouts. Those exclude embeddings and depthwise kernels of layers
+            inside `layer`. Defaults to `None`.
+
+    Returns:
+        A list of at least one `Kernel`, with unique paths.
+
+    Raises:
+        ValueError: If no kernel is found, or if `weights` is not valid.
     """
     if weights is not None:
         return with_unique_paths(named_kernels(layer, weights))
@@ -76,9 +92,18 @@ def find_kernels(layer: keras.layers.Layer, weights: Any = None) -> list[Kernel]
 
 
 def by_position(layer: keras.layers.Layer, kernels: Sequence[Kernel]) -> list[dict[str, Any]]:
-    """Kernels as `named_kernels` takes them whatever names the layers inside have.
+    """The positions and layouts of kernels, as `named_kernels()` accepts them.
 
-    Names that Keras gives count up, and are others in a copy or in a file that is loaded.
+    Keras numbers the names of layers, so that a copy or a loaded layer has other paths. The
+    positions of its weights are the same.
+
+    Args:
+        layer: The built layer that was searched.
+        kernels: Kernels of the layer.
+
+    Returns:
+        A list with a dict for each kernel: its position in `layer.weights` and the fields of its
+        `KernelLayout`.
     """
     positions = {id(weight): i for i, weight in enumerate(layer.weights)}
     return [
@@ -87,10 +112,10 @@ def by_position(layer: keras.layers.Layer, kernels: Sequence[Kernel]) -> list[di
     ]
 
 
-def with_unique_paths(kernels):
-    """Numbers the kernels of layers that have the same name inside one layer."""
+def with_unique_paths(kernels: Iterable[Kernel]) -> list[Kernel]:
+    """The kernels, with numbers added to paths that occur more than once."""
     seen: collections.Counter[str] = collections.Counter()
-    unique = []
+    unique: list[Kernel] = []
     for kernel in kernels:
         number = seen[kernel.path]
         seen[kernel.path] += 1
@@ -100,15 +125,15 @@ def with_unique_paths(kernels):
 
 
 def kernels_within(layer: keras.layers.Layer) -> list[Kernel]:
-    """Every floating-point kernel that the table knows, in a built layer and all it holds."""
-    found = {}
+    """The floating-point kernels of a built layer and its sublayers, by the table of layouts."""
+    found: dict[int, Kernel] = {}
     for holders in holders_within(layer):
         owner = holders[-1]
         paths = weights_by_path(owner)
         for path, layout in kernel_layouts(owner).items():
             variable = paths.get(path)
             if variable is not None and _is_floating(variable):
-                # The innermost layer that knows a kernel owns it, and is visited last.
+                # The innermost layer is visited last, and owns the kernel.
                 found[id(variable)] = Kernel(
                     variable, layout, path_within(layer, variable), holders
                 )
@@ -116,23 +141,34 @@ def kernels_within(layer: keras.layers.Layer) -> list[Kernel]:
 
 
 def weights_by_path(layer: keras.layers.Layer) -> dict[str, keras.Variable]:
-    """The weights of a built layer and all it holds, by their paths within it."""
+    """The weights of a built layer and its sublayers, by their paths within the layer."""
     return {path_within(layer, weight): weight for weight in layer.weights}
 
 
 def path_within(layer: keras.layers.Layer, variable: keras.Variable) -> str:
-    return variable.path.removeprefix(f"{layer.path}/")
+    """The path of a variable without that of the layer."""
+    path: str = variable.path
+    return path.removeprefix(f"{layer.path}/")
 
 
-def named_kernels(layer: keras.layers.Layer, weights: Any) -> list[Kernel]:
-    """The kernels that patterns name.
+def named_kernels(layer: keras.layers.Layer, weights: Weights) -> list[Kernel]:
+    """The kernels at the paths or positions that `weights` lists.
+
+    Patterns match variable paths, and `*` matches any characters.
 
     Args:
         layer: A built layer.
-        weights: A pattern such as `"*/kernel"`, or a list of them, or a dict from pattern
-            to unit axes, which otherwise are the table's, and -1 for a weight it does not
-            know. `*` stands for any characters. Or a list of dicts with the position of a
-            weight and the fields of its layout.
+        weights: A pattern such as `"*/kernel"`, a list of patterns, or a dict from pattern to
+            unit axes. Unit axes that are not given are those of the table of layouts, and -1
+            for a weight outside the table. Alternatively a list of dicts with the position of a
+            weight and the fields of its layout, from `by_position()`.
+
+    Returns:
+        A list of `Kernel`, in the order of `weights`.
+
+    Raises:
+        ValueError: If a pattern matches no weight, matches a weight that is not a kernel, or
+            matches a weight of an earlier pattern, or if `weights` has another form.
     """
     if isinstance(weights, (list, tuple)) and all(isinstance(item, dict) for item in weights):
         return [_kernel_at(layer, **item) for item in weights]
@@ -141,10 +177,10 @@ def named_kernels(layer: keras.layers.Layer, weights: Any) -> list[Kernel]:
     owners = _owners(layer)
     found: dict[int, Kernel] = {}
     for pattern, unit_axes in patterns.items():
-        # Layers of one name make weights of one path.
+        # Layers of the same name have weights of the same path.
         weights_here = [(path_within(layer, weight), weight) for weight in layer.weights]
         paths = [path for path, _ in weights_here]
-        # A path may itself look like a pattern.
+        # A path may itself contain the characters of a pattern.
         matches = operator.eq if pattern in paths else fnmatch.fnmatchcase
         matching = [(path, weight) for path, weight in weights_here if matches(path, pattern)]
         if not matching:
@@ -163,25 +199,26 @@ def named_kernels(layer: keras.layers.Layer, weights: Any) -> list[Kernel]:
             layout = known[id(weight)].layout if id(weight) in known else KernelLayout()
             if unit_axes is not None:
                 layout = KernelLayout(unit_axes)
-            layout.units(weight.shape)  # Which raises where the axes do not fit.
+            layout.units(weight.shape)  # An error is raised if the axes do not fit.
             found[id(weight)] = Kernel(weight, layout, path, owners[id(weight)])
     return list(found.values())
 
 
-def _kernel_at(layer, position, **layout):
+def _kernel_at(layer: keras.layers.Layer, position: int, **layout: Any) -> Kernel:
     weight = layer.weights[position]
     path = path_within(layer, weight)
     return Kernel(weight, KernelLayout(**layout), path, _owners(layer)[id(weight)])
 
 
-def _owners(layer):
-    """The layers around each weight; the innermost, which is visited last, comes to count."""
+def _owners(layer: keras.layers.Layer) -> dict[int, Holders]:
+    """The layers around each weight, by the weight's id."""
+    # The innermost layer is visited last, so that its entry remains.
     return {
         id(weight): holders for holders in holders_within(layer) for weight in holders[-1].weights
     }
 
 
-def _unit_axes_by_pattern(weights):
+def _unit_axes_by_pattern(weights: Any) -> Mapping[str, UnitAxes]:
     patterns = [weights] if isinstance(weights, str) else weights
     is_list = isinstance(patterns, (list, tuple, dict)) and len(patterns) > 0
     if not is_list or not all(isinstance(pattern, str) for pattern in patterns):
@@ -192,7 +229,7 @@ def _unit_axes_by_pattern(weights):
     return patterns if isinstance(patterns, dict) else dict.fromkeys(patterns)
 
 
-def _require_matrix(path, weight, pattern):
+def _require_matrix(path: str, weight: keras.Variable, pattern: str) -> None:
     if len(weight.shape) < 2 or "bias" in weight.name or not _is_floating(weight):
         raise ValueError(
             "Expected patterns that match kernels: floating-point weights with at least two "
@@ -201,12 +238,13 @@ def _require_matrix(path, weight, pattern):
         )
 
 
-def _is_floating(variable):
+def _is_floating(variable: keras.Variable) -> bool:
     return "float" in _dtype(variable)
 
 
-def _dtype(variable):
-    return keras.backend.standardize_dtype(variable.value.dtype)
+def _dtype(variable: keras.Variable) -> str:
+    dtype: str = keras.backend.standardize_dtype(variable.value.dtype)
+    return dtype
 
 
 def all_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
@@ -214,8 +252,8 @@ def all_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return [holders[-1] for holders in holders_within(layer)]
 
 
-def holders_within(layer: keras.layers.Layer, above: tuple = ()) -> Iterator[tuple]:
-    """Each layer in a layer, with those around it: the layer itself first."""
+def holders_within(layer: keras.layers.Layer, above: Holders = ()) -> Iterator[Holders]:
+    """The layer and each layer inside it, outer ones first, each preceded by those around it."""
     holders = (*above, layer)
     yield holders
     for sublayer in sublayers(layer):

@@ -1,1 +1,1 @@
-"""The linear algebra of conditioning, on tensors and on NumPy arrays."""
+"""Linear algebra on tensors and on NumPy arrays."""

@@ -1,13 +1,21 @@
-"""One mathematics for tensors and for NumPy arrays."""
+"""Operations on tensors of any backend and on NumPy arrays, under the same names."""
 
 import types
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 from keras import ops
 
-# What `keras.ops` has and NumPy has not, or by another name.
+# A tensor of any backend or a NumPy array. Some functions also accept a `keras.Variable`.
+# Keras is not typed, and its backends' tensors share no base class.
+Tensor: TypeAlias = Any
+# A data type: its name, such as `"float32"`, or the object of a backend or of NumPy.
+Dtype: TypeAlias = Any
+# One axis or several, negative ones counted from the end.
+Axes: TypeAlias = int | tuple[int, ...]
+
+# The operations of `keras.ops` that also apply to NumPy arrays. NumPy lacks the last two.
 _NUMPY = types.SimpleNamespace(
     **{
         name: getattr(np, name)
@@ -33,41 +41,49 @@ _NUMPY = types.SimpleNamespace(
 )
 
 
-def namespace(x: Any) -> Any:
-    """`keras.ops` for a tensor, and the same operations of NumPy for a NumPy array.
+def namespace(x: Tensor) -> Any:
+    """The operations for a tensor or for a NumPy array.
 
-    What is computed of an array stays in its dtype and on the host: the instruments look at
-    kernels in float64 on every backend, without compiling for each shape of kernel.
+    Results for an array keep its dtype and stay on the host. Diagnostics can thus compute in
+    float64 on every backend, without a compilation for each kernel shape.
+
+    Args:
+        x: Tensor or NumPy array.
+
+    Returns:
+        `keras.ops` for a tensor. For a NumPy array, an object with NumPy's functions under the
+        names of `keras.ops`.
     """
     return _NUMPY if isinstance(x, np.ndarray) else ops
 
 
-def tensor(x: Any) -> Any:
-    """The value of a variable, or anything else as a tensor."""
+def tensor(x: Tensor) -> Tensor:
+    """The value of a variable, or an array or number as a tensor."""
     return x.value if isinstance(x, keras.Variable) else ops.convert_to_tensor(x)
 
 
-def array(x: Any) -> np.ndarray:
+def array(x: Tensor) -> np.ndarray:
     """A tensor, variable or array as a NumPy array."""
     return x if isinstance(x, np.ndarray) else ops.convert_to_numpy(x)
 
 
-def is_wide(dtype: Any) -> bool:
+def is_wide(dtype: Dtype) -> bool:
     """Whether a dtype is float32 or float64."""
-    # Keras' `result_type` makes float32 of the two, unless its `floatx` is float64.
+    # Not by Keras' `result_type`, which gives float32 for both unless `floatx` is float64.
     return keras.backend.standardize_dtype(dtype) in ("float32", "float64")
 
 
-def widened(x: Any) -> Any:
+def widened(x: Tensor) -> Tensor:
     """The tensor, variable or array in float32, or in float64 if that is its own dtype."""
-    # Not the variable's own `dtype`, which is `floatx` where autocasting is switched off.
+    # Not by the variable's own `dtype`, which is `floatx` where autocasting is switched off.
     x = x if isinstance(x, np.ndarray) else tensor(x)
     return x if is_wide(x.dtype) else cast(x, "float32")
 
 
-def cast(x: Any, dtype: Any) -> Any:
-    """The tensor in a dtype; itself if that is its own, which `ops.cast` takes longer to tell."""
-    if x.dtype == dtype:  # As the backend names it, which takes least of all.
+def cast(x: Tensor, dtype: Dtype) -> Tensor:
+    """The tensor or array in a dtype, or itself if that is its own dtype."""
+    # This comparison of the backend's own dtypes is faster than the one in `ops.cast`.
+    if x.dtype == dtype:
         return x
     if isinstance(x, np.ndarray):
         return x.astype(keras.backend.standardize_dtype(dtype))

@@ -1,30 +1,37 @@
 """Norms that neither overflow nor underflow, with finite gradients at zero."""
 
 import math
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_wcond.linalg.arrays import namespace
+from keras_wcond.linalg.arrays import Axes, Tensor, namespace
 
 SMALLEST_NORMAL = float(np.finfo("float32").tiny)
-# Compilers turn division into multiplication by the reciprocal, which has to be normal too.
+# Compilers turn a division into a product with the reciprocal, which must be normal as well.
 LARGEST_DIVISOR = 2.0**125
-# Between these, a sum of squares in float32 is exact to rounding: what overflowed would be
-# above, and what each square lost by underflow is nothing beside the sum.
+# Between these bounds, a sum of squares in float32 is exact to rounding. A sum with an overflow
+# lies above them, and the underflow of single squares is negligible beside the sum.
 SQUARES_WITHIN_RANGE = (1e-24, 1e36)
 NORMS_WITHIN_RANGE = (1e-12, 1e18)
 
 
-def normalized(x: Any, axis: Any, norm: float = 1.0) -> Any:
-    """`norm · x / ‖x‖₂` along `axis`; zero, with a zero gradient, where `x` is zero.
+def normalized(x: Tensor, axis: Axes, norm: float = 1.0) -> Tensor:
+    """`norm · x / ‖x‖₂` along `axis`.
 
     The tensor is divided by its largest magnitude first, so that squares stay in range
-    for every finite input. No gradient passes through that division: the result does
-    not depend on the scale of `x`, so there is none. Vectors whose entries all lie below
-    the smallest normal number of float32 (1.2e-38) count as zero.
+    for every finite input. No gradient passes through that division, because the result does
+    not depend on the scale of `x`. Vectors whose entries all lie below the smallest normal
+    number of float32 (1.2e-38) count as zero.
+
+    Args:
+        x: Tensor or NumPy array.
+        axis: Integer or tuple of integers. The axes along which the norm is taken.
+        norm: Float. The norm of the result. Defaults to `1.0`.
+
+    Returns:
+        Tensor or array of the shape of `x`. A zero vector stays zero and has a zero gradient.
     """
     ops = namespace(x)
     scaled, _, is_zero = divided_by_maximum(x, axis)
@@ -34,15 +41,20 @@ def normalized(x: Any, axis: Any, norm: float = 1.0) -> Any:
     return scaled * ops.where(is_zero, 0.0, reciprocal)
 
 
-def inverse_column_norms(kernel: Any, one_norm: bool = False) -> tuple[Any, Any]:
-    """Two factors of `1 / ‖kernelⱼ‖₂` for each column j; zero where a column is zero.
+def inverse_column_norms(kernel: Tensor, one_norm: bool = False) -> tuple[Tensor, Tensor]:
+    """Two factors of `1 / ‖kernelⱼ‖₂` for each column j.
 
-    Their product may be out of range where neither is, and the kernel times the one and then the
-    other never is. Their gradient in a column that is zero is zero.
+    The product of the factors may be out of range where neither factor is. The kernel multiplied
+    by one factor and then by the other is always within range.
 
     Args:
         kernel: Tensor of shape `(inputs, units)`.
-        one_norm: Whether the norm is that of the whole kernel for every column.
+        one_norm: Boolean. Whether to use the norm of the whole kernel for every column. Defaults
+            to `False`.
+
+    Returns:
+        Two tensors of shape `(units,)`. The first is zero where a column is zero, and the
+        gradients in that column are zero.
     """
     scaled, divisor, is_zero = divided_by_maximum(kernel, axis=None if one_norm else 0)
     squares = ops.sum(ops.square(scaled), axis=None if one_norm else 0, keepdims=True)
@@ -53,8 +65,8 @@ def inverse_column_norms(kernel: Any, one_norm: bool = False) -> tuple[Any, Any]
     return ops.squeeze(reciprocal, 0), ops.squeeze(inverse, 0)
 
 
-def frobenius_norm(x: Any) -> Any:
-    """`√(Σ x²)` over all axes, as a scalar; its gradient at zero is zero."""
+def frobenius_norm(x: Tensor) -> Tensor:
+    """`√(Σ x²)` over all axes, as a scalar, with a zero gradient at zero."""
     ops = namespace(x)
     scaled, divisor, is_zero = divided_by_maximum(x, axis=None)
     squares = ops.where(is_zero, 1.0, ops.sum(ops.square(scaled), keepdims=True))
@@ -62,24 +74,40 @@ def frobenius_norm(x: Any) -> Any:
     return ops.reshape(norm, ())
 
 
-def scaled_by_maximum(x: Any, axis: Any) -> tuple[Any, Any]:
-    """`x` divided by its largest magnitude along `axis`, and where that is zero.
+def scaled_by_maximum(x: Tensor, axis: Axes) -> tuple[Tensor, Tensor]:
+    """`x` divided by its largest magnitude along `axis`.
 
-    No gradient passes through the division: it is for functions that do not depend on the
-    scale of `x`.
+    No gradient passes through the division. The result is meant for functions that do not depend
+    on the scale of `x`.
+
+    Args:
+        x: Tensor or NumPy array.
+        axis: Integer or tuple of integers. The axes along which the maximum is taken.
+
+    Returns:
+        The scaled tensor, and a boolean tensor with `axis` of size 1: whether the magnitude is
+        zero.
     """
     scaled, _, is_zero = divided_by_maximum(x, axis)
     return scaled, is_zero
 
 
-def centered(x: Any, axis: Any = -1) -> Any:
-    """`x` without its mean along `axis`; zero where it is constant, up to rounding.
+def centered(x: Tensor, axis: Axes = -1) -> Tensor:
+    """`x` without its mean along `axis`.
 
-    What is left of a constant vector is the rounding error of its mean, which normalization
-    would make as large as any other vector.
+    Subtracting the mean of a constant vector leaves rounding errors, which normalization would
+    make as large as any other vector. Vectors that are constant up to rounding become zero.
+
+    Args:
+        x: Tensor or NumPy array.
+        axis: Integer or tuple of integers. The axes along which the mean is taken. Defaults to
+            `-1`.
+
+    Returns:
+        Tensor or array of the shape of `x`.
     """
     ops = namespace(x)
-    # Not by `ops.mean`, which computes float64 in float32 on JAX.
+    # Not by Keras' `ops.mean`, which computes float64 in float32 on JAX.
     axes = axis if isinstance(axis, tuple) else (axis,)
     number = math.prod(x.shape[each] for each in axes)
     deviations = x - ops.sum(x, axis=axis, keepdims=True) / number
@@ -89,22 +117,38 @@ def centered(x: Any, axis: Any = -1) -> Any:
     return ops.where(spread <= rounding * size, 0.0, deviations)
 
 
-def with_zero_rows_fixed(matrices: Any, axis: Any = -1) -> Any:
-    """The matrices, but with no gradient in rows, which run along `axis`, that are zero.
+def with_zero_rows_fixed(matrices: Tensor, axis: Axes = -1) -> Tensor:
+    """The matrices, without a gradient in rows that are zero.
 
-    For methods that are smooth there: Newton's iteration would multiply such a row by
-    1.5 at every step of its own, and one step of training make it the largest of all.
+    This is for methods that are smooth at zero. Newton's iteration multiplies a small row by 1.5
+    in each iteration, so that one training step would make a zero row the largest of all.
+
+    Args:
+        matrices: Tensor or NumPy array.
+        axis: Integer or tuple of integers. The axes along which a row runs. Defaults to `-1`.
+
+    Returns:
+        Tensor or array with the values of `matrices`.
     """
     ops = namespace(matrices)
     is_zero = _largest_magnitude(matrices, axis) == 0.0
     return ops.where(is_zero, ops.stop_gradient(matrices), matrices)
 
 
-def divided_by_maximum(x: Any, axis: Any) -> tuple[Any, Any, Any]:
-    """`x` divided by its largest magnitude along `axis`, that, and where it is zero.
+def divided_by_maximum(x: Tensor, axis: Axes | None) -> tuple[Tensor, Tensor, Tensor]:
+    """`x` divided by its largest magnitude along `axis`.
 
-    No gradient passes through the division. Where the magnitude is zero, or too large to
-    be divided by, the divisor is another number, that by which `x` was divided.
+    No gradient passes through the division.
+
+    Args:
+        x: Tensor or NumPy array.
+        axis: Integer, tuple of integers, or None for all axes. The axes along which the maximum
+            is taken.
+
+    Returns:
+        The scaled tensor, the divisor, and a boolean tensor: whether the magnitude is zero. The
+        latter two have `axis` of size 1. The divisor is 1 for a magnitude of zero, and
+        `LARGEST_DIVISOR` for a finite magnitude above it.
     """
     ops = namespace(x)
     maximum = _largest_magnitude(x, axis)
@@ -116,6 +160,6 @@ def divided_by_maximum(x: Any, axis: Any) -> tuple[Any, Any, Any]:
     return x / divisor, divisor, is_zero
 
 
-def _largest_magnitude(x, axis):
+def _largest_magnitude(x: Tensor, axis: Axes | None) -> Tensor:
     ops = namespace(x)
     return ops.max(ops.abs(ops.stop_gradient(x)), axis=axis, keepdims=True)

@@ -1,7 +1,8 @@
-from typing import Any
+"""The constraint on conditioned weights."""
 
 import keras
 
+from keras_wcond.linalg.arrays import Tensor
 from keras_wcond.reparametrization import TensorConditioning
 
 
@@ -9,28 +10,39 @@ from keras_wcond.reparametrization import TensorConditioning
 class WeightConditioning(TensorConditioning, keras.constraints.Constraint):
     """Conditions a layer's weights after each update of the optimizer.
 
-    The layer then holds conditioned weights and is otherwise the plain Keras layer: no
-    cost in the forward pass, nothing to fold. In contrast to a conditioned layer, no
-    gradient passes through the conditioning: this is projected gradient descent, and
-    weights are only conditioned from the first update on. Combine it with
-    `ConditionedInitializer` to start conditioned as well.
+    The layer then holds conditioned weights and is otherwise the plain Keras layer. It has no
+    additional cost in the forward pass, and nothing to fold. In contrast to a conditioned layer,
+    no gradient passes through the conditioning. The method is projected gradient descent, and
+    weights are not conditioned before the first update. Combine it with
+    `ConditionedInitializer` to condition the initial weights as well.
 
     `W ← gain · C(W)` after each update.
 
     Args:
-        kernel_conditioner: Name, config or instance of a conditioner.
-        gain: Positive number, or `"kernel_norm"` to keep the Frobenius norm that the
-            weights have after the update.
-        unit_axes: Integer or tuple of integers, the axes that index output units. Use -1
+        kernel_conditioner: Name, config, instance or subclass of `Conditioner`, or a list of
+            these. Defaults to `"row_equilibration"`.
+        gain: Positive number, or `"kernel_norm"` to keep the Frobenius norm of the weights
+            after the update. Defaults to `1.0`.
+        unit_axes: Integer or tuple of integers. The axes that index output units. Use -1
             for the kernels of `Dense` and `Conv1D/2D/3D` layers, -2 for those of
             transposed convolutions, `(-2, -1)` for the depthwise kernels of
-            `DepthwiseConv1D/2D` and `SeparableConv1D/2D`, 0 for embeddings. A constraint
-            sees a tensor and not its layer, so it cannot know.
-        matrix_axes: Integer or tuple of integers among the unit axes, for methods that look
-            at whole matrices: the axes that index matrices, -2 in depthwise kernels.
-        blocks: Integer, for such methods: the number of matrices that lie side by side
-            along the last unit axis, the groups of a convolution or the 4 gates of an LSTM.
-        conditioner: Another name of `kernel_conditioner`, which earlier versions took.
+            `DepthwiseConv1D/2D` and `SeparableConv1D/2D`, and 0 for embeddings. A
+            constraint receives a tensor without its layer, and cannot find the axes itself.
+            Defaults to `-1`.
+        matrix_axes: Integer or tuple of integers, a subset of `unit_axes`. The axes that index
+            whole matrices, for methods that work on whole matrices. Use -2 for depthwise
+            kernels. Defaults to `()`.
+        blocks: Integer. The number of matrices side by side along the last unit axis, for
+            methods that work on whole matrices. Use the number of groups of a convolution, or
+            4 for the gates of an LSTM. Defaults to `1`.
+        conditioner: Earlier name of `kernel_conditioner`. If given, it is used instead of
+            `kernel_conditioner`. Defaults to `None`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If no method has the name of `kernel_conditioner`, if `kernel_conditioner` is
+            None, or if another argument has an invalid value. On calls, if the axes do not fit
+            the tensor.
 
     Example:
 
@@ -42,5 +54,13 @@ class WeightConditioning(TensorConditioning, keras.constraints.Constraint):
     [1. 1. 1. 1.]
     """
 
-    def __call__(self, w: Any) -> Any:
+    def __call__(self, w: Tensor) -> Tensor:
+        """The conditioned weights.
+
+        Args:
+            w: Tensor or variable with at least two axes.
+
+        Returns:
+            Tensor of the same shape and dtype.
+        """
         return self.conditioned(w)

@@ -1,27 +1,30 @@
-"""The gain: what a conditioned kernel is multiplied by."""
+"""The gain, the factor of a conditioned kernel."""
 
 import math
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from keras import ops
 
-from keras_wcond.linalg.arrays import namespace
+from keras_wcond.linalg.arrays import Tensor, array, namespace
 from keras_wcond.linalg.norms import divided_by_maximum, frobenius_norm
 
-GainWord = Literal["auto", "initial_norm", "kernel_norm"]
-Gain = float | GainWord
-FixedGain = float | Literal["kernel_norm"]
-TrainableGain = Literal["scalar", "per_unit"] | None
+GainWord: TypeAlias = Literal["auto", "initial_norm", "kernel_norm"]
+# The argument `gain` of layers.
+Gain: TypeAlias = float | GainWord
+# The argument `gain` of constraints and initializers, which do not know their layer.
+FixedGain: TypeAlias = float | Literal["kernel_norm"]
+TrainableGain: TypeAlias = Literal["scalar", "per_unit"] | None
+Activation: TypeAlias = Callable[[Tensor], Tensor]
 GAIN_WORDS: tuple[GainWord, ...] = get_args(GainWord)
 
 
-def standardize_gain(gain: Any, words: Sequence[GainWord] = GAIN_WORDS) -> Gain:
-    """The gain as a float or one of the words; an error for anything else."""
+def standardize_gain(gain: Gain, words: Sequence[GainWord] = GAIN_WORDS) -> Gain:
+    """The gain as a float or one of the words, or an error for anything else."""
     if isinstance(gain, str) and gain in words:
-        return cast(GainWord, gain)
+        return gain
     if isinstance(gain, numbers.Real) and not isinstance(gain, bool):
         if math.isfinite(gain) and float(gain) > 0.0:
             return float(gain)
@@ -30,14 +33,14 @@ def standardize_gain(gain: Any, words: Sequence[GainWord] = GAIN_WORDS) -> Gain:
     raise ValueError(f"{_expected_gain(words)} Received: gain={gain!r}")
 
 
-def _expected_gain(words):
+def _expected_gain(words: Sequence[GainWord]) -> str:
     listed = ", ".join(map(repr, words))
     choices = f"one of {listed}" if len(words) > 1 else listed
     return f"Expected `gain` to be a positive number or {choices}."
 
 
-def norm_ratio(kernel: Any, conditioned: Any) -> Any:
-    """`‖W‖_F / ‖C(W)‖_F`, the factor that gives C(W) the norm of W; zero for zero C(W)."""
+def norm_ratio(kernel: Tensor, conditioned: Tensor) -> Tensor:
+    """`‖W‖_F / ‖C(W)‖_F`, the factor that gives C(W) the norm of W, or zero for zero C(W)."""
     ops = namespace(kernel)
     norm = frobenius_norm(conditioned)
     is_zero = norm == 0.0
@@ -45,13 +48,16 @@ def norm_ratio(kernel: Any, conditioned: Any) -> Any:
     return ops.where(is_zero, 0.0, ratio)
 
 
-def row_norm_ratios(kernel: Any, conditioned: Any, column_axes: tuple[int, ...]) -> Any:
-    """`‖Wᵢ‖ / ‖C(W)ᵢ‖`, the factor that gives each row of C(W) its norm in W; 1 for zero rows.
+def row_norm_ratios(kernel: Tensor, conditioned: Tensor, column_axes: tuple[int, ...]) -> Tensor:
+    """`‖Wᵢ‖ / ‖C(W)ᵢ‖`, the factors that give the rows of C(W) the norms of the rows of W.
 
     Args:
-        kernel: Tensor W, in float32 or wider.
-        conditioned: Tensor C(W) of the same shape and dtype.
-        column_axes: The axes along which a row runs.
+        kernel: Tensor or NumPy array W, in float32 or wider.
+        conditioned: Tensor or array C(W) of the same shape and dtype.
+        column_axes: Tuple of integers. The axes along which a row runs.
+
+    Returns:
+        Tensor or array of the shape of the unit axes. 1 for zero rows of C(W).
     """
     ops = namespace(kernel)
     raw, raw_divisor, _ = divided_by_maximum(kernel, column_axes)
@@ -63,15 +69,24 @@ def row_norm_ratios(kernel: Any, conditioned: Any, column_axes: tuple[int, ...])
     return ops.squeeze(ops.where(is_zero, 1.0, ratio), axis=column_axes)
 
 
-def activation_gain(activation: Callable[[Any], Any]) -> float:
-    """`1/√E[φ(z)²]`, z ~ N(0, 1): the factor that gives φ(z) unit mean square.
+def activation_gain(activation: Activation) -> float:
+    """The factor that gives an activation unit mean square for normally distributed inputs.
+
+    `1/√E[φ(z)²]`, z ~ N(0, 1)
 
     The expectation is a trapezoidal sum over 2¹⁴ steps of [-9, 9], which resolves
-    activations that vary over distances of about 0.005 or more. Exact to 1e-5 for smooth
-    ones; ReLU gives √2 to that accuracy too.
+    activations that vary over distances of about 0.005 or more. The gain is accurate to 1e-5 for
+    smooth activations and for ReLU, whose gain is √2.
 
     Args:
-        activation: Function of a tensor that acts on each element by itself.
+        activation: Function that applies φ to each element of a float32 tensor of any shape.
+
+    Returns:
+        Float. The positive gain.
+
+    Raises:
+        ValueError: If the activation does not act on each element separately, or if `E[φ(z)²]`
+            is zero or not finite.
 
     Example:
 
@@ -99,19 +114,20 @@ def activation_gain(activation: Callable[[Any], Any]) -> float:
     return 1.0 / math.sqrt(second_moment)
 
 
-def _evaluate(activation, z):
+def _evaluate(activation: Activation, z: np.ndarray) -> np.ndarray:
     values = activation(ops.convert_to_tensor(z.astype("float32")))
-    return ops.convert_to_numpy(values).astype("float64")
+    return array(values).astype("float64")
 
 
-def _name(activation):
+def _name(activation: Activation) -> str:
     return getattr(activation, "__name__", None) or repr(activation)
 
 
-def standardize_trainable_gain(trainable_gain: Any) -> TrainableGain:
+def standardize_trainable_gain(trainable_gain: TrainableGain) -> TrainableGain:
+    """The argument itself, or an error if it is not valid."""
     if trainable_gain not in (None, "scalar", "per_unit"):
         raise ValueError(
             "Expected `trainable_gain` to be None, 'scalar' or 'per_unit'. Received: "
             f"trainable_gain={trainable_gain!r}"
         )
-    return cast(TrainableGain, trainable_gain)
+    return trainable_gain

@@ -1,36 +1,54 @@
-from collections.abc import Sequence
+"""The initializer of conditioned weights."""
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
+from keras_wcond.conditioners.conditioner import ConditionerLike
 from keras_wcond.gains import FixedGain
+from keras_wcond.linalg.arrays import Axes, Dtype, Tensor
 from keras_wcond.reparametrization import TensorConditioning
 
 
 @keras.saving.register_keras_serializable(package="keras_wcond")
 class ConditionedInitializer(TensorConditioning, keras.initializers.Initializer):
-    """Conditions what another initializer draws, at the start and never again.
+    """Conditions the initial weights of a layer, drawn by another initializer.
 
-    With `gain`, it also starts a plain layer at the scale of a conditioned one, which is
-    the baseline that tells the effect of conditioning from the effect of scale. As with
-    Keras' own initializers, one instance draws the same values whenever it is called: give
-    every layer an instance of its own.
+    Training then proceeds as in a plain layer. With `gain`, a plain layer also starts at the
+    scale of a conditioned one. This is the scale-matched baseline, which separates the effect of
+    conditioning from the effect of scale. As with Keras' own initializers, an instance draws the
+    same values in every call, so that every layer needs an instance of its own.
 
     `W₀ = gain · C(W),  W drawn by the initializer`
 
     Args:
-        initializer: The `keras.initializers.Initializer` that draws, by name, config or
-            instance.
-        kernel_conditioner: Name, config or instance of a conditioner.
-        gain: Positive number, or `"kernel_norm"` to keep the Frobenius norm of the draw.
-        unit_axes: Integer or tuple of integers, the axes that index output units: -1 in
-            the kernels of `Dense` and `Conv1D/2D/3D` layers, -2 in those of transposed
-            convolutions.
-        matrix_axes: Integer or tuple of integers among the unit axes, for methods that look
-            at whole matrices: the axes that index matrices, -2 in depthwise kernels.
-        blocks: Integer, for such methods: the number of matrices that lie side by side
-            along the last unit axis, the groups of a convolution or the 4 gates of an LSTM.
-        conditioner: Another name of `kernel_conditioner`, which earlier versions took.
+        initializer: Name, config or instance of the `keras.initializers.Initializer` that draws
+            W. Defaults to `"glorot_uniform"`.
+        kernel_conditioner: Name, config, instance or subclass of `Conditioner`, or a list of
+            these. Defaults to `"row_equilibration"`.
+        gain: Positive number, or `"kernel_norm"` to keep the Frobenius norm of W. Defaults to
+            `1.0`.
+        unit_axes: Integer or tuple of integers. The axes that index output units. Use -1
+            for the kernels of `Dense` and `Conv1D/2D/3D` layers, -2 for those of
+            transposed convolutions, `(-2, -1)` for the depthwise kernels of
+            `DepthwiseConv1D/2D` and `SeparableConv1D/2D`, and 0 for embeddings. An
+            initializer receives a shape without its layer, and cannot find the axes itself.
+            Defaults to `-1`.
+        matrix_axes: Integer or tuple of integers, a subset of `unit_axes`. The axes that index
+            whole matrices, for methods that work on whole matrices. Use -2 for depthwise
+            kernels. Defaults to `()`.
+        blocks: Integer. The number of matrices side by side along the last unit axis, for
+            methods that work on whole matrices. Use the number of groups of a convolution, or
+            4 for the gates of an LSTM. Defaults to `1`.
+        conditioner: Earlier name of `kernel_conditioner`. If given, it is used instead of
+            `kernel_conditioner`. Defaults to `None`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If no method has the name of `kernel_conditioner`, if `kernel_conditioner` is
+            None, or if another argument has an invalid value. On calls, if the axes do not fit
+            the tensor.
 
     Example:
 
@@ -42,18 +60,28 @@ class ConditionedInitializer(TensorConditioning, keras.initializers.Initializer)
 
     def __init__(
         self,
-        initializer: Any = "glorot_uniform",
-        kernel_conditioner: Any = "row_equilibration",
+        initializer: str | dict[str, Any] | Callable[..., Tensor] = "glorot_uniform",
+        kernel_conditioner: ConditionerLike = "row_equilibration",
         gain: FixedGain = 1.0,
-        unit_axes: int | tuple[int, ...] = -1,
-        matrix_axes: int | tuple[int, ...] = (),
+        unit_axes: Axes = -1,
+        matrix_axes: Axes = (),
         blocks: int = 1,
-        conditioner: Any = None,
-    ):
+        conditioner: ConditionerLike = None,
+    ) -> None:
         super().__init__(kernel_conditioner, gain, unit_axes, matrix_axes, blocks, conditioner)
         self.initializer = keras.initializers.get(initializer)
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: Dtype | None = None) -> Tensor:
+        """The conditioned initial weights.
+
+        Args:
+            shape: Sequence of integers. The shape of the weights, with at least two axes.
+            dtype: String. A floating-point dtype, or None for that of the initializer. Defaults
+                to `None`.
+
+        Returns:
+            Tensor of the given shape and dtype.
+        """
         return self.conditioned(self.initializer(shape, dtype=dtype))
 
     def get_config(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""A kernel reparametrized as gain · C(W): the method, the gain, and what of it is trained."""
+"""The reparametrization of a kernel W as gain · C(W)."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from keras import ops
@@ -13,8 +13,10 @@ from keras_wcond.conditioners import (
     Sequential,
     serialize,
 )
+from keras_wcond.conditioners.conditioner import ConditionerLike
 from keras_wcond.conditioners.registry import required
 from keras_wcond.gains import (
+    Activation,
     FixedGain,
     Gain,
     TrainableGain,
@@ -25,17 +27,17 @@ from keras_wcond.gains import (
 )
 from keras_wcond.internals import full_precision
 from keras_wcond.kernels.layout import KernelLayout
-from keras_wcond.linalg.arrays import cast, namespace, tensor, widened
+from keras_wcond.linalg.arrays import Axes, Tensor, cast, namespace, tensor, widened
 
 
 @dataclasses.dataclass(frozen=True)
 class Reparametrization:
-    """`W ↦ gain · C(W)`, with the gain fixed, or a weight that the caller keeps.
+    """The function `W ↦ gain · C(W)`, whose gain is fixed or a weight of the caller.
 
     Args:
         conditioner: The method C.
-        gain: Positive number, `"initial_norm"` or `"kernel_norm"`.
-        trainable_gain: None, `"scalar"` or `"per_unit"`.
+        gain: Positive number, `"initial_norm"` or `"kernel_norm"`. Defaults to `1.0`.
+        trainable_gain: None, `"scalar"` or `"per_unit"`. Defaults to `None`.
     """
 
     conditioner: Conditioner
@@ -45,21 +47,25 @@ class Reparametrization:
     @classmethod
     def before(
         cls,
-        activation: Callable[[Any], Any] | None,
+        activation: Activation | None,
         conditioner: Conditioner,
         gain: Gain,
         trainable_gain: TrainableGain,
     ) -> "Reparametrization":
-        """The one of a kernel before an activation, which `"auto"` takes its number from.
+        """The reparametrization of a kernel before an activation.
 
-        `1/√E[φ(z)²]` gives outputs of unit mean square if z has unit variance, which takes rows
-        of unit mean square norm. Results of methods with other rows are scaled to that.
+        For `gain="auto"` the gain is that of the activation, `1/√E[φ(z)²]`. Outputs then have
+        unit mean square if z has unit variance, which requires rows of unit mean square norm.
+        The results of methods with other row norms are scaled to this norm.
 
         Args:
-            activation: Function of a tensor, or None where no activation follows.
+            activation: Function φ of a tensor, or None if no activation follows.
             conditioner: The method C.
-            gain: Positive number or one of the words of `gain`.
+            gain: Positive number, `"auto"`, `"initial_norm"` or `"kernel_norm"`.
             trainable_gain: None, `"scalar"` or `"per_unit"`.
+
+        Returns:
+            A `Reparametrization`.
         """
         if gain != "auto":
             return cls(conditioner, gain, trainable_gain)
@@ -73,21 +79,25 @@ class Reparametrization:
 
     @property
     def has_gain_weight(self) -> bool:
-        """Whether the gain is a weight, which `apply` is to be given."""
+        """Whether the gain is a weight, which `apply()` then requires."""
         return self.gain == "initial_norm" or self.trainable_gain is not None
 
     def gain_shape(self, layout: KernelLayout, kernel_shape: Sequence[int]) -> tuple[int, ...]:
         """The shape of the gain's weight."""
         return layout.units(kernel_shape) if self.trainable_gain == "per_unit" else ()
 
-    def initial_gain(self, kernel: Any, layout: KernelLayout) -> Any:
-        """The value that the gain's weight starts at, for the value the kernel has now.
+    def initial_gain(self, kernel: Tensor, layout: KernelLayout) -> Tensor:
+        """The initial value of the gain's weight, for the current value of the kernel.
 
-        `"initial_norm"` per unit keeps the norm of each row, as weight normalization starts.
+        `"initial_norm"` keeps the norm of the kernel. With a gain per unit it keeps the norm of
+        each row, as the initialization of weight normalization does.
 
         Args:
             kernel: Tensor or NumPy array in float32 or wider.
-            layout: Which axes of the kernel are output units.
+            layout: `KernelLayout`. The reading of the kernel as matrices.
+
+        Returns:
+            Number, or tensor or array of shape `()` or of the shape of the unit axes.
         """
         if self.gain == "kernel_norm":
             return 1.0
@@ -98,13 +108,16 @@ class Reparametrization:
             return row_norm_ratios(kernel, conditioned, layout.column_axes(kernel.shape))
         return norm_ratio(kernel, conditioned)
 
-    def apply(self, kernel: Any, layout: KernelLayout, gain_weight: Any = None) -> Any:
+    def apply(
+        self, kernel: Tensor, layout: KernelLayout, gain_weight: Tensor | None = None
+    ) -> Tensor:
         """`gain · C(W)`, differentiable in W and in the gain.
 
         Args:
             kernel: Tensor or NumPy array in float32 or wider.
-            layout: Which axes of the kernel are output units.
-            gain_weight: The gain's weight, where `has_gain_weight`.
+            layout: `KernelLayout`. The reading of the kernel as matrices.
+            gain_weight: Tensor, variable or array. The gain's weight if `has_gain_weight`.
+                Defaults to `None`.
 
         Returns:
             Tensor of the kernel's shape and dtype. For a NumPy array, a NumPy array.
@@ -125,14 +138,26 @@ class Reparametrization:
                 gain = namespace(gain).reshape(gain, units)
             return conditioned * cast(gain, conditioned.dtype)
 
-    def product(self, inputs: Any, kernel: Any, gain_weight: Any = None, bias: Any = None) -> Any:
-        """`inputs · gain · C(W) + bias` without forming C(W), or None where that is not to be had.
+    def product(
+        self,
+        inputs: Tensor,
+        kernel: Tensor,
+        gain_weight: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor | None:
+        """`inputs · gain · C(W) + bias`, computed without forming `C(W)`.
 
         Args:
-            inputs: Tensor of shape `(rows, inputs)`, float32 or float64.
-            kernel: Tensor or variable of shape `(inputs, units)`, of the same dtype.
-            gain_weight: The gain's weight, where `has_gain_weight`.
-            bias: None, or a tensor or variable of shape `(units,)`, of the same dtype.
+            inputs: Tensor of shape `(rows, inputs)`, in float32 or float64.
+            kernel: Tensor or variable of shape `(inputs, units)` and of the same dtype.
+            gain_weight: Tensor or variable. The gain's weight if `has_gain_weight`. Defaults to
+                `None`.
+            bias: Tensor or variable of shape `(units,)` and of the same dtype, or None. Defaults
+                to `None`.
+
+        Returns:
+            Tensor of shape `(rows, units)`, or None if the method or the backend has no such
+            product.
         """
         if self.gain == "kernel_norm":
             return None
@@ -145,39 +170,44 @@ class Reparametrization:
 
 
 class TensorConditioning:
-    """`gain · C(W)` of a tensor without its layer, as constraints and initializers are given it.
+    """Base class of constraints and initializers, which condition a tensor without its layer.
 
     Args:
-        kernel_conditioner: Name, config or instance of a conditioner.
-        gain: Positive number or `"kernel_norm"`.
-        unit_axes: Integer or tuple of integers, the axes that index output units.
-        matrix_axes: Integer or tuple of integers among them, the axes that index matrices.
-        blocks: Integer, the matrices that lie side by side along the last unit axis.
-        conditioner: Another name of `kernel_conditioner`.
+        kernel_conditioner: Name, config, instance or subclass of `Conditioner`, or a list of
+            these. Defaults to `"row_equilibration"`.
+        gain: Positive number or `"kernel_norm"`. Defaults to `1.0`.
+        unit_axes: Integer or tuple of integers. The axes that index output units. Defaults to
+            `-1`.
+        matrix_axes: Integer or tuple of integers, a subset of `unit_axes`. The axes that index
+            whole matrices. Defaults to `()`.
+        blocks: Integer. The number of matrices side by side along the last unit axis. Defaults
+            to `1`.
+        conditioner: Earlier name of `kernel_conditioner`. Defaults to `None`.
     """
 
     def __init__(
         self,
-        kernel_conditioner: Any = "row_equilibration",
+        kernel_conditioner: ConditionerLike = "row_equilibration",
         gain: FixedGain = 1.0,
-        unit_axes: int | tuple[int, ...] = -1,
-        matrix_axes: int | tuple[int, ...] = (),
+        unit_axes: Axes = -1,
+        matrix_axes: Axes = (),
         blocks: int = 1,
-        conditioner: Any = None,
-    ):
+        conditioner: ConditionerLike = None,
+    ) -> None:
         given = kernel_conditioner if conditioner is None else conditioner
         self.kernel_conditioner = required(given, type(self).__name__)
         self.gain = standardize_gain(gain, ("kernel_norm",))
         self.layout = KernelLayout(unit_axes, matrix_axes, blocks)
 
-    def conditioned(self, kernel: Any) -> Any:
-        """The conditioned tensor, in its own dtype."""
+    def conditioned(self, kernel: Tensor) -> Tensor:
+        """The conditioned tensor, in the dtype of the given one."""
         reparametrization = Reparametrization(self.kernel_conditioner, self.gain)
         with full_precision():
             wide = widened(kernel)
         return ops.cast(reparametrization.apply(wide, self.layout), kernel.dtype)
 
     def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, used for serialization."""
         return {
             "kernel_conditioner": serialize(self.kernel_conditioner),
             "gain": self.gain,

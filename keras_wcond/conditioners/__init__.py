@@ -1,4 +1,4 @@
-"""The conditioning methods, and how they are named in arguments and configs."""
+"""The conditioning methods, and the conversion of names and configs to them."""
 
 from keras_wcond.conditioners.conditioner import Conditioner
 from keras_wcond.conditioners.registry import METHODS, deserialize, get, serialize

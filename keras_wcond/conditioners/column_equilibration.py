@@ -1,26 +1,25 @@
-from typing import Any
-
 from keras_wcond import backends
 from keras_wcond.conditioners.registry import register
 from keras_wcond.conditioners.scaling import Scaling
+from keras_wcond.linalg.arrays import Tensor
 from keras_wcond.linalg.norms import normalized, with_zero_rows_fixed
 
 
 @register
 class ColumnEquilibration(Scaling):
-    """Scales every column of the kernel's matrix, one per input feature, to unit norm.
+    """Scales every column of the kernel's matrix to unit norm.
 
-    For layers whose inputs have very different scales, to which the kernel answered with
-    columns of very different norms. Among all scalings of columns it brings the 2-norm
-    condition number within a factor √n of the smallest possible, n being the number of
-    columns (van der Sluis 1969). In a convolution, a column is one input channel at one
-    place of the window.
+    The matrix has one column per input feature. In a convolution, a column is one input channel
+    at one position of the window. Use this method in layers whose inputs have very different
+    scales, where training has led to columns of very different norms. The 2-norm condition
+    number of the result is within a factor √n of the smallest that any scaling of columns can
+    reach, where n is the number of columns (van der Sluis 1969).
 
     `Ŵ = W E,  E = diag(1/‖W e₁‖₂, …, 1/‖W eₙ‖₂)`
 
-    The Frobenius norm becomes √n, so that rows have a mean square norm of n/m where the
-    matrix is m × n: `gain="auto"` divides that out. A zero column or row stays zero and has a
-    zero gradient; a column with a non-finite entry becomes NaN throughout.
+    The Frobenius norm of the result is √n, so that the rows of an m × n matrix have a mean
+    square norm of n/m. `gain="auto"` divides by this norm. A zero column or row stays zero and
+    has a zero gradient. A column with a non-finite entry becomes NaN.
 
     Example:
 
@@ -38,8 +37,14 @@ class ColumnEquilibration(Scaling):
     works_on_arrays = True
     changes = "column norms"
 
-    def scale(self, x: Any, rows: tuple[int, ...], columns: tuple[int, ...]) -> Any:
+    def scale(self, x: Tensor, rows: tuple[int, ...], columns: tuple[int, ...]) -> Tensor:
         return normalized(with_zero_rows_fixed(x, columns), axis=rows)
 
-    def product(self, inputs: Any, kernel: Any, gain: Any = None, bias: Any = None) -> Any:
+    def product(
+        self,
+        inputs: Tensor,
+        kernel: Tensor,
+        gain: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor | None:
         return backends.column_equilibrated_product(inputs, kernel, gain, bias)

@@ -1,34 +1,37 @@
+"""The base class of the conditioning methods."""
+
 import inspect
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from keras import ops
 
 from keras_wcond import backends
 from keras_wcond.kernels.layout import KernelLayout
-from keras_wcond.linalg.arrays import cast, tensor, widened
+from keras_wcond.linalg.arrays import Axes, Tensor, cast, tensor, widened
 
-# A stack of matrices read as a kernel: the axes of its matrices and their rows are unit axes.
+# The layout of a stack of matrices, whose unit axes are those of the matrices and of their rows.
 _STACK = KernelLayout(unit_axes=(0, 1), matrix_axes=0)
 
 
 class Conditioner:
     """Base class of the conditioning methods.
 
-    A conditioner is a pure, differentiable function of a kernel: no variables, no random
-    numbers, no assignment, the same in training and inference. One object serves a
-    layer's `kernel_conditioner`, a `WeightConditioning` constraint and a
-    `ConditionedInitializer` alike.
+    A conditioner is a pure, differentiable function of a kernel. It has no variables, draws no
+    random numbers, assigns nothing, and computes the same in training and in inference. The same
+    object can be the `kernel_conditioner` of a layer, of a `WeightConditioning` constraint and of
+    a `ConditionedInitializer`.
 
-    To write a method of your own, subclass this, implement `condition()`, add
-    `get_config()` where the constructor takes arguments, and register the class with
-    `keras.saving.register_keras_serializable()` so that models with it can be loaded.
+    To write your own method, subclass `Conditioner` and implement `condition()`. Add
+    `get_config()` if the constructor takes arguments. Register the class with
+    `keras.saving.register_keras_serializable()`, so that models with it can be loaded.
 
     `condition()`, `condition_kernel()` and `product()` are three forms of one function. A
     subclass that overrides `condition()` or `condition_kernel()` does not inherit the other
-    forms, `has_unit_rows` or `works_on_arrays`, since they belong to the function of the class
-    it extends. A
-    subclass that overrides `product()` must define one of the other two as well.
+    forms, `has_unit_rows` or `works_on_arrays`, because they belong to the function of its base
+    class. A subclass that overrides `product()` must also define one of the other two forms.
+    Otherwise its definition raises a `TypeError`.
 
     Example:
 
@@ -40,37 +43,39 @@ class Conditioner:
     [[ 1. -1.]]
 
     Attributes:
-        has_unit_rows: Boolean. Whether rows come out with a mean square norm of 1 whatever
-            the kernel, which is the scale that `gain="auto"` multiplies. Other methods'
-            results are given it first.
-        works_on_arrays: Boolean. Whether the method also computes with NumPy arrays, and
-            returns one of the same dtype. Reports and folding then need no compilation for
-            each shape of kernel. Others are given tensors.
-        changes: String. What the method changes of a kernel: `"scale"`, `"row norms"`,
-            `"column norms"`, `"row and column norms"`, `"row means and norms"` or
-            `"spectrum"`.
+        has_unit_rows: Boolean. Whether the rows of the result have a mean square norm of 1 for
+            every kernel, the scale to which `gain="auto"` applies. The results of other methods
+            are scaled to it first. Defaults to `False`.
+        works_on_arrays: Boolean. Whether the method accepts NumPy arrays as well, and returns
+            an array of the same dtype. Reports and folding then need no compilation for
+            each kernel shape. Other methods receive tensors. Defaults to `False`.
+        changes: String. The property of a kernel that the method changes: `"scale"`,
+            `"row norms"`, `"column norms"`, `"row and column norms"`, `"row means and norms"` or
+            `"spectrum"`. Defaults to `"spectrum"`.
     """
 
     has_unit_rows: bool = False
     works_on_arrays: bool = False
     changes: ClassVar[str] = "spectrum"
 
-    def __init_subclass__(cls, **kwargs: Any):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _drop_inherited_forms(cls)
 
-    def __call__(self, kernel: Any, unit_axes: "int | tuple[int, ...] | KernelLayout" = -1) -> Any:
+    def __call__(self, kernel: Tensor, unit_axes: Axes | KernelLayout = -1) -> Tensor:
         """The conditioned kernel.
 
         Args:
-            kernel: Tensor or variable with at least two axes.
+            kernel: Tensor, variable or NumPy array of a floating-point dtype, with at least two
+                axes.
             unit_axes: Integer, tuple of integers or `KernelLayout`. The axes that index
-                output units: -1 in the kernel of a `Dense` or `Conv2D` layer, -2 in that
-                of a `Conv2DTranspose`. A `KernelLayout` also tells groups, gates and
-                channels apart, for methods that look at whole matrices.
+                output units: -1 in the kernel of a `Dense` or `Conv2D` layer, -2 in the kernel
+                of a `Conv2DTranspose` layer. A `KernelLayout` also separates groups, gates and
+                channels, for methods that work on whole matrices. Defaults to `-1`.
 
         Returns:
-            Tensor of the kernel's shape and dtype, computed in float32 or wider.
+            Tensor of the kernel's shape and dtype, computed in float32 or wider. A `ValueError`
+            is raised if `unit_axes` does not fit the kernel's shape.
         """
         wide = widened(tensor(kernel))
         with backends.without_autocast():
@@ -78,26 +83,30 @@ class Conditioner:
         self.require_shape(conditioned, wide)
         return cast(conditioned, kernel.dtype)
 
-    def require_shape(self, conditioned: Any, kernel: Any) -> None:
-        """Raises where `condition_kernel()` returned another shape than that of its kernel."""
+    def require_shape(self, conditioned: Tensor, kernel: Tensor) -> None:
+        """Raises a `ValueError` if `condition_kernel()` changed the kernel's shape."""
         if conditioned.shape != kernel.shape:
             raise ValueError(
                 f"Expected `{type(self).__name__}.condition_kernel()` to return a kernel of the "
                 f"shape it is given, {tuple(kernel.shape)}. Received: {tuple(conditioned.shape)}"
             )
 
-    def condition_kernel(self, kernel: Any, layout: KernelLayout) -> Any:
-        """The conditioned kernel: by default, `condition()` of the matrices it is made of.
+    def condition_kernel(self, kernel: Tensor, layout: KernelLayout) -> Tensor:
+        """The conditioned kernel, by default from `condition()` of the kernel's matrices.
 
-        A method that needs nothing but norms of rows takes them where they lie, which saves
-        turning the kernel into matrices and back.
+        Override this in a method that needs only the norms of rows, to avoid the conversion of
+        the kernel to matrices and back.
 
         Args:
-            kernel: Tensor in float32 or wider.
-            layout: Which axes of the kernel are output units.
+            kernel: Tensor in float32 or wider. A NumPy array if `works_on_arrays`.
+            layout: `KernelLayout`. The reading of the kernel as matrices.
 
         Returns:
-            Tensor of the same shape and dtype.
+            Tensor or array of the same shape and dtype.
+
+        Raises:
+            ValueError: If `layout` does not fit the kernel's shape, or if `condition()` returns
+                another shape.
         """
         matrices = layout.to_matrices(kernel)
         conditioned = self.condition(matrices)
@@ -108,8 +117,8 @@ class Conditioner:
             )
         return layout.from_matrices(conditioned, kernel.shape)
 
-    def condition_stack(self, matrices: Any) -> Any:
-        """The conditioned matrices, by whichever form the method defines.
+    def condition_stack(self, matrices: Tensor) -> Tensor:
+        """The conditioned matrices, from `condition()` or `condition_kernel()`.
 
         Args:
             matrices: Tensor or NumPy array of shape `(matrices, rows, columns)`.
@@ -122,30 +131,41 @@ class Conditioner:
             matrices = ops.convert_to_tensor(matrices)
         return self.condition_kernel(matrices, _STACK)
 
-    def product(self, inputs: Any, kernel: Any, gain: Any = None, bias: Any = None) -> Any:
+    def product(
+        self,
+        inputs: Tensor,
+        kernel: Tensor,
+        gain: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor | None:
         """`inputs · gain · C(kernel) + bias`, computed without forming `C(kernel)`.
 
         Args:
             inputs: Tensor of shape `(rows, inputs)`.
             kernel: Tensor of shape `(inputs, units)`, in the dtype of the inputs, float32 or
                 float64.
-            gain: None for 1, or a tensor of shape `()` or `(units,)`, of the same dtype.
-            bias: None, or a tensor of shape `(units,)`, of the same dtype.
+            gain: Tensor of shape `()` or `(units,)` and of the same dtype, or None for a gain of
+                1. Defaults to `None`.
+            bias: Tensor of shape `(units,)` and of the same dtype, or None. Defaults to `None`.
 
         Returns:
-            Tensor of shape `(rows, units)`, or None from a method that knows no such way.
+            Tensor of shape `(rows, units)`, or None if the method or the backend has no such
+            product.
         """
         return None
 
-    def condition(self, matrices: Any) -> Any:
+    def condition(self, matrices: Tensor) -> Tensor:
         """The conditioned matrices.
 
         Args:
             matrices: Tensor of shape `(matrices, rows, columns)`, one row per output
-                unit, in float32 or wider.
+                unit, in float32 or wider. A NumPy array if `works_on_arrays`.
 
         Returns:
-            Tensor of the same shape and dtype.
+            Tensor or array of the same shape and dtype.
+
+        Raises:
+            NotImplementedError: If the subclass does not implement it.
         """
         raise NotImplementedError(
             f"{type(self).__name__} must implement `condition(matrices)`, which returns the "
@@ -153,7 +173,15 @@ class Conditioner:
         )
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, for serialization and comparison."""
+        """The constructor's arguments, used for serialization and comparison.
+
+        Returns:
+            Dict from the names of the arguments to values that Keras can serialize.
+
+        Raises:
+            NotImplementedError: If the constructor takes arguments and the subclass does not
+                implement `get_config()`.
+        """
         parameters = inspect.signature(type(self).__init__).parameters.values()
         variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         names = [each.name for each in parameters if each.kind not in variadic][1:]
@@ -167,6 +195,7 @@ class Conditioner:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Conditioner":
+        """The conditioner with the arguments that `get_config()` returned."""
         return cls(**config)
 
     def __eq__(self, other: object) -> bool:
@@ -180,8 +209,15 @@ class Conditioner:
         return f"{type(self).__name__}({arguments})"
 
 
-def _drop_inherited_forms(cls):
-    """Gives a class the base class's form wherever its own function is newer than the form."""
+# What an argument such as `kernel_conditioner` accepts: the name of a method, a config from
+# `serialize()`, an instance, a subclass, a list of these, or None.
+ConditionerLike: TypeAlias = (
+    str | dict[str, Any] | Conditioner | type[Conditioner] | Sequence["ConditionerLike"] | None
+)
+
+
+def _drop_inherited_forms(cls: type[Conditioner]) -> None:
+    """Replaces inherited forms that are older than the class's function by the default forms."""
     matrices, kernel, scale, product = (
         _definer(cls, name) for name in ("condition", "condition_kernel", "scale", "product")
     )
@@ -193,17 +229,16 @@ def _drop_inherited_forms(cls):
             "replace that of another class in Dense layers only. Define the function itself; if "
             f"it is unchanged, write `condition = {cls.__mro__[1].__name__}.condition`."
         )
-    if matrices < kernel:
-        cls.condition_kernel = Conditioner.condition_kernel
-    if newest < product:
-        cls.product = Conditioner.product
+    for name, is_older in (("condition_kernel", matrices < kernel), ("product", newest < product)):
+        if is_older:
+            setattr(cls, name, vars(Conditioner)[name])
     for attribute in ("has_unit_rows", "works_on_arrays"):
         if newest < next(i for i, base in enumerate(cls.__mro__) if attribute in vars(base)):
             setattr(cls, attribute, False)
 
 
-def _definer(cls, name):
-    """The position of the class that defines a form, or that past the last for the default."""
+def _definer(cls: type[Conditioner], name: str) -> int:
+    """The position in the MRO of the class that defines a form, or its length for the default."""
     for index, base in enumerate(cls.__mro__):
         if name in vars(base):
             is_default = vars(base)[name] is vars(Conditioner).get(name)

@@ -3,45 +3,47 @@ from typing import Any
 from keras_wcond.arguments import positive_integer
 from keras_wcond.conditioners.conditioner import Conditioner
 from keras_wcond.conditioners.registry import register
-from keras_wcond.linalg.arrays import namespace
+from keras_wcond.linalg.arrays import Tensor, namespace
 from keras_wcond.linalg.gram_iteration import bounded, gram, transposed, wide
 from keras_wcond.linalg.norms import centered, scaled_by_maximum, with_zero_rows_fixed
 
-# From this many times as many columns as rows on, steps are taken on Gram matrices: the products
-# of a step are then three of the smaller dimension in place of two with the matrix.
+# If the ratio of columns to rows is at least this, iterations use Gram matrices. An iteration is
+# then three products of the smaller dimension instead of two products with the whole matrix.
 FAR_WIDER = 2
-# On them, rounding grows with each step, until they are made of the matrix anew.
+# On Gram matrices, rounding errors grow with each iteration. After this many iterations, the Gram
+# matrix is computed from the matrix again.
 STEPS_OF_GRAM = 5
 
 
 @register
 class NewtonOrthogonalization(Conditioner):
-    """Brings all singular values of the kernel's matrix towards 1, by Newton's iteration.
+    """Moves all singular values of the kernel's matrix towards 1, by Newton's iteration.
 
-    The strongest of the methods: with enough iterations the rows (or the columns, where
-    there are fewer) are orthonormal, and the condition number is 1. The number of
-    iterations says how far it goes, and with that what of the spectrum is left to learn.
+    This is the strongest of the methods. With enough iterations the rows (or the columns, if
+    there are fewer) are orthonormal, and the condition number is 1. With fewer iterations, more
+    of the spectrum remains to be learned.
 
     `X₀ = Z / √‖Z Zᵀ‖_F,  X ← 1.5 X - 0.5 (X Xᵀ) X`
 
-    Z is W, its rows without their means if `center`. Each step maps a singular value s to
-    1.5 s - 0.5 s³: small ones grow by half, and ones near 1 stay. In exact arithmetic this
-    is the iteration `B ← 1.5 B - 0.5 B³S`, `X = B Z`, of the reference without its ε; on
-    the matrix itself it does not square the condition number before it begins, needs no
-    ε, and does not diverge. The products are taken in the smaller dimension.
+    Z is W, without the means of its rows if `center`. Each iteration maps a singular value s to
+    1.5 s - 0.5 s³, which multiplies small values by 1.5 and leaves values near 1 unchanged. In
+    exact arithmetic this is the iteration `B ← 1.5 B - 0.5 B³S`, `X = B Z`, of the reference
+    without its ε. Iterating on the matrix itself does not square the condition number at the
+    start, needs no ε, and does not diverge. Products have the size of the matrix's smaller
+    dimension.
 
-    For random square matrices 5 iterations divide κ by 4 with 64 rows and by 2 with 1024;
-    30 bring it to 1, also from a few thousand.
+    For random square matrices, 5 iterations divide the condition number κ by 4 with 64 rows and
+    by 2 with 1024 rows. 30 iterations reduce κ to 1, even from a few thousand.
 
-    A zero row (with `center`, one of equal entries) stays zero, with a zero gradient; a
-    matrix with a non-finite entry becomes NaN throughout. Centering takes one rank from
-    matrices with at least as many rows as columns, and all of it from those with one column.
-    Directions that are zero but for rounding, 1e-7 of the largest, reach 1 as well after some
-    40 iterations.
+    A zero row stays zero and has a zero gradient. With `center`, so does a row of equal entries.
+    A matrix with a non-finite entry becomes NaN. Centering reduces the rank of a matrix with at
+    least as many rows as columns by one, and turns a matrix with one column into zero. After
+    about 40 iterations, singular values at the level of rounding noise (1e-7 of the largest)
+    also reach 1.
 
     Args:
-        iterations: Integer. How many steps are taken.
-        center: Boolean. Whether each row's mean is subtracted first.
+        iterations: Positive integer. The number of iterations. Defaults to `5`.
+        center: Boolean. Whether to subtract the mean of each row first. Defaults to `True`.
 
     Example:
 
@@ -61,7 +63,7 @@ class NewtonOrthogonalization(Conditioner):
 
     works_on_arrays = True
 
-    def __init__(self, iterations: int = 5, center: bool = True):
+    def __init__(self, iterations: int = 5, center: bool = True) -> None:
         self.iterations = positive_integer("iterations", iterations)
         if not isinstance(center, bool):
             raise TypeError(
@@ -70,8 +72,8 @@ class NewtonOrthogonalization(Conditioner):
             )
         self.center = center
 
-    def condition(self, matrices: Any) -> Any:
-        # The result does not depend on the scale of a matrix: no gradient is lost by this.
+    def condition(self, matrices: Tensor) -> Tensor:
+        # The result does not depend on the scale of a matrix, so that no gradient is lost here.
         scaled, is_zero = scaled_by_maximum(with_zero_rows_fixed(matrices), axis=(1, 2))
         if self.center:
             scaled, is_zero = scaled_by_maximum(centered(scaled), axis=(1, 2))
@@ -86,17 +88,24 @@ class NewtonOrthogonalization(Conditioner):
             left -= steps
             product = gram(x) if left else None
         x = transposed(x) if is_tall else x
-        # The iteration would make a direction of its own of what rounding left of the means.
+        # The iteration has amplified the rounding errors of the means.
         return centered(x) if self.center else x
 
     def get_config(self) -> dict[str, Any]:
         return {"iterations": self.iterations, "center": self.center}
 
 
-def _by_gram(gram, steps):
-    """The matrix B by which so many steps multiply X, from `G = X Xᵀ`.
+def _by_gram(gram: Tensor, steps: int) -> Tensor:
+    """The matrix B by which several iterations multiply X.
 
-    A step is `P = 1.5 I - 0.5 G`, after which the Gram matrix is `P G P`.
+    An iteration multiplies by `P = 1.5 I - 0.5 G`. Afterwards the Gram matrix is `P G P`.
+
+    Args:
+        gram: Tensor or array. The Gram matrices `G = X Xᵀ`.
+        steps: Positive integer. The number of iterations.
+
+    Returns:
+        Tensor or array of the shape of `gram`.
     """
     step = _step(gram)
     product = step
@@ -107,6 +116,7 @@ def _by_gram(gram, steps):
     return product
 
 
-def _step(gram):
+def _step(gram: Tensor) -> Tensor:
+    """The matrix `1.5 I - 0.5 G` by which one iteration multiplies X."""
     ops = namespace(gram)
     return 1.5 * ops.eye(gram.shape[1], dtype=gram.dtype) - 0.5 * gram

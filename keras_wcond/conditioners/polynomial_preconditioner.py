@@ -3,12 +3,12 @@ from typing import Any
 from keras_wcond.arguments import positive_integer
 from keras_wcond.conditioners.conditioner import Conditioner
 from keras_wcond.conditioners.registry import register
-from keras_wcond.linalg.arrays import namespace
+from keras_wcond.linalg.arrays import Tensor, namespace
 from keras_wcond.linalg.gram_iteration import bounded, transposed, wide
 from keras_wcond.linalg.held_constant import held_constant
 from keras_wcond.linalg.norms import divided_by_maximum, with_zero_rows_fixed
 
-# By degree, the coefficients of q in powers of s², lowest first.
+# The coefficients of q by its degree, in powers of s², lowest first.
 COEFFICIENTS = {
     1: (1.507, -0.507),
     2: (2.083, -1.643, 0.560),
@@ -19,18 +19,18 @@ COEFFICIENTS = {
 
 @register
 class PolynomialPreconditioner(Conditioner):
-    """Lifts the small singular values of the kernel's matrix by a fixed polynomial.
+    """Raises the small singular values of the kernel's matrix by a fixed polynomial.
 
-    Milder and cheaper than `NewtonOrthogonalization`: it divides the condition number by at
-    most the first coefficient of q, and keeps the largest singular value within 3 %, and so
-    the scale of the kernel.
+    The method is milder and cheaper than `NewtonOrthogonalization`. It divides the condition
+    number by at most the first coefficient of q. It keeps the largest singular value, and so the
+    scale of the kernel, within 3 %.
 
     `Ŵ = σ̂ · p(W / σ̂),  p(s) = s · q(s²)` on the singular values
 
-    σ̂ is the bound of the largest singular value that `SpectralNormalization` divides by,
-    here with 6 Gram iterations. The gradient passes through the division by it, and not
-    through the multiplication. q was fitted in the reference so that p is close to 1 on
-    [0.1, 1]; it has the degree `degree`:
+    σ̂ is the bound of the largest singular value from `SpectralNormalization`, with 6 Gram
+    iterations. The gradient passes through the division by σ̂ and not through the
+    multiplication with σ̂. The polynomials q were fitted in the reference so that p is close to
+    1 on [0.1, 1]:
 
     | degree | q(t)                                                  | κ = 10 becomes |
     | ------ | ----------------------------------------------------- | -------------- |
@@ -39,11 +39,11 @@ class PolynomialPreconditioner(Conditioner):
     | 3      | 2.909 - 4.649 t + 4.023 t² - 1.283 t³                 | 3.56           |
     | 4      | 3.625 - 9.261 t + 14.097 t² - 10.351 t³ + 2.890 t⁴    | 2.89           |
 
-    The products are taken in the smaller dimension. A zero row stays zero, with a zero
-    gradient; a matrix with a non-finite entry becomes NaN throughout.
+    Products have the size of the matrix's smaller dimension. A zero row stays zero and has a
+    zero gradient. A matrix with a non-finite entry becomes NaN.
 
     Args:
-        degree: 1, 2, 3 or 4, of the polynomial q.
+        degree: 1, 2, 3 or 4. The degree of the polynomial q. Defaults to `4`.
 
     Example:
 
@@ -59,7 +59,7 @@ class PolynomialPreconditioner(Conditioner):
 
     works_on_arrays = True
 
-    def __init__(self, degree: int = 4):
+    def __init__(self, degree: int = 4) -> None:
         if positive_integer("degree", degree) not in COEFFICIENTS:
             raise ValueError(
                 f"Expected `degree` to be 1, 2, 3 or 4. Received: degree={degree!r}. Methods in "
@@ -67,9 +67,9 @@ class PolynomialPreconditioner(Conditioner):
             )
         self.degree = degree
 
-    def condition(self, matrices: Any) -> Any:
+    def condition(self, matrices: Tensor) -> Tensor:
         ops = namespace(matrices)
-        # All but the last multiplication is independent of the scale of a matrix.
+        # Only the last multiplication depends on the scale of a matrix.
         scaled, maximum, is_zero = divided_by_maximum(with_zero_rows_fixed(matrices), axis=(1, 2))
         x, is_tall = wide(scaled)
         found = bounded(x, is_zero, iterations=6)
@@ -80,8 +80,8 @@ class PolynomialPreconditioner(Conditioner):
     def get_config(self) -> dict[str, Any]:
         return {"degree": self.degree}
 
-    def _polynomial(self, gram, squared):
-        """The values of q at the Gram matrices, with one product at most."""
+    def _polynomial(self, gram: Tensor, squared: Tensor) -> Tensor:
+        """The values of q at the Gram matrices, with at most one matrix product."""
         ops = namespace(gram)
         identity = ops.eye(gram.shape[1], dtype=gram.dtype)
         c = [*COEFFICIENTS[self.degree], 0.0, 0.0, 0.0][:5]

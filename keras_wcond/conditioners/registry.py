@@ -1,4 +1,4 @@
-"""The package's conditioning methods, and how they are named in arguments and configs."""
+"""The registry of conditioning methods, and the conversion of names and configs to them."""
 
 import difflib
 import inspect
@@ -6,64 +6,90 @@ from typing import Any, TypeVar
 
 import keras
 
-from keras_wcond.conditioners.conditioner import Conditioner
+from keras_wcond.conditioners.conditioner import Conditioner, ConditionerLike
 from keras_wcond.naming import snake_case
 
 _Method = TypeVar("_Method", bound=type[Conditioner])
 
+# The classes of the methods by the names that `get()` accepts, in the order of tables.
 METHODS: dict[str, type[Conditioner]] = {}
+# Conditioners that are made of others. A list of conditioners makes one, but no name does.
 _COMPOSITIONS: dict[str, Any] = {}
 
 
 def register(method: _Method) -> _Method:
-    """Registers a method of the package by its name, and with Keras."""
+    """Registers a method of the package under its name, in `METHODS` and with Keras."""
     METHODS[snake_case(method.__name__)] = method
-    return keras.saving.register_keras_serializable(package="keras_wcond")(method)
+    return _registered_with_keras(method)
 
 
 def register_composition(method: _Method) -> _Method:
-    """Registers a conditioner made of others, which its name alone does not say."""
+    """Registers a conditioner that is made of others."""
     _COMPOSITIONS[method.__name__] = method
-    return keras.saving.register_keras_serializable(package="keras_wcond")(method)
+    return _registered_with_keras(method)
+
+
+def _registered_with_keras(method: _Method) -> _Method:
+    registered: _Method = keras.saving.register_keras_serializable(package="keras_wcond")(method)
+    return registered
 
 
 def serialize(conditioner: Conditioner | None) -> dict[str, Any] | None:
-    """The config from which `deserialize()` makes an equal conditioner."""
-    return keras.saving.serialize_keras_object(conditioner)
+    """The config of a conditioner.
+
+    Args:
+        conditioner: `Conditioner` or None.
+
+    Returns:
+        Dict from which `deserialize()` makes an equal conditioner, or None for None. The dict
+        can be written as JSON.
+    """
+    config: dict[str, Any] | None = keras.saving.serialize_keras_object(conditioner)
+    return config
 
 
 def deserialize(
     config: dict[str, Any] | None, custom_objects: dict[str, Any] | None = None
 ) -> Conditioner | None:
-    """The conditioner of a config made by `serialize()`.
+    """The conditioner of a config from `serialize()`.
 
     Args:
-        config: Dict with at least `"class_name"`, and `"config"` with the constructor's
-            arguments; or None.
+        config: Dict with the entry `"class_name"`, and the entry `"config"` if the constructor
+            takes arguments. Or None.
         custom_objects: Dict from class names to classes that are not registered with
-            `keras.saving.register_keras_serializable()`.
-    """
-    known = {**_by_any_name(), **(custom_objects or {})}
-    return keras.saving.deserialize_keras_object(config, custom_objects=known)
-
-
-def get(identifier: Any) -> Conditioner | None:
-    """The conditioner that an argument such as `kernel_conditioner` stands for.
-
-    Args:
-        identifier: None, a name such as `"row_equilibration"`, a config made by
-            `serialize()`, a `Conditioner` or a subclass of it; or a list of these, which
-            are applied one after the other.
+            `keras.saving.register_keras_serializable()`. Defaults to `None`.
 
     Returns:
         A `Conditioner`, or None for None.
+    """
+    known = {**_by_any_name(), **(custom_objects or {})}
+    conditioner: Conditioner | None = keras.saving.deserialize_keras_object(
+        config, custom_objects=known
+    )
+    return conditioner
+
+
+def get(identifier: ConditionerLike) -> Conditioner | None:
+    """The conditioner for a value of an argument such as `kernel_conditioner`.
+
+    Args:
+        identifier: A name such as `"row_equilibration"`, a config from `serialize()`, a
+            `Conditioner`, a subclass of it, or None. A list of names, configs, conditioners and
+            classes makes a `Sequential`, which applies them in the order of the list.
+
+    Returns:
+        A `Conditioner`, or None for None.
+
+    Raises:
+        ValueError: If no method has the name, or if a `Sequential` is given by its name or class.
+        TypeError: If `identifier` is none of these.
 
     Example:
 
     >>> get("row_equilibration")
     RowEquilibration()
     """
-    conditioner = identifier
+    conditioner: Any = identifier
     if isinstance(identifier, str):
         conditioner = _by_any_name().get(identifier)
         if conditioner is None:
@@ -90,8 +116,8 @@ def get(identifier: Any) -> Conditioner | None:
     )
 
 
-def required(identifier: Any, owner: str) -> Conditioner:
-    """The conditioner, where None would leave its owner without a purpose."""
+def required(identifier: ConditionerLike, owner: str) -> Conditioner:
+    """The conditioner of `get()`, or a `ValueError` for None, which `owner` does not accept."""
     conditioner = get(identifier)
     if conditioner is None:
         raise ValueError(
@@ -102,7 +128,7 @@ def required(identifier: Any, owner: str) -> Conditioner:
 
 
 def name_of(conditioner: Conditioner) -> str:
-    """The name of a conditioner's method, with arguments where they are not the default."""
+    """The name of a conditioner's method, or its `repr` if arguments are not the defaults."""
     name = snake_case(type(conditioner).__name__)
     is_default = name in METHODS and conditioner == METHODS[name]()
     return name if is_default else repr(conditioner)
@@ -116,6 +142,6 @@ def _unknown(name: str) -> str:
     return f"Expected the name of a conditioner, one of {known}. Received: {name!r}.{hint}"
 
 
-def _by_any_name():
+def _by_any_name() -> dict[str, Any]:
     classes = (*METHODS.values(), *_COMPOSITIONS.values())
     return {**METHODS, **{method.__name__: method for method in classes}}

@@ -1,28 +1,28 @@
 import math
-from typing import Any
 
 import numpy as np
 
 from keras_wcond import backends
 from keras_wcond.conditioners.registry import register
 from keras_wcond.conditioners.scaling import Scaling
+from keras_wcond.linalg.arrays import Tensor
 from keras_wcond.linalg.norms import normalized
 
 
 @register
 class RowEquilibration(Scaling):
-    """Scales every row of the kernel's matrix, one per output unit, to unit norm.
+    """Scales every row of the kernel's matrix to unit norm.
 
-    The method of the paper. Among all scalings of rows it brings the 2-norm condition
-    number within a factor √m of the smallest possible, m being the number of rows (van
-    der Sluis 1969). Rows drawn alike already have nearly equal norms: for them it changes
-    the scale of the kernel and leaves its condition number as it was.
+    The matrix has one row per output unit. This is the method of Saratchandran et al. The
+    2-norm condition number of the result is within a factor √m of the smallest that any scaling
+    of rows can reach, where m is the number of rows (van der Sluis 1969). Rows drawn from the
+    same distribution already have nearly equal norms. In that case the method changes the scale
+    of the kernel and leaves its condition number as it was.
 
     `Ŵ = E W,  E = diag(1/‖W₁‖₂, …, 1/‖Wₘ‖₂)`
 
     The gradient of a row is orthogonal to the row and inversely proportional to its norm.
-    A zero row stays zero and has a zero gradient; a row with a non-finite entry becomes
-    NaN throughout.
+    A zero row stays zero and has a zero gradient. A row with a non-finite entry becomes NaN.
 
     Example:
 
@@ -43,11 +43,17 @@ class RowEquilibration(Scaling):
     changes = "row norms"
     is_by_row = True
 
-    def scale(self, x: Any, rows: tuple[int, ...], columns: tuple[int, ...]) -> Any:
+    def scale(self, x: Tensor, rows: tuple[int, ...], columns: tuple[int, ...]) -> Tensor:
         if isinstance(x, np.ndarray) or columns[-1] > rows[0]:
             return normalized(x, axis=columns)
-        # Units are on the last axes: seen as a matrix, the kernel stays where it lies.
+        # Units are on the last axes, so that the kernel is a matrix without a transpose.
         return backends.equilibrated(x, math.prod(x.shape[rows[0] :]))
 
-    def product(self, inputs: Any, kernel: Any, gain: Any = None, bias: Any = None) -> Any:
+    def product(
+        self,
+        inputs: Tensor,
+        kernel: Tensor,
+        gain: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor | None:
         return backends.equilibrated_product(inputs, kernel, gain, bias)

@@ -3,21 +3,25 @@ from typing import Any
 
 import keras
 
-from keras_wcond.conditioners.conditioner import Conditioner
+from keras_wcond.conditioners.conditioner import Conditioner, ConditionerLike
 from keras_wcond.conditioners.registry import get, register_composition
+from keras_wcond.linalg.arrays import Tensor
 
 
 @register_composition
 class Sequential(Conditioner):
-    """Several conditioners, one after the other.
+    """Applies several conditioners, one after the other.
 
     `Ŵ = C_k(… C₂(C₁(W)))`
 
-    Wherever a conditioner is taken, a list stands for one of these.
+    A list given as a `kernel_conditioner` makes a `Sequential` of its items.
 
     Args:
-        conditioners: List of names, configs or instances of conditioners, the first to
-            be applied first.
+        conditioners: List of names, configs, instances or subclasses of `Conditioner`, in the
+            order in which they are applied.
+
+    Raises:
+        ValueError: If `conditioners` is not a list, is empty, or contains None.
 
     Example:
 
@@ -28,7 +32,7 @@ class Sequential(Conditioner):
      [0.   0.94]]
     """
 
-    def __init__(self, conditioners: Sequence[Any]):
+    def __init__(self, conditioners: Sequence[ConditionerLike]) -> None:
         if not isinstance(conditioners, (list, tuple)) or not conditioners:
             raise ValueError(
                 "Expected `conditioners` to be a list of at least one conditioner. Received: "
@@ -50,7 +54,7 @@ class Sequential(Conditioner):
     def works_on_arrays(self) -> bool:  # type: ignore[override]
         return all(conditioner.works_on_arrays for conditioner in self.conditioners)
 
-    def condition(self, matrices: Any) -> Any:
+    def condition(self, matrices: Tensor) -> Tensor:
         for conditioner in self.conditioners:
             matrices = conditioner.condition_stack(matrices)
         return matrices

@@ -1,25 +1,25 @@
-from typing import Any
-
 from keras_wcond.conditioners.registry import register
 from keras_wcond.conditioners.scaling import Scaling
+from keras_wcond.linalg.arrays import Tensor
 from keras_wcond.linalg.norms import centered, normalized, scaled_by_maximum
 
 
 @register
 class WeightStandardization(Scaling):
-    """Gives every row of the kernel's matrix, one per output unit, zero mean and unit norm.
+    """Gives every row of the kernel's matrix zero mean and unit norm.
 
-    The scaled form of weight standardization: each row has the standard deviation 1/√n,
-    and so the norm 1. It is row equilibration of the rows without their means. Meant for
-    convolutions before a nonlinearity, whose inputs have means that are not zero.
+    The matrix has one row per output unit. This is the scaled form of weight standardization:
+    each row has the standard deviation 1/√n, and so the norm 1. It equals row equilibration of
+    the rows without their means. Use it in convolutions before a nonlinearity, if their inputs
+    have non-zero means.
 
     `Ŵᵢ = (Wᵢ - μᵢ) / (σᵢ √n),  μᵢ and σᵢ the mean and the standard deviation of row i`
 
-    As every row is orthogonal to (1, …, 1), a matrix with at least as many rows as columns
-    loses one rank, and its condition number is infinite: read the
-    `effective_condition_number()` there. A row whose entries are equal, up to rounding,
-    becomes zero and has a zero gradient, in particular a row of one entry; a row with a
-    non-finite entry becomes NaN throughout.
+    Every row of the result is orthogonal to (1, …, 1). The rank of a matrix with at least as
+    many rows as columns thus decreases by one, and its condition number is infinite. Read the
+    `effective_condition_number()` in that case. A row whose entries are equal up to rounding
+    becomes zero and has a zero gradient, as does every row of one entry. A row with a
+    non-finite entry becomes NaN.
 
     Example:
 
@@ -39,7 +39,7 @@ class WeightStandardization(Scaling):
     changes = "row means and norms"
     is_by_row = True
 
-    def scale(self, x: Any, rows: tuple[int, ...], columns: tuple[int, ...]) -> Any:
-        # The result does not depend on the scale of a row: no gradient is lost by this.
+    def scale(self, x: Tensor, rows: tuple[int, ...], columns: tuple[int, ...]) -> Tensor:
+        # The result does not depend on the scale of a row, so that no gradient is lost here.
         scaled, _ = scaled_by_maximum(x, columns)
         return normalized(centered(scaled, columns), columns)

@@ -1,9 +1,11 @@
-"""Products of inputs and a kernel with unit rows or columns, which is never formed.
+"""Products of inputs and a kernel with unit rows or columns, without forming that kernel.
 
-What costs on a CPU are temporaries as large as a kernel that caches do not hold.
+On a CPU, temporaries of the size of a large kernel are slow, because they do not fit into caches.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -17,56 +19,79 @@ from keras_wcond.linalg.norms import (
     with_zero_rows_fixed,
 )
 
-# A kernel of so many entries and its squares fit into the cache of a core.
+# A kernel with this number of entries and its squares fit into the cache of a core.
 CACHED = 2**18
 
 
-def equilibrated_product(inputs, kernel, gain=None, bias=None, one_norm=False):
+def equilibrated_product(
+    inputs: torch.Tensor,
+    kernel: torch.Tensor,
+    gain: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    one_norm: bool = False,
+) -> torch.Tensor:
     if is_transformed(*(tensor for tensor in (inputs, kernel, gain, bias) if tensor is not None)):
         return _differentiable_product(inputs, kernel, gain, bias, one_norm)
     is_large = len(inputs) >= len(kernel) and kernel.device.type == "cpu"
     has_trained_gain = gain is not None and gain.requires_grad
-    function = _LargeProduct if is_large and not has_trained_gain else _EquilibratedProduct
-    return function.apply(inputs, kernel, gain, bias, one_norm)
+    function = _large_product if is_large and not has_trained_gain else _equilibrated_product
+    return function(inputs, kernel, gain, bias, one_norm)
 
 
-def column_equilibrated_product(inputs, kernel, gain=None, bias=None):
+def column_equilibrated_product(
+    inputs: torch.Tensor,
+    kernel: torch.Tensor,
+    gain: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
     is_read, inverse = _is_read_on_cpu(inputs, kernel), None
     if is_read:
         norms = torch.linalg.vector_norm(kernel.detach(), dim=1)
-        if is_within_range(*norms.aminmax(), *NORMS_WITHIN_RANGE):
+        smallest, largest = norms.aminmax()
+        if is_within_range(smallest, largest, *NORMS_WITHIN_RANGE):
             inverse = norms.reciprocal_()
-    # No column is zero whose first entry is not: the others are rarely looked at.
+    # A column with a non-zero first entry is not zero. The other entries are rarely read.
     if not is_read or (kernel[0] == 0.0).any().item():
         kernel = with_zero_rows_fixed(kernel, axis=0)
     if inverse is None:
         product = _product_by_row_norms(inputs, kernel)
     else:
-        product = _ProductByRowNorms.apply(inputs, kernel, inverse)
+        product = _product_by_known_norms(inputs, kernel, inverse)
     if gain is not None:
         return _scaled(product, gain, bias)
     return product if bias is None else product + bias
 
 
-def _product_by_row_norms(inputs, kernel):
+def _product_by_row_norms(inputs: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     return torch.mm(inputs * torch.mul(*inverse_column_norms(kernel.t())), kernel)
 
 
-def _is_read_on_cpu(*tensors):
-    """Whether numbers may decide what is computed: an accelerator would have to be waited for."""
+def _is_read_on_cpu(*tensors: torch.Tensor) -> bool:
+    """Whether operations may depend on values. Reading them would wait for an accelerator."""
     return tensors[0].device.type == "cpu" and not is_transformed(*tensors)
 
 
-def _differentiable_product(inputs, kernel, gain, bias, one_norm):
+def _differentiable_product(
+    inputs: torch.Tensor,
+    kernel: torch.Tensor,
+    gain: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    one_norm: bool,
+) -> torch.Tensor:
     reciprocal, scale = inverse_column_norms(kernel, one_norm)
     return _scaled(torch.mm(inputs, kernel), _times(reciprocal * scale, gain), bias)
 
 
-def _times(factor, gain):
+def _times(factor: torch.Tensor, gain: torch.Tensor | None) -> torch.Tensor:
     return factor if gain is None else factor * gain
 
 
-def _scaled(product, scale, bias, out=None):
+def _scaled(
+    product: torch.Tensor,
+    scale: torch.Tensor,
+    bias: torch.Tensor | None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
     if bias is None:
         return torch.mul(product, scale, out=out)
     return torch.addcmul(bias, product, scale, out=out)
@@ -75,12 +100,19 @@ def _scaled(product, scale, bias, out=None):
 class _EquilibratedProduct(torch.autograd.Function):
     """The product in as few passes over the kernel as PyTorch's operations allow.
 
-    What costs on a CPU are temporaries as large as a kernel that caches do not hold. Its norms need
-    none, and the gradient is accumulated by the matrix product that makes it.
+    The norms need no temporary of the kernel's size, and the matrix product of the gradient adds
+    to the correction by the norms.
     """
 
     @staticmethod
-    def forward(ctx, inputs, kernel, gain, bias, one_norm):
+    def forward(
+        ctx: Any,
+        inputs: torch.Tensor,
+        kernel: torch.Tensor,
+        gain: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        one_norm: bool,
+    ) -> torch.Tensor:
         inverse, ctx.is_within_range = _inverse_norms(kernel, one_norm)
         ctx.one_norm = one_norm
         product, scale = torch.mm(inputs, kernel), _times(inverse, gain)
@@ -88,27 +120,27 @@ class _EquilibratedProduct(torch.autograd.Function):
         return _scaled(product, scale, bias)
 
     @staticmethod
-    def backward(ctx, upstream):
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         inputs, kernel, gain, bias, product, inverse, scale = ctx.saved_tensors
-        if torch.is_grad_enabled():  # The gradient is to be differentiated in turn.
+        if torch.is_grad_enabled():  # The gradient has to be differentiable.
             function = functools.partial(_differentiable_product, one_norm=ctx.one_norm)
             return *gradients_of(function, (inputs, kernel, gain, bias), upstream), None
         for_inputs, for_kernel, for_gain, for_bias, _ = ctx.needs_input_grad
         scaled = torch.mul(upstream, product)
         along = scaled.sum(0).mul_(inverse)
         torch.mul(upstream, scale, out=scaled)
-        gradients = [None] * 5
+        gradients: list[torch.Tensor | None] = [None] * 5
         if for_inputs:
             gradients[0] = torch.mm(scaled, kernel.t())
         if for_kernel:
             pulled = _times(along, gain)
             if ctx.one_norm:
                 pulled = pulled.sum()
-            # The negative, since adding a product to a multiple of a matrix costs a pass more.
+            # The factor is negative, because `addmm_` with a `beta` would take another pass.
             factor = (pulled * inverse).neg_()
             if ctx.is_within_range:
                 correction = torch.mul(kernel, factor.mul_(inverse))
-            else:  # The square of an inverse norm might not be, but these are about 1.
+            else:  # The square of an inverse norm may be out of range. These factors are about 1.
                 correction = torch.mul(kernel, inverse).mul_(factor)
             gradients[1] = correction.addmm_(inputs.t(), scaled)
         if for_gain:
@@ -119,14 +151,21 @@ class _EquilibratedProduct(torch.autograd.Function):
 
 
 class _LargeProduct(torch.autograd.Function):
-    """The same where the product is at least as large as the kernel, and its gain is not trained.
+    """The product if it is at least as large as the kernel and the gain is not trained.
 
-    It is scaled in its place, and the gradient in the norms is taken from that in the kernel: a
-    pass over these costs less than to keep the product and read it again.
+    The product is scaled in place. The gradient in the norms comes from the gradient in the
+    kernel, because a pass over these two costs less than keeping the product and reading it again.
     """
 
     @staticmethod
-    def forward(ctx, inputs, kernel, gain, bias, one_norm):
+    def forward(
+        ctx: Any,
+        inputs: torch.Tensor,
+        kernel: torch.Tensor,
+        gain: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        one_norm: bool,
+    ) -> torch.Tensor:
         inverse, ctx.is_within_range = _inverse_norms(kernel, one_norm)
         ctx.one_norm = one_norm
         product, scale = torch.mm(inputs, kernel), _times(inverse, gain)
@@ -134,18 +173,18 @@ class _LargeProduct(torch.autograd.Function):
         return _scaled(product, scale, bias, out=product)
 
     @staticmethod
-    def backward(ctx, upstream):
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         inputs, kernel, gain, bias, inverse, scale = ctx.saved_tensors
-        if torch.is_grad_enabled():  # The gradient is to be differentiated in turn.
+        if torch.is_grad_enabled():  # The gradient has to be differentiable.
             function = functools.partial(_differentiable_product, one_norm=ctx.one_norm)
             return *gradients_of(function, (inputs, kernel, gain, bias), upstream), None
         for_inputs, for_kernel, _, for_bias, _ = ctx.needs_input_grad
-        gradients = [None] * 5
+        gradients: list[torch.Tensor | None] = [None] * 5
         scaled = torch.mul(upstream, scale)
         if for_inputs:
             gradients[0] = torch.mm(scaled, kernel.t())
         if for_kernel:
-            if not ctx.is_within_range:  # The square of an inverse norm might not be.
+            if not ctx.is_within_range:  # The square of an inverse norm may be out of range.
                 kernel, inverse = torch.mul(kernel, inverse), torch.ones_like(inverse)
             gradient = torch.mm(inputs.t(), scaled)
             along = _column_products(kernel, gradient)
@@ -158,25 +197,27 @@ class _LargeProduct(torch.autograd.Function):
 
 
 class _ProductByRowNorms(torch.autograd.Function):
-    """The product of inputs divided by the norms of the kernel's rows, and the kernel.
+    """The product of the kernel and of inputs divided by the norms of the kernel's rows.
 
-    The gradient in the norms is taken from that in the kernel, not from that in the inputs, which
-    would cost a product where nothing else asks for it.
+    The gradient in the norms comes from the gradient in the kernel. The gradient in the inputs
+    would cost another matrix product if the inputs need no gradient.
     """
 
     @staticmethod
-    def forward(ctx, inputs, kernel, inverse):
+    def forward(
+        ctx: Any, inputs: torch.Tensor, kernel: torch.Tensor, inverse: torch.Tensor
+    ) -> torch.Tensor:
         scaled = inputs * inverse
         ctx.save_for_backward(inputs, kernel, inverse, scaled)
         return torch.mm(scaled, kernel)
 
     @staticmethod
-    def backward(ctx, upstream):
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         inputs, kernel, inverse, scaled = ctx.saved_tensors
-        if torch.is_grad_enabled():  # The gradient is to be differentiated in turn.
+        if torch.is_grad_enabled():  # The gradient has to be differentiable.
             return *gradients_of(_product_by_row_norms, (inputs, kernel), upstream), None
         for_inputs, for_kernel, _ = ctx.needs_input_grad
-        gradients = [None] * 3
+        gradients: list[torch.Tensor | None] = [None] * 3
         if for_inputs:
             gradients[0] = torch.mm(upstream, kernel.t()).mul_(inverse)
         if for_kernel:
@@ -187,11 +228,17 @@ class _ProductByRowNorms(torch.autograd.Function):
         return tuple(gradients)
 
 
-def _inverse_norms(kernel, one_norm):
-    """`1 / ‖kernelⱼ‖`, and whether it is known that all of them have squares within range."""
+# `apply` is not typed.
+_equilibrated_product: Callable[..., torch.Tensor] = _EquilibratedProduct.apply
+_large_product: Callable[..., torch.Tensor] = _LargeProduct.apply
+_product_by_known_norms: Callable[..., torch.Tensor] = _ProductByRowNorms.apply
+
+
+def _inverse_norms(kernel: torch.Tensor, one_norm: bool) -> tuple[torch.Tensor, bool]:
+    """`1 / ‖kernelⱼ‖`, and whether all of these are known to have squares within range."""
     if kernels.is_summed_in_float64(kernel) and not one_norm:
         return kernels.wide_inverse_norms(kernel).to(kernel.dtype), False
-    if kernel.device.type == "cpu":  # An accelerator would have to be waited for.
+    if kernel.device.type == "cpu":  # Reading values would wait for an accelerator.
         squares = _column_products(kernel, kernel)
         smallest, largest = squares.aminmax()
         if one_norm:
@@ -201,13 +248,14 @@ def _inverse_norms(kernel, one_norm):
     return torch.mul(*inverse_column_norms(kernel, one_norm)), False
 
 
-def _column_products(first, second):
-    """`firstⱼ · secondⱼ` for each column j as it comes, within range or not."""
+def _column_products(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """`firstⱼ · secondⱼ` for each column j, without protection from overflow or underflow."""
     if first.numel() <= CACHED:
         return torch.mul(first, second).sum(0)
-    # The one operation that multiplies and adds over columns and writes no matrix: the gradient
-    # in the scale of batch normalization, where that subtracts 0 and divides by √(0 + 1).
+    # The gradient in the scale of batch normalization, with mean 0, variance 0 and ε = 1. No other
+    # operation multiplies and sums over columns without writing a matrix.
     zeros = first.new_zeros(first.shape[1])
-    return torch.ops.aten.native_batch_norm_backward(
+    products: torch.Tensor = torch.ops.aten.native_batch_norm_backward(
         second, first, None, zeros, zeros, None, None, False, 1.0, [False, True, False]
     )[1]
+    return products

@@ -1,7 +1,7 @@
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -11,8 +11,13 @@ from keras_wcond.conditioners.conditioner import Conditioner, ConditionerLike
 from keras_wcond.gains import Gain, TrainableGain
 from keras_wcond.internals import forget_variable, without_numbers
 from keras_wcond.kernels.keras_layers import kernel_layouts
-from keras_wcond.kernels.layout import KernelLayout
-from keras_wcond.kernels.search import Kernel, all_layers, by_position, find_kernels
+from keras_wcond.kernels.search import (
+    Kernel,
+    Weights,
+    all_layers,
+    by_position,
+    find_kernels,
+)
 from keras_wcond.layers.base.conditioned_kernel import ConditionedKernel
 from keras_wcond.layers.base.conditioned_layer import ConditionedLayer, register_wrapper
 from keras_wcond.layers.base.conditioning_note import (
@@ -28,13 +33,6 @@ from keras_wcond.linalg.arrays import Tensor
 from keras_wcond.reparametrization import Reparametrization
 
 # A pattern of paths, patterns, unit axes by pattern, or the positions that a config has.
-Weights = (
-    str
-    | Sequence[str]
-    | Mapping[str, int | Sequence[int] | KernelLayout]
-    | Sequence[dict[str, Any]]
-    | None
-)
 
 
 @register_wrapper
@@ -90,7 +88,7 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         kernel_conditioner: ConditionerLike = "row_equilibration",
         gain: Gain = 1.0,
         trainable_gain: TrainableGain = None,
-        weights: Weights = None,
+        weights: Weights | None = None,
         name: str | None = None,
         trainable: bool = True,
         dtype: str | keras.DTypePolicy | None = None,
@@ -123,7 +121,6 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         self.named_weights = weights
         self._is_searched = False
         self._unbuilt: tuple[keras.layers.Layer, ...] = ()
-        self._kernels: tuple[ConditionedKernel, ...] = ()
         self._by_position: tuple[dict[str, Any], ...] = ()
         self._exchanges: tuple[tuple[int, Callable[[Tensor], Tensor]], ...] = ()
         self._read_check = ReadCheck()
@@ -224,11 +221,6 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
     def reset_state(self) -> Any:
         """The method of a wrapped stateful recurrent layer that resets its state."""
         return self.layer.reset_state
-
-    @property
-    def kernels(self) -> tuple[ConditionedKernel, ...]:
-        """The conditioned kernels with their paths within the layer. Empty before `build()`."""
-        return self._kernels
 
     def conditioned_scope(
         self,

@@ -1,6 +1,8 @@
 """A kernel that a layer reads as gain · C(W)."""
 
+import contextlib
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,8 +10,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_wcond.conditioners import Conditioner
 from keras_wcond.internals import full_precision
 from keras_wcond.kernels.search import Kernel
+from keras_wcond.layers.base.substitution import Substitution
 from keras_wcond.linalg.arrays import Tensor, array, is_wide, widened
 from keras_wcond.reparametrization import Reparametrization
 
@@ -147,11 +151,21 @@ class HoldsKernels:
 
     name: str
     built: bool
+    kernel_conditioner: Conditioner | None
+    add_loss: Callable[[Any], None]
+    _kernels: tuple[ConditionedKernel, ...]
 
     @property
     def kernels(self) -> tuple[ConditionedKernel, ...]:
         """The layer's kernels, each with its path within the layer. Empty before `build()`."""
-        raise NotImplementedError
+        return self._kernels
+
+    def conditioned_scope(self) -> contextlib.AbstractContextManager[Substitution | None]:
+        """A scope in which the layer reads its conditioned kernels in place of the raw ones."""
+        if self.kernel_conditioner is None:
+            return contextlib.nullcontext()
+        pairs = [kernel.replacements(kernel.value()) for kernel in self._kernels]
+        return Substitution([*itertools.chain(*pairs)], self.add_loss)
 
     @property
     def raw_kernels(self) -> dict[str, keras.Variable]:

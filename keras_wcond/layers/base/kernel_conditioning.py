@@ -1,5 +1,3 @@
-import contextlib
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +10,6 @@ from keras_wcond.layers.base.conditioned_kernel import ConditionedKernel
 from keras_wcond.layers.base.conditioned_layer import is_our_own
 from keras_wcond.layers.base.file_sharing import FileSharing
 from keras_wcond.layers.base.folding import folded, folded_in_place
-from keras_wcond.layers.base.substitution import Substitution
 from keras_wcond.linalg.arrays import Tensor
 from keras_wcond.reparametrization import Reparametrization
 
@@ -29,7 +26,6 @@ class KernelConditioning(FileSharing):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self._kernels: tuple[ConditionedKernel, ...] = ()
         # The activation that the layer is created with, whatever it is set to later.
         self._reparametrizations: dict[str, Reparametrization | None] = {
             name: self._reparametrization(name) for name in kernel_layouts(self)
@@ -62,11 +58,6 @@ class KernelConditioning(FileSharing):
         super().enable_lora(*args, **kwargs)
 
     @property
-    def kernels(self) -> tuple[ConditionedKernel, ...]:
-        """The layer's kernels with their names as paths. Empty before `build()`."""
-        return self._kernels
-
-    @property
     def conditioned_kernel(self) -> Tensor:
         """The tensor that the layer multiplies by: `gain · C(kernel)`, in the compute dtype.
 
@@ -93,13 +84,6 @@ class KernelConditioning(FileSharing):
             f"Expected a layer with one kernel. Received: layer.name={self.name!r} with "
             f"{' and '.join(kernel_layouts(self))}. Its `conditioned_kernels` has each by its name."
         )
-
-    def conditioned_scope(self) -> contextlib.AbstractContextManager[Substitution | None]:
-        """A scope in which the layer reads its conditioned kernels in place of the raw ones."""
-        if self.kernel_conditioner is None:
-            return contextlib.nullcontext()
-        pairs = [kernel.replacements(kernel.value()) for kernel in self._kernels]
-        return Substitution([*itertools.chain(*pairs)], self.add_loss)
 
     def fold(self) -> keras.layers.Layer:
         """The plain Keras layer that computes the same outputs.

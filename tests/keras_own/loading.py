@@ -4,7 +4,6 @@ import types
 from unittest import mock
 
 import keras
-import keras.src.testing  # Before the patch, which its own imports must not see.
 import pytest
 from keras.src import layers
 

@@ -1,8 +1,11 @@
 """Promises about the package as a whole: what it imports, exports and says of itself."""
 
 import ast
+import dataclasses
 import graphlib
+import inspect
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -121,6 +124,36 @@ def test_a_formed_kernel_takes_few_files():
 def test_every_public_name_is_documented():
     for name in keras_wcond.__all__:
         assert getattr(keras_wcond, name).__doc__, name
+
+
+CALLABLES = [
+    *(getattr(keras_wcond, name) for name in keras_wcond.__all__ if name != "conditioners"),
+    *(getattr(keras_wcond.conditioners, name) for name in keras_wcond.conditioners.__all__),
+]
+# Records that functions return are documented by their attributes.
+CALLABLES = [each for each in CALLABLES if callable(each) and not dataclasses.is_dataclass(each)]
+CALLABLES.append(keras_wcond.KernelLayout)
+
+
+@pytest.mark.parametrize("public", CALLABLES, ids=lambda public: public.__qualname__)
+def test_every_argument_is_named_and_documented_with_its_default(public):
+    signature = inspect.signature(public)
+    assert not any(each.kind is each.VAR_POSITIONAL for each in signature.parameters.values())
+    own = inspect.signature(public.__init__) if inspect.isclass(public) else signature
+    documented = arguments(inspect.getdoc(public))
+    for name, parameter in own.parameters.items():
+        if name in ("self", "args", "kwargs") or parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        assert name in documented
+        if parameter.default is not parameter.empty:
+            assert "efault" in documented[name], name
+
+
+def arguments(docstring):
+    """The description of each argument in a docstring of Google's form."""
+    section = re.search(r"^Args:\n((?:    .*\n|\n)+)", docstring + "\n", flags=re.M)
+    text = section.group(1) if section else ""
+    return dict(re.findall(r"^    (\w+): ((?:.*\n)(?:        .*\n|\n)*)", text, flags=re.M))
 
 
 def test_types_are_shipped():

@@ -21,7 +21,8 @@ def pyplot() -> types.ModuleType:
             "Expected Matplotlib to be installed, which draws the pictures. Install it with "
             "`pip install matplotlib`, or `pip install 'keras_wcond[plots]'`."
         ) from error
-    return plt
+    module: types.ModuleType = plt
+    return module
 
 
 def draw_spectra(

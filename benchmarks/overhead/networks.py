@@ -5,17 +5,10 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any
 
+from keras_wcond import conditioners
+
 PLAIN, AGAIN = "plain", "plain, again"
-OURS = (
-    "row_equilibration",
-    "column_equilibration",
-    "ruiz_equilibration",
-    "frobenius_normalization",
-    "weight_standardization",
-    "spectral_normalization",
-    "polynomial_preconditioner",
-    "newton_orthogonalization",
-)
+OURS = tuple(conditioners.METHODS)
 BATCH, LAYER = "BatchNormalization", "LayerNormalization"
 SPECTRAL = "keras SpectralNormalization"
 RIVALS = (BATCH, LAYER, SPECTRAL)

@@ -17,16 +17,10 @@ import pathlib
 
 from benchmarks.pages import methods_report, result_file
 from benchmarks.shared import arguments, environment, progress, timing
+from keras_wcond import conditioners
 
 METHODS = {
-    "row_equilibration": {"class_name": "RowEquilibration", "config": {}},
-    "column_equilibration": {"class_name": "ColumnEquilibration", "config": {}},
-    "ruiz_equilibration": {"class_name": "RuizEquilibration", "config": {}},
-    "frobenius_normalization": {"class_name": "FrobeniusNormalization", "config": {}},
-    "spectral_normalization": {"class_name": "SpectralNormalization", "config": {}},
-    "weight_standardization": {"class_name": "WeightStandardization", "config": {}},
-    "polynomial_preconditioner": {"class_name": "PolynomialPreconditioner", "config": {}},
-    "newton_orthogonalization": {"class_name": "NewtonOrthogonalization", "config": {}},
+    **{name: {"class_name": name, "config": {}} for name in conditioners.METHODS},
     "Newton, 20 iterations": {
         "class_name": "NewtonOrthogonalization",
         "config": {"iterations": 20},

@@ -27,14 +27,7 @@ UNCENTERED = "uncentered_newton_orthogonalization"
 CONDITIONERS = {UNCENTERED: keras_wcond.conditioners.NewtonOrthogonalization(center=False)}
 WEIGHTS = (
     "weight_normalization",
-    "weight_standardization",
-    "spectral_normalization",
-    "row_equilibration",
-    "column_equilibration",
-    "ruiz_equilibration",
-    "newton_orthogonalization",
-    "polynomial_preconditioner",
-    "frobenius_normalization",
+    *keras_wcond.conditioners.METHODS,
     UNCENTERED,
     # The plain network that starts as the row-equilibrated one: the same initial scale.
     "unit_rows_at_start",

@@ -55,7 +55,7 @@ def build(network, options):
     import keras
 
     import keras_wcond
-    from keras_wcond.gains import activation_gain
+    from keras_wcond import activation_gain
 
     gain = activation_gain(keras.activations.tanh)
 

@@ -36,6 +36,7 @@ from keras_wcond.layers import (
     ConditionedMultiHeadAttention,
     ConditionedSeparableConv1D,
     ConditionedSeparableConv2D,
+    conditioned_layers,
 )
 from keras_wcond.models import condition_model, fold_model
 
@@ -68,6 +69,7 @@ __all__ = [
     "activation_gain",
     "condition_model",
     "condition_number",
+    "conditioned_layers",
     "conditioners",
     "conditioning_report",
     "convolution_operator_norm",

@@ -110,7 +110,7 @@ def fields_of(model):
 
 def set_gains(model, value):
     """Sets the gain of every conditioned kernel."""
-    from keras_wcond.layers.base.folding import conditioned_layers
+    from keras_wcond import conditioned_layers
 
     for field in fields_of(model):
         for layer in conditioned_layers(field):

@@ -130,7 +130,7 @@ def measure(name, repeats):
 
 def conditioned_kernels(model):
     """Pairs of a conditioned layer and one of its raw kernels."""
-    from keras_wcond.layers.base.folding import conditioned_layers
+    from keras_wcond import conditioned_layers
 
     return [
         (layer, kernel)

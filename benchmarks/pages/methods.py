@@ -161,7 +161,7 @@ def measure_costs(repeats):
 def measure_gains():
     import keras
 
-    from keras_wcond.gains import activation_gain
+    from keras_wcond import activation_gain
 
     return {name: activation_gain(keras.activations.get(name)) for name in ACTIVATIONS}
 

@@ -3,6 +3,7 @@ from keras_wcond.layers.attention import (
     ConditionedMultiHeadAttention,
 )
 from keras_wcond.layers.base.conditioned_layer import ConditionedLayer
+from keras_wcond.layers.base.survey import conditioned_layers
 from keras_wcond.layers.conditioned import Conditioned
 from keras_wcond.layers.conv import (
     ConditionedConv1D,
@@ -42,4 +43,5 @@ __all__ = [
     "ConditionedMultiHeadAttention",
     "ConditionedSeparableConv1D",
     "ConditionedSeparableConv2D",
+    "conditioned_layers",
 ]

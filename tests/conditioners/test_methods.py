@@ -186,10 +186,12 @@ kernels = st.builds(
 @half_as_many
 @given(kernel=kernels)
 def test_applying_it_twice_is_applying_it_once(name, kernel):
+    method = name
     if name == "ruiz_equilibration":  # Which converges slowly where entries are nearly zero.
         kernel = kernel + np.copysign(0.5, kernel)
-    once = apply(name, kernel)
-    np.testing.assert_allclose(apply(name, once), once, atol=1e-5)
+        method = package.RuizEquilibration(iterations=100)
+    once = apply(method, kernel)
+    np.testing.assert_allclose(apply(method, once), once, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if "polynomial" not in name])

@@ -44,7 +44,21 @@ def conditioned_kernel(kernel: Kernel) -> ConditionedKernel:
 
 
 def conditioned_layers(layer: keras.layers.Layer) -> list[ConditionedLayer]:
-    """The layers that condition kernels, among a layer itself and all layers inside it."""
+    """The layers in a model that condition kernels.
+
+    Args:
+        layer: A Keras model or layer, which is searched at any depth and may be one itself.
+
+    Returns:
+        List of `ConditionedLayer`, without those whose `kernel_conditioner` is None.
+
+    Example:
+
+    >>> from keras_wcond import ConditionedDense
+    >>> model = keras.Sequential([ConditionedDense(4), keras.layers.Dense(2)])
+    >>> [type(layer).__qualname__ for layer in conditioned_layers(model)]
+    ['ConditionedDense']
+    """
     inner = (holders[-1] for holders in holders_within(layer))
     return [each for each in inner if _conditions(each)]
 

@@ -22,10 +22,14 @@ __all__ = [
     "write_note",
 ]
 
-# Under mixed precision `variable.value` is already rounded to the compute dtype. Norms
-# need the full value.
+# `AutocastScope`: under mixed precision `variable.value` is already rounded to the compute dtype,
+# and norms need the full value. `get_keras_mask`: a mask is an attribute of its tensor only.
 from keras.src.backend import AutocastScope, get_keras_mask
+
+# A body that is rematerialized has to know which substitution it runs in.
 from keras.src.backend.common.stateless_scope import get_stateless_scope
+
+# `keras.losses.get` neither reshapes targets nor applies masks, as `fit()` does.
 from keras.src.trainers.compile_utils import CompileLoss
 
 from keras_wcond.linalg.arrays import Tensor

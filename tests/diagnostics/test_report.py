@@ -281,3 +281,13 @@ def test_unbuilt_conditioned_layers_are_named():
 def test_file_in_place_of_a_model_is_refused():
     with pytest.raises(TypeError, match=r"Keras model or layer.*'model.keras'.*load_model\(\)"):
         conditioning_report("model.keras")
+
+
+def test_methods_to_try_are_given_under_either_name():
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(4)])
+    tried = ["row_equilibration", {"class_name": "NewtonOrthogonalization"}]
+    report = conditioning_report(model, kernel_conditioners=tried)
+    assert report.methods == ["row_equilibration", "newton_orthogonalization"]
+    assert conditioning_report(model, methods=tried).records == report.records
+    assert conditioning_report(model, kernel_conditioners=[]).methods == []
+    assert conditioning_report(model, methods=[]).methods == []

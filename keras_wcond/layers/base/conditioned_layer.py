@@ -62,7 +62,7 @@ class ConditionedLayer(HoldsKernels, keras.layers.Layer, metaclass=ConditionedTy
 
     def fold(self) -> keras.layers.Layer:
         """The plain Keras layer that computes the same outputs."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__qualname__} must implement `fold()`.")
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -31,6 +31,12 @@ class KernelConditioning(FileSharing):
             name: self._reparametrization(name) for name in kernel_layouts(self)
         }
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in ("kernel_conditioner", "gain"):  # As Keras' own arguments, for the next call.
+            for kernel in vars(self).get("_kernels", ()):
+                kernel.reparametrization = self._reparametrization(kernel.path)
+
     def build(self, input_shape: Sequence[int | None]) -> None:
         if self.kernel_conditioner is not None and self.quantization_mode is not None:
             raise ValueError(
@@ -67,7 +73,7 @@ class KernelConditioning(FileSharing):
             AttributeError: The layer is not built, or has more than one kernel.
         """
         self._require_kernels()
-        if len(self._kernels) > 1:
+        if len(self._kernels) != 1:
             raise AttributeError(self._why_no_kernel("conditioned_kernel"))
         return self._kernels[0].effective()
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_wcond import ConditionedInitializer, WeightConditioning
-from keras_wcond.conditioners import RowEquilibration
+from keras_wcond.conditioners import RowEquilibration, WeightStandardization
 from tests.helpers import normal, to_numpy
 from tests.reference import equilibrated
 
@@ -132,3 +132,13 @@ def test_bias_constraint_is_refused_with_advice():
 def test_none_is_refused(owner):
     with pytest.raises(ValueError, match=rf"Expected `{owner.__name__}`.*kernel_conditioner=None"):
         owner(kernel_conditioner=None)
+
+
+@pytest.mark.parametrize("owner", [WeightConditioning, ConditionedInitializer])
+def test_conditioner_is_taken_by_its_earlier_name_and_from_earlier_configs(owner):
+    earlier = owner(conditioner="weight_standardization")
+    assert earlier.kernel_conditioner == WeightStandardization()
+    assert owner(kernel_conditioner="weight_standardization").get_config() == earlier.get_config()
+    config = earlier.get_config()
+    config["conditioner"] = config.pop("kernel_conditioner")
+    assert owner.from_config(config).kernel_conditioner == WeightStandardization()

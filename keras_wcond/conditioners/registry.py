@@ -54,8 +54,8 @@ def deserialize(
     """The conditioner of a config from `serialize()`.
 
     Args:
-        config: Dict with the entry `"class_name"`, and the entry `"config"` if the constructor
-            takes arguments. Or None.
+        config: Dict with the entries `"class_name"` and `"config"`, the constructor's arguments.
+            Or None.
         custom_objects: Dict from class names to classes that are not registered with
             `keras.saving.register_keras_serializable()`. Defaults to `None`.
 

@@ -284,8 +284,8 @@ def test_file_in_place_of_a_model_is_refused():
 
 
 def test_methods_to_try_are_given_under_either_name():
-    model = keras.Sequential([keras.Input((6,)), layers.Dense(4)])
-    tried = ["row_equilibration", {"class_name": "NewtonOrthogonalization"}]
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])
+    tried = ["row_equilibration", {"class_name": "NewtonOrthogonalization", "config": {}}]
     report = conditioning_report(model, kernel_conditioners=tried)
     assert report.methods == ["row_equilibration", "newton_orthogonalization"]
     assert conditioning_report(model, methods=tried).records == report.records

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_wcond
-from tests.helpers import normal, to_numpy
+from tests.helpers import normal, relative, to_numpy
 from tests.layers.cases import CASES, every_lora_layer
 from tests.reference import equilibrated_along
 
@@ -46,6 +46,8 @@ def test_lora_layer_computes_what_its_folded_plain_layer_computes(case, setting)
     folded = layer.fold()
     assert type(folded) is case.plain
     assert not folded.lora_enabled
+    # LoRA freezes the kernel. The merged one is trained as any other.
+    assert [weight.name for weight in folded.trainable_weights] == ["kernel", "bias"]
     inputs = case.inputs()
     outputs, expected = to_numpy(layer(*inputs)), to_numpy(folded(*inputs))
     rounding = case.rounding(layer, expected)
@@ -202,3 +204,21 @@ class SelfAttention(keras.layers.Layer):
 
     def call(self, inputs):
         return self.attention(inputs, inputs)
+
+
+@pytest.mark.parametrize("name", ["Dense", "Dense, wide", "EinsumDense"])
+@pytest.mark.parametrize("has_lora", [False, True])
+def test_quantized_layer_folds_into_a_quantized_plain_one(name, has_lora):
+    case = CASES[name]
+    layer = case.layer(gain="initial_norm")
+    layer.quantize("int8")
+    if has_lora:
+        layer.enable_lora(2)
+        layer.lora_kernel_b.assign(0.1 * normal(*layer.lora_kernel_b.shape))
+    folded = layer.fold()
+    assert type(folded) is case.plain
+    assert folded.quantization_mode == "int8"
+    inputs = case.inputs()
+    outputs, expected = to_numpy(folded(*inputs)), to_numpy(layer(*inputs))
+    # Without adapters the same integers; with them, the merged kernel is rounded again.
+    assert relative(outputs, expected) <= (2e-2 if has_lora else 0.0)

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_wcond.conditioners import Conditioner
+from keras_wcond.gains import Gain, TrainableGain
 from keras_wcond.internals import full_precision
 from keras_wcond.kernels.search import Kernel
 from keras_wcond.layers.base.substitution import Substitution
@@ -151,9 +152,16 @@ class HoldsKernels:
 
     name: str
     built: bool
-    kernel_conditioner: Conditioner | None
+    kernel_conditioner: Conditioner | None = None
+    gain: Gain = 1.0
+    trainable_gain: TrainableGain = None
     add_loss: Callable[[Any], None]
-    _kernels: tuple[ConditionedKernel, ...]
+    _kernels: tuple[ConditionedKernel, ...] = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in _ARGUMENTS:
+            self._renew_reparametrizations()
 
     @property
     def kernels(self) -> tuple[ConditionedKernel, ...]:
@@ -202,6 +210,9 @@ class HoldsKernels:
             raise AttributeError(f"{type(self).__qualname__!r} object has no attribute {name!r}")
         return inherited(name)
 
+    def _renew_reparametrizations(self) -> None:
+        """Lets the next call compute with the arguments as they are now."""
+
     def _why_no_kernel(self, name: str) -> str:
         """Why a property of kernels has no value."""
         return _not_built(self.name)
@@ -216,6 +227,7 @@ class HoldsKernels:
             raise AttributeError(_not_built(self.name))
 
 
+_ARGUMENTS = frozenset({"kernel_conditioner", "gain", "trainable_gain"})
 _KERNEL_PROPERTIES = frozenset({"conditioned_kernel", "conditioned_kernels", "raw_kernels"})
 
 

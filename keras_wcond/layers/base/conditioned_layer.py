@@ -13,7 +13,7 @@ from keras_wcond.layers.base.class_facade import (
     keyword_arguments,
     plain_class,
 )
-from keras_wcond.layers.base.conditioned_kernel import ConditionedKernel, HoldsKernels
+from keras_wcond.layers.base.conditioned_kernel import HoldsKernels
 from keras_wcond.naming import snake_case
 
 _PACKAGE = "keras_wcond"
@@ -55,10 +55,9 @@ class ConditionedLayer(HoldsKernels, keras.layers.Layer, metaclass=ConditionedTy
         if kwargs.get("name") is None and is_our_own(type(self)):
             kwargs["name"] = automatic_name(type(self).__qualname__)
         super().__init__(*args, **kwargs)
-        self.kernel_conditioner = conditioners.get(kernel_conditioner)
-        self.gain = standardize_gain(gain)
         self.trainable_gain = standardize_trainable_gain(trainable_gain)
-        self._kernels: tuple[ConditionedKernel, ...] = ()
+        self.gain = standardize_gain(gain)
+        self.kernel_conditioner = conditioners.get(kernel_conditioner)
 
     def fold(self) -> keras.layers.Layer:
         """The plain Keras layer that computes the same outputs."""

@@ -24,19 +24,6 @@ class KernelConditioning(FileSharing):
     # The kernel whose product the activation is applied to, which is the kernel `"auto"` is for.
     activated_kernel = "kernel"
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        # The activation that the layer is created with, whatever it is set to later.
-        self._reparametrizations: dict[str, Reparametrization | None] = {
-            name: self._reparametrization(name) for name in kernel_layouts(self)
-        }
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name in ("kernel_conditioner", "gain"):  # As Keras' own arguments, for the next call.
-            for kernel in vars(self).get("_kernels", ()):
-                kernel.reparametrization = self._reparametrization(kernel.path)
-
     def build(self, input_shape: Sequence[int | None]) -> None:
         if self.kernel_conditioner is not None and self.quantization_mode is not None:
             raise ValueError(
@@ -116,8 +103,15 @@ class KernelConditioning(FileSharing):
         for gain in self.gain_weights:
             forget_variable(self, gain)
         self.kernel_conditioner, self.gain, self.trainable_gain = None, 1.0, None
-        self._reparametrizations = dict.fromkeys(self._reparametrizations)
         self._find_kernels()
+
+    def _renew_reparametrizations(self) -> None:
+        # The activation as it is now, whatever it is set to later.
+        self._reparametrizations = {
+            name: self._reparametrization(name) for name in kernel_layouts(self)
+        }
+        for kernel in self._kernels:
+            kernel.reparametrization = self._reparametrizations[kernel.path]
 
     def _reparametrization(self, name: str) -> Reparametrization | None:
         if self.kernel_conditioner is None:

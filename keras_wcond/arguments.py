@@ -1,8 +1,36 @@
 """Checks of arguments that several classes share."""
 
+from typing import Any
+
 
 def positive_integer(name: str, value: int) -> int:
     """The value of the argument `name`, or an error unless it is a positive integer."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"Expected `{name}` to be a positive integer. Received: {name}={value!r}")
     return value
+
+
+def by_either_name(name: str, value: Any, default: Any, earlier_name: str, earlier: Any) -> Any:
+    """The value of the argument `name`, which may be given by an earlier name instead.
+
+    Args:
+        name: The argument's name.
+        value: The value that it has by this name.
+        default: Its default.
+        earlier_name: Its earlier name.
+        earlier: The value that it has by the earlier name, or None.
+
+    Returns:
+        `value` or `earlier`.
+
+    Raises:
+        ValueError: If both are given.
+    """
+    if earlier is None:
+        return value
+    if value is not default:
+        raise ValueError(
+            f"Expected `{name}` without `{earlier_name}`, which is its earlier name. Received: "
+            f"{name}={value!r}, {earlier_name}={earlier!r}."
+        )
+    return earlier

@@ -35,8 +35,8 @@ class WeightConditioning(TensorConditioning, keras.constraints.Constraint):
         blocks: Integer. The number of matrices side by side along the last unit axis, for
             methods that work on whole matrices. Use the number of groups of a convolution, or
             4 for the gates of an LSTM. Defaults to `1`.
-        conditioner: Earlier name of `kernel_conditioner`. If given, it is used instead of
-            `kernel_conditioner`. Defaults to `None`.
+        conditioner: Earlier name of `kernel_conditioner`, to be given in its place. Defaults to
+            `None`.
 
     Raises:
         TypeError: If an argument has the wrong type.

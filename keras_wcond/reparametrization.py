@@ -7,6 +7,7 @@ from typing import Any
 from keras import ops
 
 from keras_wcond import backends
+from keras_wcond.arguments import by_either_name
 from keras_wcond.conditioners import (
     Conditioner,
     FrobeniusNormalization,
@@ -169,6 +170,9 @@ class Reparametrization:
         return self.conditioner.product(tensor(inputs), tensor(kernel), gain, bias)
 
 
+_DEFAULT = "row_equilibration"
+
+
 class TensorConditioning:
     """Base class of constraints and initializers, which condition a tensor without its layer.
 
@@ -194,7 +198,9 @@ class TensorConditioning:
         blocks: int = 1,
         conditioner: ConditionerLike = None,
     ) -> None:
-        given = kernel_conditioner if conditioner is None else conditioner
+        given = by_either_name(
+            "kernel_conditioner", kernel_conditioner, _DEFAULT, "conditioner", conditioner
+        )
         self.kernel_conditioner = required(given, type(self).__name__)
         self.gain = standardize_gain(gain, ("kernel_norm",))
         self.layout = KernelLayout(unit_axes, matrix_axes, blocks)
@@ -205,6 +211,12 @@ class TensorConditioning:
         with full_precision():
             wide = widened(kernel)
         return ops.cast(reparametrization.apply(wide, self.layout), kernel.dtype)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.kernel_conditioner!r}, gain={self.gain!r}, "
+            f"layout={self.layout!r})"
+        )
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, used for serialization."""

@@ -142,3 +142,16 @@ def test_conditioner_is_taken_by_its_earlier_name_and_from_earlier_configs(owner
     config = earlier.get_config()
     config["conditioner"] = config.pop("kernel_conditioner")
     assert owner.from_config(config).kernel_conditioner == WeightStandardization()
+
+
+@pytest.mark.parametrize("owner", [WeightConditioning, ConditionedInitializer])
+def test_conditioner_by_both_names_is_refused(owner):
+    with pytest.raises(ValueError, match=r"without `conditioner`.* Received: kernel_conditioner='"):
+        owner(kernel_conditioner="ruiz_equilibration", conditioner="weight_standardization")
+
+
+def test_repr_tells_method_gain_and_layout():
+    assert repr(WeightConditioning(gain=2.0)) == (
+        "WeightConditioning(RowEquilibration(), gain=2.0, "
+        "layout=KernelLayout(unit_axes=(-1,), matrix_axes=(), blocks=1))"
+    )

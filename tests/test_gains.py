@@ -213,27 +213,3 @@ def test_unknown_trainable_gain_is_refused(trainable_gain):
         ValueError, match=r"None, 'scalar' or 'per_unit'. Received: trainable_gain="
     ):
         ConditionedDense(4, trainable_gain=trainable_gain)
-
-
-def test_gain_and_conditioner_that_are_set_later_are_those_of_the_next_call():
-    layer = ConditionedDense(4, use_bias=False)
-    x = normal(2, 3)
-    before = to_numpy(layer(x))
-    layer.gain = 2.0
-    np.testing.assert_allclose(to_numpy(layer(x)), 2.0 * before, rtol=1e-5)
-    layer.kernel_conditioner = None
-    np.testing.assert_allclose(to_numpy(layer(x)), x @ to_numpy(layer.kernel), rtol=1e-5)
-
-
-def test_arguments_that_are_set_before_the_layer_is_built_are_those_of_its_kernel():
-    layer = ConditionedDense(4)
-    layer.gain = 2.0
-    layer.trainable_gain = "per_unit"
-    layer.build((None, 3))
-    norms = np.linalg.norm(to_numpy(layer.conditioned_kernel), axis=0)
-    np.testing.assert_allclose(norms, 2.0, rtol=1e-5)
-    assert layer.gain_weight.shape == (4,)
-    layer = ConditionedDense(4)
-    layer.kernel_conditioner = None
-    layer.build((None, 3))
-    np.testing.assert_array_equal(to_numpy(layer.conditioned_kernel), to_numpy(layer.kernel))

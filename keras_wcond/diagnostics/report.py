@@ -14,6 +14,7 @@ import rich.console
 import rich.table
 
 from keras_wcond import conditioners
+from keras_wcond.arguments import by_either_name
 from keras_wcond.conditioners.conditioner import Conditioner, ConditionerLike
 from keras_wcond.conditioners.registry import name_of, required
 from keras_wcond.diagnostics.advice import advice
@@ -27,7 +28,7 @@ from keras_wcond.naming import class_name, counted
 if TYPE_CHECKING:
     from keras_wcond.diagnostics.plots import Figure
 
-_Methods = str | dict[str, Any] | Conditioner | Sequence[ConditionerLike]
+_Methods = str | dict[str, Any] | Conditioner | type[Conditioner] | Sequence[ConditionerLike]
 
 # The methods that change condition numbers.
 METHODS = tuple(name for name, method in conditioners.METHODS.items() if method.changes != "scale")
@@ -46,7 +47,7 @@ _MEASURES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ConditioningReport:
     """The measures of every kernel of a model, by `conditioning_report()`.
 
@@ -79,6 +80,9 @@ class ConditioningReport:
     records: list[dict[str, Any]]
     spectra: dict[str, tuple[np.ndarray, np.ndarray]]
     methods: list[str]
+
+    def __repr__(self) -> str:
+        return f"<ConditioningReport: {self._summary()}>"
 
     def __str__(self) -> str:
         measures = [[_cell(row[key]) for key in _MEASURES.values()] for row in self._rows()]
@@ -182,7 +186,9 @@ def conditioning_report(
     >>> [(record["path"], record["rows"], record["columns"]) for record in report.records]
     [('last/kernel', 4, 8)]
     """
-    tried = _by_name(kernel_conditioners if methods is None else methods)
+    tried = _by_name(
+        by_either_name("kernel_conditioners", kernel_conditioners, METHODS, "methods", methods)
+    )
     records, spectra = [], {}
     kernels = model_kernels(model)
     for kernel in tracked(kernels, "Kernels", len(kernels)):
@@ -224,7 +230,7 @@ def row_norm_spread(matrices: np.ndarray) -> float:
 
 
 def _by_name(methods: _Methods) -> dict[str, Conditioner]:
-    if isinstance(methods, (str, dict, Conditioner)):
+    if isinstance(methods, (str, dict, Conditioner, type)):
         methods = [methods]
     found = [required(method, "conditioning_report") for method in methods]
     return {name_of(conditioner): conditioner for conditioner in found}

@@ -70,6 +70,12 @@ class ProjectionConditioning(ConditionedLayer):
         self._require_built()
         return folded(self)
 
+    def _renew_reparametrizations(self) -> None:
+        for layer in sublayers(self):
+            if isinstance(layer, ConditionedEinsumDense):
+                layer.gain = self.gain
+                layer.kernel_conditioner = self.kernel_conditioner
+
     def _conditioned_projection(self, plain: keras.layers.EinsumDense) -> ConditionedEinsumDense:
         # The config alone is not enough, since the objects in it may not be registered with Keras.
         objects = {name: getattr(plain, name) for name in _OBJECTS}

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_wcond.backends import parameter_exchanges
-from keras_wcond.conditioners.conditioner import Conditioner, ConditionerLike
+from keras_wcond.conditioners.conditioner import ConditionerLike
 from keras_wcond.gains import Gain, TrainableGain
 from keras_wcond.internals import forget_variable, without_numbers
 from keras_wcond.kernels.keras_layers import kernel_layouts
@@ -31,8 +31,6 @@ from keras_wcond.layers.base.substitution import follow_into_deferred_calls
 from keras_wcond.layers.base.survey import survey
 from keras_wcond.linalg.arrays import Tensor
 from keras_wcond.reparametrization import Reparametrization
-
-# A pattern of paths, patterns, unit axes by pattern, or the positions that a config has.
 
 
 @register_wrapper
@@ -162,14 +160,12 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         self._is_searched = True
         for inner in all_layers(self.layer):
             follow_into_deferred_calls(inner)
-        conditioner = self.kernel_conditioner
-        if conditioner is not None:
+        if self.kernel_conditioner is not None:
             self._unbuilt = tuple(layer for layer in all_layers(self.layer) if not layer.built)
             kernels = find_kernels(self.layer, self.named_weights)
             _refuse_a_second_conditioning(self.layer, kernels)
             self._kernels = tuple(
-                ConditionedKernel(kernel, self._reparametrization(kernel, conditioner))
-                for kernel in kernels
+                ConditionedKernel(kernel, self._reparametrization(kernel)) for kernel in kernels
             )
             for kernel in self._kernels:
                 kernel.add_gain(self.add_weight, kernel.path.replace("/", "_") + "_gain")
@@ -296,9 +292,17 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
                 "later and are not conditioned. Build them first, then wrap the layer."
             )
 
-    def _reparametrization(self, kernel: Kernel, conditioner: Conditioner) -> Reparametrization:
+    def _renew_reparametrizations(self) -> None:
+        for each in self._kernels:
+            each.reparametrization = self._reparametrization(each.kernel)
+
+    def _reparametrization(self, kernel: Kernel) -> Reparametrization | None:
+        if self.kernel_conditioner is None:
+            return None
         activation = _activation(kernel) if self.gain == "auto" else None
-        return Reparametrization.before(activation, conditioner, self.gain, self.trainable_gain)
+        return Reparametrization.before(
+            activation, self.kernel_conditioner, self.gain, self.trainable_gain
+        )
 
     def _refuse_quantized_kernels(self) -> None:
         for kernel in self._kernels:

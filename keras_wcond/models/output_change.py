@@ -29,8 +29,9 @@ def report_output_change(model: keras.Model, conditioned: keras.Model, inputs: A
     ]
     if not all(_relative_change(*_finite(*pair)) < _NOTICEABLE for pair in pairs):
         lines.append(
-            "Fine-tune the model to recover. The one method that can keep its function is row "
-            "equilibration with gain='initial_norm', trainable_gain='per_unit'."
+            "Fine-tune the model to recover. Methods that only scale rows, such as "
+            "'row_equilibration', keep the function with gain='initial_norm', "
+            "trainable_gain='per_unit'."
         )
     return "\n".join(lines)
 

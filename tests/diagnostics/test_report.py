@@ -291,3 +291,7 @@ def test_methods_to_try_are_given_under_either_name():
     assert conditioning_report(model, methods=tried).records == report.records
     assert conditioning_report(model, kernel_conditioners=[]).methods == []
     assert conditioning_report(model, methods=[]).methods == []
+    with pytest.raises(ValueError, match=r"without `methods`, which is its earlier name. Received"):
+        conditioning_report(model, [], methods=[])
+    assert conditioning_report(model, RowEquilibration).methods == ["row_equilibration"]
+    assert repr(report) == f"<ConditioningReport: {str(report).splitlines()[-1]}>"

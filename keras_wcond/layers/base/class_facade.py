@@ -101,6 +101,6 @@ def document(cls: type[keras.layers.Layer]) -> None:
     if "Args:" in head:  # A class with arguments of its own, which lists them.
         head = head.replace("    <arguments of conditioning>\n", _CONDITIONING)
     else:
-        plain = cls.__qualname__.removeprefix("Conditioned")
+        plain = plain_class(cls).__name__
         head += _ARGUMENTS.format(plain=plain, conditioning=_CONDITIONING)
     cls.__doc__ = head + separator + example + _REFERENCE

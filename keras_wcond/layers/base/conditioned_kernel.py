@@ -10,8 +10,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wcond.conditioners import Conditioner
-from keras_wcond.gains import Gain, TrainableGain
+from keras_wcond.conditioners import Conditioner, get
+from keras_wcond.gains import (
+    Gain,
+    TrainableGain,
+    standardize_gain,
+    standardize_trainable_gain,
+)
 from keras_wcond.internals import full_precision
 from keras_wcond.kernels.search import Kernel
 from keras_wcond.layers.base.substitution import Substitution
@@ -152,6 +157,7 @@ class HoldsKernels:
 
     name: str
     built: bool
+    quantization_mode: str | None
     kernel_conditioner: Conditioner | None = None
     gain: Gain = 1.0
     trainable_gain: TrainableGain = None
@@ -159,6 +165,10 @@ class HoldsKernels:
     _kernels: tuple[ConditionedKernel, ...] = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in _ARGUMENTS:
+            value = _ARGUMENTS[name](value)
+            if self.built and value != getattr(self, name):
+                self._require_changeable(name, value)
         super().__setattr__(name, value)
         if name in _ARGUMENTS:
             self._renew_reparametrizations()
@@ -210,6 +220,22 @@ class HoldsKernels:
             raise AttributeError(f"{type(self).__qualname__!r} object has no attribute {name!r}")
         return inherited(name)
 
+    def _require_changeable(self, name: str, value: Any) -> None:
+        """Raises a ValueError for an argument that the built layer cannot change to a value."""
+        why = None
+        becomes_weight = value is not None and (name == "trainable_gain" or value == "initial_norm")
+        if self.gain_weights or becomes_weight:
+            why = "the gain is then a weight, or is one already"
+        has_kernel = self.kernels and self.quantization_mode is None
+        if name == "kernel_conditioner" and value is not None and not has_kernel:
+            why = "it has no kernel that it can condition"
+        if why is not None:
+            raise ValueError(
+                f"Expected `{name}` to be set before the layer is built: {why}. Received: "
+                f"{name}={value!r}, layer.name={self.name!r}. Create a layer with this argument, "
+                "and give it the weights of this one."
+            )
+
     def _renew_reparametrizations(self) -> None:
         """Lets the next call compute with the arguments as they are now."""
 
@@ -227,7 +253,11 @@ class HoldsKernels:
             raise AttributeError(_not_built(self.name))
 
 
-_ARGUMENTS = frozenset({"kernel_conditioner", "gain", "trainable_gain"})
+_ARGUMENTS: dict[str, Callable[[Any], Any]] = {
+    "kernel_conditioner": get,
+    "gain": standardize_gain,
+    "trainable_gain": standardize_trainable_gain,
+}
 _KERNEL_PROPERTIES = frozenset({"conditioned_kernel", "conditioned_kernels", "raw_kernels"})
 
 

@@ -6,7 +6,7 @@ import keras
 
 from keras_wcond import conditioners
 from keras_wcond.conditioners.conditioner import ConditionerLike
-from keras_wcond.gains import Gain, TrainableGain, standardize_gain, standardize_trainable_gain
+from keras_wcond.gains import Gain, TrainableGain
 from keras_wcond.layers.base.class_facade import (
     ConditionedType,
     document,
@@ -27,7 +27,6 @@ class ConditionedLayer(HoldsKernels, keras.layers.Layer, metaclass=ConditionedTy
     Keras layer.
 
     Args:
-        *args: Positional arguments of the Keras layer.
         <arguments of conditioning>
         **kwargs: Keyword arguments of the Keras layer.
 
@@ -55,8 +54,8 @@ class ConditionedLayer(HoldsKernels, keras.layers.Layer, metaclass=ConditionedTy
         if kwargs.get("name") is None and is_our_own(type(self)):
             kwargs["name"] = automatic_name(type(self).__qualname__)
         super().__init__(*args, **kwargs)
-        self.trainable_gain = standardize_trainable_gain(trainable_gain)
-        self.gain = standardize_gain(gain)
+        self.trainable_gain = trainable_gain
+        self.gain = gain
         self.kernel_conditioner = conditioners.get(kernel_conditioner)
 
     def fold(self) -> keras.layers.Layer:

@@ -60,8 +60,8 @@ class FileSharing(ConditionedLayer):
     def _check_shapes(self, entries: Mapping[str, Any]) -> None:
         if not self.built or self.quantization_mode is not None:
             return
-        bias = [] if self.bias is None else [self.bias]
-        plain = enumerate([*self.raw_kernels.values(), *bias])
+        bias = getattr(self, "bias", None)
+        plain = enumerate([*self.raw_kernels.values(), *([] if bias is None else [bias])])
         expected = [(str(i), variable) for i, variable in plain]
         expected += [(gain.name, gain) for gain in self.gain_weights]
         for key, variable in expected:

@@ -33,16 +33,12 @@ class KernelConditioning(FileSharing):
                 "conditioning into the quantized kernel."
             )
         if self.kernel_conditioner is not None and not kernel_layouts(self):
-            raise ValueError(
-                "Expected an equation whose kernel has an axis that appears in the output and not "
-                f"in the input. Received: equation={self.equation!r}, layer.name={self.name!r}, "
-                "whose kernel has no output units. Use `kernel_conditioner=None`, or the plain "
-                "layer."
-            )
+            raise ValueError(self._why_no_layout())
         self._kernels = ()
         super().build(input_shape)
         if not self._kernels:
             self._find_kernels()
+        self._require_own_kernels()
 
     def enable_lora(self, *args: Any, **kwargs: Any) -> None:
         if self.built and not self._kernels:
@@ -69,6 +65,31 @@ class KernelConditioning(FileSharing):
         """The gain of a layer with one kernel if it is a weight, or None."""
         gains = self.gain_weights
         return gains[0] if len(self._kernels) == 1 and gains else None
+
+    def _require_own_kernels(self) -> None:
+        missing = sorted(kernel_layouts(self).keys() - {kernel.path for kernel in self._kernels})
+        if missing and self.quantization_mode is None:
+            raise ValueError(
+                f"Expected a layer that has the weights {missing} itself. Received: "
+                f"layer.name={self.name!r} of type {type(self).__qualname__}, whose inner layers "
+                "have them. Wrap the Keras layer in `Conditioned`."
+            )
+
+    def _why_no_layout(self) -> str:
+        equation = getattr(self, "equation", None)
+        if equation is None:
+            return (
+                "Expected a Keras layer whose kernels `keras_wcond` knows, which are those in "
+                f"`keras_wcond/kernels/keras_layers.py`. Received: layer.name={self.name!r} of "
+                f"type {type(self).__qualname__}. Wrap the layer in `Conditioned`, and name its "
+                "kernels with `weights`."
+            )
+        return (
+            "Expected an equation whose kernel has an axis that appears in the output and not "
+            f"in the input. Received: equation={equation!r}, layer.name={self.name!r}, "
+            "whose kernel has no output units. Use `kernel_conditioner=None`, or the plain "
+            "layer."
+        )
 
     def _why_no_kernel(self, name: str) -> str:
         if not self.built or name != "conditioned_kernel":
@@ -102,6 +123,7 @@ class KernelConditioning(FileSharing):
             super().quantize(mode, **kwargs)
         for gain in self.gain_weights:
             forget_variable(self, gain)
+        self._kernels = ()
         self.kernel_conditioner, self.gain, self.trainable_gain = None, 1.0, None
         self._find_kernels()
 
@@ -132,4 +154,8 @@ class KernelConditioning(FileSharing):
             if name in variables  # After some quantizations it has another name.
         )
         for kernel in self._kernels:
-            kernel.add_gain(self.add_weight, kernel.path.replace("kernel", "gain"))
+            kernel.add_gain(self.add_weight, _gain_name(kernel.path))
+
+
+def _gain_name(path: str) -> str:
+    return path.replace("kernel", "gain") if "kernel" in path else f"{path}_gain"

@@ -52,7 +52,7 @@ class ConditionedLayer(HoldsKernels, keras.layers.Layer, metaclass=ConditionedTy
         **kwargs: Any,
     ):
         if kwargs.get("name") is None and is_our_own(type(self)):
-            kwargs["name"] = automatic_name(type(self).__qualname__)
+            kwargs["name"] = automatic_name(type(self).__qualname__.rpartition(".")[2])
         super().__init__(*args, **kwargs)
         self.trainable_gain = trainable_gain
         self.gain = gain

@@ -122,6 +122,9 @@ class Reparametrization:
 
         Returns:
             Tensor of the kernel's shape and dtype. For a NumPy array, a NumPy array.
+
+        Raises:
+            ValueError: If the gain is a weight and is not given.
         """
         with full_precision(), backends.without_autocast():
             conditioned = self.conditioner.condition_kernel(kernel, layout)
@@ -129,10 +132,11 @@ class Reparametrization:
                 self.conditioner.require_shape(conditioned, kernel)
             if self.gain == "kernel_norm":
                 conditioned = conditioned * norm_ratio(kernel, conditioned)
-            elif self.gain != 1.0 and gain_weight is None:
-                return conditioned * self.gain
             if gain_weight is None:
-                return conditioned
+                if self.has_gain_weight:
+                    raise ValueError(f"Expected the weight of the gain. Received: None for {self}")
+                is_factor = self.gain not in (1.0, "kernel_norm")
+                return conditioned * self.gain if is_factor else conditioned
             gain = widened(gain_weight)
             if self.trainable_gain == "per_unit":
                 units = layout.broadcastable_units(kernel.shape)
@@ -204,6 +208,11 @@ class TensorConditioning:
         self.kernel_conditioner = required(given, type(self).__name__)
         self.gain = standardize_gain(gain, ("kernel_norm",))
         self.layout = KernelLayout(unit_axes, matrix_axes, blocks)
+
+    @property
+    def conditioner(self) -> Conditioner:
+        """Earlier name of `kernel_conditioner`."""
+        return self.kernel_conditioner
 
     def conditioned(self, kernel: Tensor) -> Tensor:
         """The conditioned tensor, in the dtype of the given one."""

@@ -34,6 +34,7 @@ __all__ = [
     "gradient",
     "hessian_product",
     "is_autocasting",
+    "is_symbolic",
     "is_tracing_apart",
     "parameter_exchanges",
     "without_autocast",
@@ -162,6 +163,11 @@ def call_traced_anew(layer: keras.layers.Layer) -> Callable[..., Any] | None:
         None if the layer's `call` is not a compiled function.
     """
     return None
+
+
+def is_symbolic(tensor: Tensor) -> bool:
+    """Whether a tensor stands for values that are not known yet, as in a traced function."""
+    return False
 
 
 def is_tracing_apart() -> bool:

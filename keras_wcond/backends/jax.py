@@ -56,6 +56,10 @@ def _compiled(function: Derivative) -> Derivative:
     return compiled
 
 
+def is_symbolic(tensor: jax.Array) -> bool:
+    return isinstance(tensor, jax.core.Tracer)
+
+
 def equilibrated(kernel: jax.Array, units: int) -> jax.Array:
     matrix = jnp.reshape(kernel, (-1, units))
     reciprocal, scale = _inverse_norms(matrix, False)

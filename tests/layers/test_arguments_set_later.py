@@ -1,5 +1,7 @@
 """The arguments of conditioning, set as attributes of a layer that exists already."""
 
+import abc
+
 import keras
 import numpy as np
 import pytest
@@ -98,6 +100,13 @@ def test_layer_built_without_conditioning_cannot_be_conditioned_later(kind):
         layer.kernel_conditioner = "row_equilibration"
 
 
+def test_quantized_plain_kernel_is_the_one_that_the_layer_has():
+    layer = ConditionedDense(4, kernel_conditioner=None)
+    outputs(layer)
+    layer.quantize("int8")
+    assert keras.backend.standardize_dtype(layer.raw_kernels["kernel"].dtype) == "int8"
+
+
 def test_quantized_layer_cannot_be_conditioned_again():
     layer = ConditionedDense(4)
     outputs(layer)
@@ -154,3 +163,16 @@ def test_class_for_a_layer_whose_kernel_has_another_name(tmp_path):
     copy(x)
     copy.load_weights(tmp_path / "a.weights.h5")
     np.testing.assert_array_equal(to_numpy(copy(x)), before)
+
+
+def test_class_may_extend_an_abstract_class_too():
+    class Described(abc.ABC):
+        @abc.abstractmethod
+        def description(self): ...
+
+    class DescribedDense(ConditionedDense, Described):
+        def description(self):
+            return "dense"
+
+    assert DescribedDense(2).description() == "dense"
+    assert issubclass(DescribedDense, Described)

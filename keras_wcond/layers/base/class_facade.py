@@ -1,5 +1,6 @@
 """Names, signatures and docstrings of the conditioned classes, as people see them."""
 
+import abc
 import inspect
 import sys
 from collections.abc import Callable, Sequence
@@ -42,8 +43,8 @@ Reference:
 """
 
 
-class ConditionedType(type(keras.layers.Layer)):  # type: ignore[misc]
-    """The metaclass of the conditioned layer classes.
+class ConditionedType(abc.ABCMeta, type(keras.layers.Layer)):  # type: ignore[misc]
+    """The metaclass of the conditioned layer classes, which may also extend abstract classes.
 
     Keras addresses the weights in a file by the `__name__` of classes (`layers/dense_1/vars`).
     A conditioned layer therefore shares files with the plain one only if both have one `__name__`.

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_wcond.backends import is_symbolic
 from keras_wcond.conditioners import Conditioner, get
 from keras_wcond.gains import (
     Gain,
@@ -142,14 +143,14 @@ class ConditionedKernel:
         gain: Tensor = 1.0
         if self.reparametrization is not None:
             gain = self.reparametrization.initial_gain(self._on_host(), self.layout)
-        gain = np.asarray(gain) if isinstance(gain, float) else array(gain)
-        return ops.convert_to_tensor(np.broadcast_to(gain, tuple(shape)), dtype=dtype)
+        return ops.broadcast_to(ops.convert_to_tensor(gain, dtype=dtype), tuple(shape))
 
     def _on_host(self) -> Tensor:
-        """W as an array, or as a tensor for a method that does not compute with arrays."""
-        reparametrization = self.reparametrization
+        """W as an array if it is known and the method computes with arrays, or as a tensor."""
+        # It is not known where Keras builds a layer symbolically, as `fit()` does.
+        raw, reparametrization = self.raw(), self.reparametrization
         is_array = reparametrization is None or reparametrization.conditioner.works_on_arrays
-        return array(self.raw()) if is_array else self.raw()
+        return array(raw) if is_array and not is_symbolic(raw) else raw
 
 
 class HoldsKernels:

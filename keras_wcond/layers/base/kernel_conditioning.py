@@ -118,6 +118,7 @@ class KernelConditioning(FileSharing):
         kwargs["type_check"] = type_check and not is_our_own(type(self))
         if self.kernel_conditioner is None:
             super().quantize(mode, **kwargs)
+            self._find_kernels()
             return
         with folded_in_place(self._kernels):
             super().quantize(mode, **kwargs)

@@ -34,3 +34,24 @@ def by_either_name(name: str, value: Any, default: Any, earlier_name: str, earli
             f"{name}={value!r}, {earlier_name}={earlier!r}."
         )
     return earlier
+
+
+def boolean(name: str, value: bool) -> bool:
+    """The value of the argument `name`, or an error unless it is a boolean."""
+    if not isinstance(value, bool):
+        raise TypeError(
+            f"Expected `{name}` to be a boolean. Received: {name}={value!r} (of type "
+            f"{type(value).__name__})"
+        )
+    return value
+
+
+def number_between(name: str, value: float, lower: float, upper: float) -> float:
+    """The value of the argument `name`, or an error unless it lies strictly between two bounds."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not lower < value < upper:
+        raise ValueError(
+            f"Expected `{name}` to be a number above {lower:g} and below {upper:g}. Received: "
+            f"{name}={value!r}"
+        )
+    return float(value)

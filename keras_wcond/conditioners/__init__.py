@@ -18,9 +18,11 @@ from keras_wcond.conditioners.weight_standardization import (
 from keras_wcond.conditioners.spectral_normalization import (
     SpectralNormalization as SpectralNormalization,
 )
+from keras_wcond.conditioners.newton_step import NewtonStep as NewtonStep
 from keras_wcond.conditioners.polynomial_preconditioner import (
     PolynomialPreconditioner as PolynomialPreconditioner,
 )
+from keras_wcond.conditioners.polar_express import PolarExpress as PolarExpress
 from keras_wcond.conditioners.newton_orthogonalization import (
     NewtonOrthogonalization as NewtonOrthogonalization,
 )

@@ -21,6 +21,10 @@ class ColumnEquilibration(Scaling):
     square norm of n/m. `gain="auto"` divides by this norm. A zero column or row stays zero and
     has a zero gradient. A column with a non-finite entry becomes NaN.
 
+    Args:
+        differentiate_multiplier: Boolean. Whether the gradient passes through the norms. With
+            `False` they are constants of the gradient. Defaults to `True`.
+
     Example:
 
     >>> kernel = np.array([[3, 4], [0, 2]], "float32")  # two input features on axis 0
@@ -38,7 +42,11 @@ class ColumnEquilibration(Scaling):
     changes = "column norms"
 
     def scale(self, x: Tensor, rows: tuple[int, ...], columns: tuple[int, ...]) -> Tensor:
-        return normalized(with_zero_rows_fixed(x, columns), axis=rows)
+        return normalized(
+            with_zero_rows_fixed(x, columns),
+            axis=rows,
+            differentiate_norm=self.differentiate_multiplier,
+        )
 
     def product(
         self,
@@ -47,4 +55,6 @@ class ColumnEquilibration(Scaling):
         gain: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> Tensor | None:
+        if not self.differentiate_multiplier:
+            return None
         return backends.column_equilibrated_product(inputs, kernel, gain, bias)

@@ -49,6 +49,8 @@ class Conditioner:
         works_on_arrays: Boolean. Whether the method accepts NumPy arrays as well, and returns
             an array of the same dtype. Reports and folding then need no compilation for
             each kernel shape. Other methods receive tensors. Defaults to `False`.
+        largest_product: Float. The number of rows of inputs, for each input feature, up to which
+            `product()` costs less than the product with the formed kernel. Defaults to `2`.
         changes: String. The property of a kernel that the method changes: `"scale"`,
             `"row norms"`, `"column norms"`, `"row and column norms"`, `"row means and norms"` or
             `"spectrum"`. Defaults to `"spectrum"`.
@@ -56,6 +58,7 @@ class Conditioner:
 
     has_unit_rows: bool = False
     works_on_arrays: bool = False
+    largest_product: ClassVar[float] = 2.0
     changes: ClassVar[str] = "spectrum"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -205,8 +208,14 @@ class Conditioner:
         return hash((type(self), repr(sorted(self.get_config().items()))))
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"
+        """The class with the arguments that differ from its defaults."""
+        parameters = inspect.signature(type(self).__init__).parameters
+        arguments = [
+            f"{name}={value!r}"
+            for name, value in self.get_config().items()
+            if name not in parameters or value != parameters[name].default
+        ]
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
 
 # What an argument such as `kernel_conditioner` accepts: the name of a method, a config from

@@ -23,6 +23,10 @@ class FrobeniusNormalization(Scaling):
     equilibration, so that a gain has the same meaning for both. A zero row stays zero and has a
     zero gradient. A matrix with a non-finite entry becomes NaN.
 
+    Args:
+        differentiate_multiplier: Boolean. Whether the gradient passes through the norms. With
+            `False` they are constants of the gradient. Defaults to `True`.
+
     Example:
 
     >>> kernel = np.diag([3.0, 4.0]).astype("float32")
@@ -37,7 +41,12 @@ class FrobeniusNormalization(Scaling):
 
     def scale(self, x: Tensor, rows: tuple[int, ...], columns: tuple[int, ...]) -> Tensor:
         norm = math.sqrt(math.prod(x.shape[axis] for axis in rows))
-        return normalized(with_zero_rows_fixed(x, columns), axis=(*rows, *columns), norm=norm)
+        return normalized(
+            with_zero_rows_fixed(x, columns),
+            axis=(*rows, *columns),
+            norm=norm,
+            differentiate_norm=self.differentiate_multiplier,
+        )
 
     def product(
         self,
@@ -46,6 +55,8 @@ class FrobeniusNormalization(Scaling):
         gain: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> Tensor | None:
+        if not self.differentiate_multiplier:
+            return None
         norm = ops.convert_to_tensor(math.sqrt(kernel.shape[1]), kernel.dtype)
         gain = norm if gain is None else gain * norm
         return backends.equilibrated_product(inputs, kernel, gain, bias, one_norm=True)

@@ -138,7 +138,7 @@ def _unknown(name: str) -> str:
     known = ", ".join(repr(known) for known in sorted(METHODS))
     beginning = [known for known in METHODS if name and known.startswith(name.lower())]
     close = beginning or difflib.get_close_matches(name.lower(), METHODS, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
     return f"Expected the name of a conditioner, one of {known}. Received: {name!r}.{hint}"
 
 

@@ -24,6 +24,10 @@ class RowEquilibration(Scaling):
     The gradient of a row is orthogonal to the row and inversely proportional to its norm.
     A zero row stays zero and has a zero gradient. A row with a non-finite entry becomes NaN.
 
+    Args:
+        differentiate_multiplier: Boolean. Whether the gradient passes through the norms. With
+            `False` they are constants of the gradient. Defaults to `True`.
+
     Example:
 
     >>> kernel = np.array([[3, 0], [4, 2]], "float32")  # two units on axis -1
@@ -44,8 +48,9 @@ class RowEquilibration(Scaling):
     is_by_row = True
 
     def scale(self, x: Tensor, rows: tuple[int, ...], columns: tuple[int, ...]) -> Tensor:
-        if isinstance(x, np.ndarray) or columns[-1] > rows[0]:
-            return normalized(x, axis=columns)
+        is_plain = self.differentiate_multiplier and not isinstance(x, np.ndarray)
+        if not is_plain or columns[-1] > rows[0]:
+            return normalized(x, columns, differentiate_norm=self.differentiate_multiplier)
         # Units are on the last axes, so that the kernel is a matrix without a transpose.
         return backends.equilibrated(x, math.prod(x.shape[rows[0] :]))
 
@@ -56,4 +61,6 @@ class RowEquilibration(Scaling):
         gain: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> Tensor | None:
+        if not self.differentiate_multiplier:
+            return None
         return backends.equilibrated_product(inputs, kernel, gain, bias)

@@ -1,7 +1,7 @@
 from typing import Any
 
 from keras_wcond.arguments import positive_integer
-from keras_wcond.conditioners.conditioner import Conditioner
+from keras_wcond.conditioners.multiplication import Multiplication
 from keras_wcond.conditioners.registry import register
 from keras_wcond.linalg.arrays import Tensor, namespace
 from keras_wcond.linalg.gram_iteration import transposed
@@ -13,7 +13,7 @@ _LARGEST_SCALING = 1e10
 
 
 @register
-class RuizEquilibration(Conditioner):
+class RuizEquilibration(Multiplication):
     """Scales rows and columns so that all rows have equal norms, and all columns.
 
     Use this method for kernels in which both output units and input features have very
@@ -36,6 +36,8 @@ class RuizEquilibration(Conditioner):
     Args:
         iterations: Positive integer. The number of times that rows and then columns are divided
             by their norms, after an initial normalization. Defaults to `20`.
+        differentiate_multiplier: Boolean. Whether the gradient passes through the factors of
+            rows and columns. Otherwise they are constants of the gradient. Defaults to `True`.
 
     Example:
 
@@ -56,13 +58,15 @@ class RuizEquilibration(Conditioner):
     works_on_arrays = True
     changes = "row and column norms"
 
-    def __init__(self, iterations: int = 20) -> None:
+    def __init__(self, iterations: int = 20, differentiate_multiplier: bool = True) -> None:
+        super().__init__(differentiate_multiplier)
         self.iterations = positive_integer("iterations", iterations)
 
     def condition(self, matrices: Tensor) -> Tensor:
         ops = namespace(matrices)
         # After this initial normalization by vectors, every square is within range.
-        matrices = normalized(normalized(matrices, axis=2), axis=1)
+        for axis in (2, 1):
+            matrices = normalized(matrices, axis, differentiate_norm=self.differentiate_multiplier)
         squares = ops.square(matrices)
         aspect = _number_of_nonzero(squares, axis=2) / _number_of_nonzero(squares, axis=1)
         row_scaling = ops.ones_like(squares[:, :, :1])
@@ -70,10 +74,11 @@ class RuizEquilibration(Conditioner):
         for _ in range(self.iterations):
             row_scaling = _reciprocal(squares @ transposed(column_scaling))
             column_scaling = aspect * _reciprocal(transposed(row_scaling) @ squares)
-        return matrices * ops.sqrt(row_scaling) * ops.sqrt(column_scaling)
+        matrices = matrices * self.multiplier(ops.sqrt(row_scaling))
+        return matrices * self.multiplier(ops.sqrt(column_scaling))
 
     def get_config(self) -> dict[str, Any]:
-        return {"iterations": self.iterations}
+        return {"iterations": self.iterations, **super().get_config()}
 
 
 def _number_of_nonzero(squares: Tensor, axis: int) -> Tensor:

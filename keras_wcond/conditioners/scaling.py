@@ -1,11 +1,11 @@
 """The base class of the methods that only scale rows and columns."""
 
-from keras_wcond.conditioners.conditioner import Conditioner
+from keras_wcond.conditioners.multiplication import Multiplication
 from keras_wcond.kernels.layout import KernelLayout
 from keras_wcond.linalg.arrays import Tensor
 
 
-class Scaling(Conditioner):
+class Scaling(Multiplication):
     """Base class of the methods that divide rows, columns or whole matrices by norms.
 
     A subclass implements `scale()` for any axes. The same function then scales a stack of

@@ -1,7 +1,7 @@
 from typing import Any
 
 from keras_wcond.arguments import positive_integer
-from keras_wcond.conditioners.conditioner import Conditioner
+from keras_wcond.conditioners.multiplication import Multiplication
 from keras_wcond.conditioners.registry import register
 from keras_wcond.linalg.arrays import Tensor
 from keras_wcond.linalg.gram_iteration import bounded, wide
@@ -9,7 +9,7 @@ from keras_wcond.linalg.norms import scaled_by_maximum, with_zero_rows_fixed
 
 
 @register
-class SpectralNormalization(Conditioner):
+class SpectralNormalization(Multiplication):
     """Divides the kernel's matrix by an upper bound of its largest singular value.
 
     `Ŵ = W / σ̂,  σ_max ≤ σ̂ ≤ σ_max · rank^(2^-(iterations + 1))`
@@ -27,6 +27,8 @@ class SpectralNormalization(Conditioner):
     Args:
         iterations: Positive integer. The number of Gram iterations. Each of them is a product of
             square matrices of the size of the matrix's smaller dimension. Defaults to `6`.
+        differentiate_multiplier: Boolean. Whether the gradient passes through the bound.
+            Otherwise it is a constant of the gradient. Defaults to `True`.
 
     Example:
 
@@ -45,13 +47,15 @@ class SpectralNormalization(Conditioner):
     works_on_arrays = True
     changes = "scale"
 
-    def __init__(self, iterations: int = 6) -> None:
+    def __init__(self, iterations: int = 6, differentiate_multiplier: bool = True) -> None:
+        super().__init__(differentiate_multiplier)
         self.iterations = positive_integer("iterations", iterations)
 
     def condition(self, matrices: Tensor) -> Tensor:
         # The result does not depend on the scale of a matrix, so that no gradient is lost here.
         scaled, is_zero = scaled_by_maximum(with_zero_rows_fixed(matrices), axis=(1, 2))
-        return scaled * bounded(wide(scaled)[0], is_zero, self.iterations).inverse
+        matrix = wide(self.multiplier(scaled))[0]
+        return scaled * bounded(matrix, is_zero, self.iterations).inverse
 
     def get_config(self) -> dict[str, Any]:
-        return {"iterations": self.iterations}
+        return {"iterations": self.iterations, **super().get_config()}

@@ -21,6 +21,10 @@ class WeightStandardization(Scaling):
     becomes zero and has a zero gradient, as does every row of one entry. A row with a
     non-finite entry becomes NaN.
 
+    Args:
+        differentiate_multiplier: Boolean. Whether the gradient passes through the norms. With
+            `False` they are constants of the gradient. Defaults to `True`.
+
     Example:
 
     >>> kernel = np.array([[1, 5], [3, 5]], "float32")  # two units on axis -1
@@ -42,4 +46,6 @@ class WeightStandardization(Scaling):
     def scale(self, x: Tensor, rows: tuple[int, ...], columns: tuple[int, ...]) -> Tensor:
         # The result does not depend on the scale of a row, so that no gradient is lost here.
         scaled, _ = scaled_by_maximum(x, columns)
-        return normalized(centered(scaled, columns), columns)
+        return normalized(
+            centered(scaled, columns), columns, differentiate_norm=self.differentiate_multiplier
+        )

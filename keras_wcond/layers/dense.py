@@ -14,9 +14,6 @@ from keras_wcond.linalg.arrays import Tensor
 USUAL_BATCH_SIZE = 32
 # Scaling a smaller kernel takes less time than calling the operations that avoid it.
 SMALLEST_KERNEL = 2**15
-# Rows of the inputs per row of the kernel. Up to this ratio, scaling the product was measured to
-# take less time than scaling the kernel.
-LARGEST_PRODUCT = 2
 
 
 @register
@@ -52,7 +49,9 @@ class ConditionedDense(KernelConditioning, keras.layers.Dense):
         if self.kernel_conditioner is None:
             return None
         (kernel,) = self.kernels
-        is_cheaper = is_cheaper_than_kernel(inputs.shape, kernel.variable.shape)
+        is_cheaper = is_cheaper_than_kernel(
+            inputs.shape, kernel.variable.shape, self.kernel_conditioner.largest_product
+        )
         if not is_cheaper or not _is_full_precision(inputs, self.variable_dtype):
             return None
         rows = inputs
@@ -64,16 +63,19 @@ class ConditionedDense(KernelConditioning, keras.layers.Dense):
         return ops.reshape(outputs, (*ops.shape(inputs)[:-1], self.units))
 
 
-def is_cheaper_than_kernel(inputs_shape: Sequence[Any], kernel_shape: Sequence[int]) -> bool:
-    """Whether scaling the product with a kernel costs less than scaling the kernel.
+def is_cheaper_than_kernel(
+    inputs_shape: Sequence[Any], kernel_shape: Sequence[int], largest_product: float
+) -> bool:
+    """Whether conditioning the product with a kernel costs less than conditioning the kernel.
 
-    Both forms give the same numbers up to rounding. Scaling the product takes passes over the
-    product, and scaling the kernel takes more passes over the kernel.
+    Both forms give the same numbers up to rounding. One takes passes over the product, and the
+    other takes passes over the kernel.
 
     Args:
         inputs_shape: Shape `(..., inputs)`. Only integers count. None and the symbols that stand
             for sizes in compiled or exported programs are unknown sizes.
         kernel_shape: Shape `(inputs, units)`.
+        largest_product: Float. See `Conditioner`.
 
     Returns:
         Boolean.
@@ -81,7 +83,7 @@ def is_cheaper_than_kernel(inputs_shape: Sequence[Any], kernel_shape: Sequence[i
     sizes = (size if isinstance(size, int) else USUAL_BATCH_SIZE for size in inputs_shape[:-1])
     rows = math.prod(sizes)
     is_small = math.prod(kernel_shape) < SMALLEST_KERNEL
-    return not is_small and rows <= LARGEST_PRODUCT * kernel_shape[0]
+    return not is_small and rows <= largest_product * kernel_shape[0]
 
 
 def _is_full_precision(inputs: Tensor, variable_dtype: str) -> bool:

@@ -38,19 +38,23 @@ class Bounded:
     gram_squared: Tensor | None
 
 
-def bounded(matrices: Tensor, is_zero: Tensor, iterations: int) -> Bounded:
+def bounded(
+    matrices: Tensor, is_zero: Tensor, iterations: int, by_row_sums: bool = False
+) -> Bounded:
     """An upper bound of the largest singular value of each matrix.
 
     `G ← G Gᵀ` squares the singular values until the largest outweighs the others. The bound is
     `σ̂ = ‖G‖_F^(2^-iterations)`, with `σ_max ≤ σ̂ ≤ σ_max · rank^(2^-(iterations + 1))`.
-    G is rescaled in each iteration, and the scale is kept as a logarithm, so that nothing
-    overflows.
+    With `by_row_sums` it is the smaller of `‖G‖_F` and `‖G‖_∞`, the largest sum of magnitudes in
+    a row, which is exact for orthogonal matrices. G is rescaled in each iteration, and the scale
+    is kept as a logarithm, so that nothing overflows.
 
     Args:
         matrices: Tensor of shape `(matrices, rows, columns)` with no more rows than columns,
             whose largest magnitudes are about 1.
         is_zero: Boolean tensor of shape `(matrices, 1, 1)`. Whether a matrix is zero.
         iterations: Positive integer. The number of matrix products.
+        by_row_sums: Boolean. Whether row sums may give the bound. Defaults to `False`.
 
     Returns:
         A `Bounded`.
@@ -75,8 +79,13 @@ def bounded(matrices: Tensor, is_zero: Tensor, iterations: int) -> Bounded:
         # The product is smaller than the matrices, and within range: no entry is far above 1.
         product = gram(product) * (1.0 / squares)
         grams.append((product, log_scale))
-    log_squares = ops.log(squared_norm(product)) + 2.0 * log_scale
-    log_bound = math.ldexp(0.5, -iterations) * log_squares
+    squares = squared_norm(product)
+    if by_row_sums:
+        sums = ops.max(ops.sum(ops.abs(product), axis=2, keepdims=True), axis=1, keepdims=True)
+        by_sums = ops.square(sums + one_if_zero)
+        # Not by Keras' `ops.minimum`, which computes float64 in float32.
+        squares = ops.where(by_sums < squares, by_sums, squares)
+    log_bound = math.ldexp(0.5, -iterations) * (ops.log(squares) + 2.0 * log_scale)
 
     def power(index: int) -> Tensor | None:
         """`(X Xᵀ)^(2^index)` from the products of the iteration and their scales."""

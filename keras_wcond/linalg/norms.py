@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_wcond.linalg.arrays import Axes, Tensor, namespace
+from keras_wcond.linalg.held_constant import held_constant
 
 SMALLEST_NORMAL = float(np.finfo("float32").tiny)
 # Compilers turn a division into a product with the reciprocal, which must be normal as well.
@@ -17,7 +18,7 @@ SQUARES_WITHIN_RANGE = (1e-24, 1e36)
 NORMS_WITHIN_RANGE = (1e-12, 1e18)
 
 
-def normalized(x: Tensor, axis: Axes, norm: float = 1.0) -> Tensor:
+def normalized(x: Tensor, axis: Axes, norm: float = 1.0, differentiate_norm: bool = True) -> Tensor:
     """`norm · x / ‖x‖₂` along `axis`.
 
     The tensor is divided by its largest magnitude first, so that squares stay in range
@@ -29,6 +30,7 @@ def normalized(x: Tensor, axis: Axes, norm: float = 1.0) -> Tensor:
         x: Tensor or NumPy array.
         axis: Integer or tuple of integers. The axes along which the norm is taken.
         norm: Float. The norm of the result. Defaults to `1.0`.
+        differentiate_norm: Boolean. Whether the gradient passes through ‖x‖₂. Defaults to `True`.
 
     Returns:
         Tensor or array of the shape of `x`. A zero vector stays zero and has a zero gradient.
@@ -38,6 +40,7 @@ def normalized(x: Tensor, axis: Axes, norm: float = 1.0) -> Tensor:
     squares = ops.sum(ops.square(scaled), axis=axis, keepdims=True)
     # Both branches of `where` are differentiated, so the one not taken must be finite.
     reciprocal = norm * ops.rsqrt(ops.where(is_zero, 1.0, squares))
+    reciprocal = reciprocal if differentiate_norm else held_constant(reciprocal)
     return scaled * ops.where(is_zero, 0.0, reciprocal)
 
 

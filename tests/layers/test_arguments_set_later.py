@@ -122,7 +122,9 @@ def test_values_are_checked_and_standardized_when_they_are_set(kind):
         layer.gain = -1
     with pytest.raises(ValueError, match="Expected `trainable_gain` to be None"):
         layer.trainable_gain = "each"
-    with pytest.raises(ValueError, match="Did you mean 'newton_orthogonalization'"):
+    with pytest.raises(
+        ValueError, match="Did you mean 'newton_step' or 'newton_orthogonalization'"
+    ):
         layer.kernel_conditioner = "newton"
     layer.kernel_conditioner = "newton_orthogonalization"
     assert layer.kernel_conditioner == conditioners.NewtonOrthogonalization()

@@ -1,0 +1,95 @@
+import math
+from typing import Any
+
+from keras_wcond.arguments import number_between
+from keras_wcond.conditioners.registry import register
+from keras_wcond.conditioners.singular_value_polynomial import SingularValuePolynomial
+from keras_wcond.linalg.arrays import Tensor, namespace
+from keras_wcond.linalg.gram_iteration import bounded
+from keras_wcond.linalg.norms import centered
+
+# The largest ratio of σ̂ to the scale s. The step maps a singular value √3 s to zero, and √2 s
+# to 0.71 s or more.
+LARGEST_RATIO = math.sqrt(2.0)
+
+
+@register
+class NewtonStep(SingularValuePolynomial):
+    """Moves singular values a little towards each other, and keeps the kernel's norm.
+
+    This method is meant for stored kernels: a `WeightConditioning` constraint, or the
+    `weight_conditioner` of `condition_optimizer`, applies it again and again while the network
+    is trained, so that a step has to undo only what the updates have done. It takes two matrix
+    products, none of them differentiated there.
+
+    `Ŵ = ‖Z‖_F / ‖V‖_F · V,  V = Z + ½ · strength · (Z - Z ZᵀZ / s²)`
+
+    Z is W, without the means of its rows if `center`. s is the root mean square of the singular
+    values, `‖Z‖_F / √min(m, n)`, or `σ̂/√2` if that is larger, where σ̂ is an upper bound of
+    the largest singular value. No singular value becomes negative, from any start, and steps in
+    sequence bring all of them to s.
+
+    A zero row stays zero and has a zero gradient. With `center`, so does a row of equal entries.
+    A matrix with a non-finite entry becomes NaN.
+
+    Args:
+        strength: Float above 0 and not above 1. The fraction of a step of Newton's iteration.
+            Defaults to `1.0`.
+        center: Boolean. Whether to subtract the mean of each row first. Defaults to `False`.
+        differentiate_multiplier: Boolean. Whether the gradient passes through the matrix by
+            which Z is multiplied. It matters in a layer only, where the step is differentiated.
+            Defaults to `True`.
+
+    Example:
+
+    >>> kernel = np.diag([1.0, 0.5]).astype("float32")
+    >>> print(keras.ops.convert_to_numpy(NewtonStep()(kernel)).round(2))
+    [[0.88 0.  ]
+     [0.   0.69]]
+
+    Reference:
+
+    - Björck and Bowie, *An iterative algorithm for computing the best estimate of an orthogonal
+      matrix*, 1971
+    """
+
+    works_on_arrays = True
+
+    def __init__(
+        self,
+        strength: float = 1.0,
+        center: bool = False,
+        differentiate_multiplier: bool = True,
+    ) -> None:
+        super().__init__(center, differentiate_multiplier)
+        if strength != 1.0:
+            number_between("strength", strength, 0.0, 1.0)
+        self.strength = float(strength)
+
+    def condition(self, matrices: Tensor) -> Tensor:
+        ops = namespace(matrices)
+        z, size, (multiplier,), is_tall = self.factors(matrices)
+        moved = z @ multiplier if is_tall else multiplier @ z
+        moved = centered(moved) if self.center else moved
+        ratio = _squared_norm(z) / ops.where(_squared_norm(z) == 0.0, 1.0, _squared_norm(moved))
+        ratio = ops.sqrt(ops.where(ratio == 0.0, 1.0, ratio))
+        # The result has the scale of Z, so that the gradient in `size` is zero.
+        return size * self.multiplier(ratio) * moved
+
+    def multipliers(self, x: Tensor, is_zero: Tensor) -> tuple[list[Tensor], Tensor]:
+        ops = namespace(x)
+        found = bounded(x, is_zero, 1, by_row_sums=True)
+        mean_square = _squared_norm(x * found.inverse) / x.shape[1]
+        is_small = mean_square < 1.0 / LARGEST_RATIO**2
+        scale = ops.where(is_small, 1.0 / LARGEST_RATIO**2, mean_square)
+        half = 0.5 * self.strength
+        identity = ops.eye(x.shape[1], dtype=x.dtype)
+        return [(1.0 + half) * identity - half / scale * found.gram], found.inverse
+
+    def get_config(self) -> dict[str, Any]:
+        return {"strength": self.strength, **super().get_config()}
+
+
+def _squared_norm(x: Tensor) -> Tensor:
+    ops = namespace(x)
+    return ops.sum(ops.square(x), axis=(1, 2), keepdims=True)

@@ -1,0 +1,182 @@
+"""The base class of the methods that apply polynomials to singular values."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from keras_wcond.arguments import boolean
+from keras_wcond.conditioners.multiplication import Multiplication
+from keras_wcond.linalg.arrays import Tensor, namespace
+from keras_wcond.linalg.gram_iteration import bounded, gram, transposed, wide
+from keras_wcond.linalg.held_constant import held_constant
+from keras_wcond.linalg.norms import (
+    centered,
+    divided_by_maximum,
+    with_zero_rows_fixed,
+)
+
+# Rounding errors of the Gram matrix grow as the multiplier does. Polynomials whose slopes at zero
+# multiply to more than this are split, and the Gram matrix is computed from the matrix again.
+LARGEST_GROWTH = 20.0
+
+
+class SingularValuePolynomial(Multiplication):
+    """Base class of the methods that apply odd polynomials to the singular values of a matrix.
+
+    `C(W) = M(W) Z,  M = q_k(G_k) ⋯ q₁(G₁) / σ̂`
+
+    Z is W, without the means of its rows if `center`. σ̂ is an upper bound of its largest
+    singular value, and `G₁ = Z Zᵀ / σ̂²`. The polynomial `q_i` maps a singular value s to
+    `s · q_i(s²)`, and `G_{i+1} = q_i(G_i)² G_i`. For a matrix with fewer columns than rows, M
+    stands on the right, and G is `Zᵀ Z / σ̂²`. All products but the last have the size of the
+    smaller dimension.
+
+    A subclass has the property `polynomials`.
+
+    Args:
+        center: Boolean. Whether to subtract the mean of each row first.
+        differentiate_multiplier: Boolean. Whether the gradient passes through M. Otherwise the
+            gradient is that of a product with a constant M, and only the last product is
+            differentiated.
+
+    Attributes:
+        polynomials: Tuple with a tuple of the coefficients of each `q_i`, in powers of s², lowest
+            first, at most 5 of them.
+        gram_iterations: Integer. The number of Gram iterations for σ̂.
+        keeps_largest: Boolean. Whether the result is multiplied by σ̂ again, without a gradient.
+    """
+
+    works_on_arrays = True
+    largest_product = 1.0
+    gram_iterations: ClassVar[int] = 2
+    keeps_largest: ClassVar[bool] = False
+
+    def __init__(self, center: bool, differentiate_multiplier: bool) -> None:
+        super().__init__(differentiate_multiplier)
+        self.center = boolean("center", center)
+
+    @property
+    def polynomials(self) -> tuple[tuple[float, ...], ...]:
+        raise NotImplementedError(f"{type(self).__name__} must have the property `polynomials`.")
+
+    def condition(self, matrices: Tensor) -> Tensor:
+        z, _, multipliers, is_tall = self.factors(matrices)
+        x = transposed(z) if is_tall else z
+        for multiplier in multipliers:
+            x = multiplier @ x
+        x = transposed(x) if is_tall else x
+        # The multiplication has amplified the rounding errors of the means.
+        return centered(x) if self.center else x
+
+    def product(
+        self,
+        inputs: Tensor,
+        kernel: Tensor,
+        gain: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor | None:
+        z, _, multipliers, is_tall = self.factors(transposed(kernel[None]))
+        right = [transposed(z), *map(transposed, multipliers)]
+        if is_tall:
+            right = [*multipliers, transposed(z)]
+        product = inputs
+        for factor in right:
+            product = product @ factor[0]
+        product = product if gain is None else product * gain
+        return product if bias is None else product + bias
+
+    def multipliers(self, x: Tensor, is_zero: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The factors of M for matrices whose largest magnitude is about 1.
+
+        Args:
+            x: Tensor or array of shape `(matrices, rows, columns)` with no more rows than
+                columns.
+            is_zero: Boolean tensor of shape `(matrices, 1, 1)`. Whether a matrix is zero.
+
+        Returns:
+            List of tensors of shape `(matrices, rows, rows)`, in the order in which they
+            multiply, and `1 / σ̂` of shape `(matrices, 1, 1)`.
+        """
+        found = bounded(x, is_zero, self.gram_iterations, by_row_sums=True)
+        groups = _groups(self.polynomials)
+        multipliers: list[Tensor] = []
+        for index, group in enumerate(groups):
+            if index:
+                x = multipliers[-1] @ x
+            powers = (gram(x), None) if index else (found.gram, found.gram_squared)
+            multiplier = _multiplier(group, *powers)
+            multipliers.append(multiplier if index else multiplier * found.inverse)
+        return multipliers, found.inverse
+
+    def get_config(self) -> dict[str, Any]:
+        return {"center": self.center, **super().get_config()}
+
+    def factors(self, matrices: Tensor) -> tuple[Tensor, Tensor, list[Tensor], bool]:
+        """The factors of the conditioned matrices.
+
+        Args:
+            matrices: Tensor or array of shape `(matrices, rows, columns)`.
+
+        Returns:
+            Z divided by its largest magnitude, that magnitude, the factors of M, and whether
+            they stand on the right of Z.
+        """
+        z, size, is_zero = divided_by_maximum(with_zero_rows_fixed(matrices), axis=(1, 2))
+        if self.center:
+            z, factor, is_zero = divided_by_maximum(centered(z), axis=(1, 2))
+            size = size * factor
+        x, is_tall = wide(z)
+        multipliers, inverse = self.multipliers(self.multiplier(x), is_zero)
+        if self.keeps_largest:
+            bound = size / namespace(z).where(is_zero, 1.0, inverse)
+            multipliers[-1] = multipliers[-1] * held_constant(bound)
+        return z, size, multipliers, is_tall
+
+
+def _groups(polynomials: Sequence[tuple[float, ...]]) -> list[list[tuple[float, ...]]]:
+    """The polynomials in groups whose slopes at zero multiply to `LARGEST_GROWTH` at most."""
+    groups: list[list[tuple[float, ...]]] = []
+    growth = float("inf")
+    for polynomial in polynomials:
+        growth *= polynomial[0]
+        if growth > LARGEST_GROWTH:
+            growth = polynomial[0]
+            groups.append([])
+        groups[-1].append(polynomial)
+    return groups
+
+
+def _multiplier(polynomials: Sequence[tuple[float, ...]], gram: Tensor, squared: Tensor) -> Tensor:
+    """`q_k(G_k) ⋯ q₁(G₁)`, with as few matrix products as the degrees allow.
+
+    Args:
+        polynomials: The coefficients of each polynomial.
+        gram: Tensor or array. The Gram matrices G₁.
+        squared: Tensor or array. G₁², or None.
+
+    Returns:
+        Tensor or array of the shape of `gram`.
+    """
+    product: Tensor = None
+    for left, polynomial in zip(range(len(polynomials) - 1, -1, -1), polynomials, strict=True):
+        is_linear = len(polynomial) == 2
+        if squared is None and not is_linear:
+            squared = gram @ gram
+        value = _value(polynomial, gram, squared)
+        product = value if product is None else value @ product
+        if left:
+            knows_square = is_linear and squared is not None
+            step = polynomial[0] * gram + polynomial[1] * squared if knows_square else value @ gram
+            gram, squared = value @ step, None
+    return product
+
+
+def _value(coefficients: Sequence[float], gram: Tensor, squared: Tensor) -> Tensor:
+    """`q(G)`, with one matrix product if q is of degree 3 or 4, and none if it is less."""
+    identity = namespace(gram).eye(gram.shape[1], dtype=gram.dtype)
+    c = [*coefficients, 0.0, 0.0][:5]
+    value = c[0] * identity + c[1] * gram
+    if len(coefficients) == 3:
+        value = value + c[2] * squared
+    elif len(coefficients) > 3:
+        value = value + squared @ (c[2] * identity + c[3] * gram + c[4] * squared)
+    return value

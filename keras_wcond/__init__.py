@@ -39,6 +39,7 @@ from keras_wcond.layers import (
     conditioned_layers,
 )
 from keras_wcond.models import condition_model, fold_model
+from keras_wcond.optimizers import condition_optimizer
 
 __version__ = "0.1.0"
 
@@ -69,6 +70,7 @@ __all__ = [
     "activation_gain",
     "condition_model",
     "condition_number",
+    "condition_optimizer",
     "conditioned_layers",
     "conditioners",
     "conditioning_report",

@@ -16,6 +16,7 @@ __all__ = [
     "mask_of",
     "origin",
     "own_variables",
+    "position_of",
     "read_note",
     "sublayers",
     "without_numbers",
@@ -56,6 +57,13 @@ def is_rematerialized(layer: keras.layers.Layer) -> bool:
 def forget_variable(layer: keras.layers.Layer, variable: keras.Variable) -> None:
     """Removes a variable from the variables of a built layer."""
     layer._untrack_variable(variable)
+
+
+def position_of(optimizer: keras.optimizers.Optimizer, variable: Any) -> int:
+    """The position of a variable among those that an optimizer is built for."""
+    # On TensorFlow, an update step is given the backend's own variable.
+    position: int = optimizer._get_variable_index(variable)
+    return position
 
 
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:

@@ -43,12 +43,16 @@ class Choice:
     left: str | None
 
 
-def choose(model: keras.Model, criteria: Criteria = None) -> list[Choice]:
+def choose(
+    model: keras.Model, criteria: Criteria = None, even_conditioned: bool = False
+) -> list[Choice]:
     """A choice for each layer of a functional or Sequential model.
 
     Args:
         model: The model.
         criteria: As `layers` of `condition_model()`. Defaults to None.
+        even_conditioned: Boolean, whether kernels that are conditioned already may be chosen.
+            Defaults to False.
 
     Returns:
         List of choices, in the order of the model's layers.
@@ -64,6 +68,8 @@ def choose(model: keras.Model, criteria: Criteria = None) -> list[Choice]:
         matches = [_matcher(criterion, names) for criterion in listed]
         _require_matches(model, listed, matches)
         select = _selection_by(matches)
+    if not even_conditioned:
+        select = _unless_conditioned(select)
     choices = [_choice(layer, above, select) for layer, above in graph_layers(model)]
     if not any(choice.selected for choice in choices):
         raise ValueError(
@@ -106,7 +112,7 @@ def _choice(layer: keras.layers.Layer, above: Above, select: Select) -> Choice:
     selected: list[Kernel] = []
     reasons: list[str] = []
     for kernel in known:
-        reason = "conditioned already" if kernel.conditioned_by else select(kernel, above)
+        reason = select(kernel, above)
         if reason is None:
             selected.append(kernel)
         elif reason not in reasons:
@@ -125,6 +131,13 @@ def _why_none_is_known(layer: keras.layers.Layer) -> str:
 
 def _has_matrices(layer: keras.layers.Layer) -> bool:
     return any(len(weight.shape) > 1 for weight in layer.weights)
+
+
+def _unless_conditioned(select: Select) -> Select:
+    def select_plain(kernel: Kernel, above: Above) -> str | None:
+        return "conditioned already" if kernel.conditioned_by else select(kernel, above)
+
+    return select_plain
 
 
 def _default_selection(model: keras.Model) -> Select:

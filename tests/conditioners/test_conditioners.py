@@ -110,6 +110,9 @@ def test_own_way_with_a_kernel_that_changes_the_shape_is_refused():
 
 
 def test_beginning_of_a_name_is_completed():
-    for beginning, name in (("newton_o", "newton_orthogonalization"), ("ruiz", "ruiz_equilibration")):
+    for beginning, name in (
+        ("newton_o", "newton_orthogonalization"),
+        ("ruiz", "ruiz_equilibration"),
+    ):
         with pytest.raises(ValueError, match=f"Did you mean '{name}'"):
             conditioners.get(beginning)

@@ -94,5 +94,8 @@ def test_number_of_iterations_is_checked(iterations):
 
 
 def test_config_tells_the_iterations():
-    assert SpectralNormalization(3).get_config() == {"iterations": 3, "differentiate_multiplier": True}
+    assert SpectralNormalization(3).get_config() == {
+        "iterations": 3,
+        "differentiate_multiplier": True,
+    }
     assert SpectralNormalization(3) != SpectralNormalization(4)

@@ -1,0 +1,340 @@
+"""Optimizers that condition the updates of kernels, or the kernels after updates."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_wcond import conditioners
+from keras_wcond.arguments import positive_integer
+from keras_wcond.conditioners.conditioner import Conditioner, ConditionerLike
+from keras_wcond.gains import standardize_gain
+from keras_wcond.internals import position_of
+from keras_wcond.kernels.layout import KernelLayout
+from keras_wcond.linalg.arrays import Tensor, cast, tensor, widened
+from keras_wcond.models.exchange import require_built_model
+from keras_wcond.models.selection import Criteria, choose
+from keras_wcond.reparametrization import Reparametrization
+
+# The root mean square of an update's entries, over the learning rate, in Keras' Muon.
+MUON_RATE = 0.2
+
+# The argument `gain` of `condition_optimizer()`.
+UpdateGain: TypeAlias = float | Literal["kernel_norm", "muon"]
+
+
+def condition_optimizer(
+    optimizer: keras.optimizers.Optimizer | str | dict[str, Any],
+    model: keras.Model,
+    update_conditioner: ConditionerLike = None,
+    weight_conditioner: ConditionerLike = None,
+    every: int = 1,
+    gain: UpdateGain = "kernel_norm",
+    layers: Criteria = None,
+) -> keras.optimizers.Optimizer:
+    """An optimizer that conditions the updates of kernels, or the kernels after updates.
+
+    The forward pass and its gradient stay those of the plain model, and there is nothing to fold.
+
+    `W ← W + gain · C(ΔW)`, ΔW the update that the given optimizer would make
+
+    `W ← ‖W‖_F / ‖C(W)‖_F · C(W)`, every `every` updates, for a `weight_conditioner`
+
+    Each kernel is read as matrices by the layout of its layer: filters as rows, and groups, gates
+    and heads as they are multiplied. Weight decay is left out of ΔW. Other weights are updated as
+    by the given optimizer. Learning rate schedules, clipping, moving averages, gradient
+    accumulation, loss scaling, compilation, saving and distribution work as with it.
+
+    With `optimizer=SGD(rate, momentum=0.95, nesterov=True)`, the polynomials of
+    `keras.optimizers.Muon` as the `update_conditioner` and `gain="muon"`, the kernels of `Dense`
+    layers are updated as by `Muon`, and those of convolutions and recurrent layers by matrices.
+
+    Args:
+        optimizer: A Keras optimizer, or a name or config of one. It is left as it is.
+        model: A built model. Its kernels are chosen as by `condition_model()`, those of
+            conditioned layers included.
+        update_conditioner: Name, config, instance or subclass of `Conditioner`, a list of
+            these, or None for plain updates. Defaults to None.
+        weight_conditioner: The same for the kernels after an update. Defaults to None.
+        every: Positive integer. The number of updates from one conditioning of the kernels to
+            the next. Defaults to 1.
+        gain: Factor of the conditioned update. Defaults to `"kernel_norm"`.
+            - `"kernel_norm"`: the factor that keeps the Frobenius norm of the update.
+            - A positive number: the conditioner is applied to the update divided by the learning
+              rate, and its result is multiplied by the learning rate and this number.
+            - `"muon"`: the number `0.2 · √max(m, n)` for m × n matrices, as in Keras' `Muon`.
+        layers: The layers whose kernels are conditioned, as in `condition_model()`. Defaults
+            to None.
+
+    Returns:
+        A new optimizer of a class that extends that of `optimizer`, not built.
+
+    Raises:
+        ValueError: Both conditioners are None, `every` is not a positive integer, the model is
+            not built or no kernel of it is chosen, or the optimizer applies others. Another
+            object than a Keras optimizer is a `TypeError`.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4), keras.layers.Dense(2)])
+    >>> optimizer = condition_optimizer("adam", model, weight_conditioner="newton_step", every=10)
+    >>> model.compile(optimizer, "mse")
+    >>> history = model.fit(np.ones((16, 8)), np.ones((16, 2)), verbose=0)
+
+    Reference:
+
+    - Jordan et al., *Muon: An optimizer for hidden layers in neural networks*, 2024
+    """
+    require_built_model(model)
+    choices = choose(model, layers, even_conditioned=True)
+    positions = {id(variable): i for i, variable in enumerate(model.trainable_variables)}
+    kernels = [
+        {
+            "position": positions[id(kernel.variable)],
+            "name": _name(kernel.variable),
+            "unit_axes": list(kernel.layout.unit_axes),
+            "matrix_axes": list(kernel.layout.matrix_axes),
+            "blocks": kernel.layout.blocks,
+        }
+        for choice in choices
+        for kernel in choice.selected
+        if id(kernel.variable) in positions
+    ]
+    given = _require_optimizer(optimizer)
+    arguments = {
+        "update_conditioner": conditioners.get(update_conditioner),
+        "weight_conditioner": conditioners.get(weight_conditioner),
+        "every": positive_integer("every", every),
+        "gain": gain if gain == "muon" else standardize_gain(gain, ("kernel_norm",)),
+        "kernels": kernels,
+    }
+    if update_conditioner is None and weight_conditioner is None:
+        raise ValueError(
+            "Expected `update_conditioner` or `weight_conditioner` to be a conditioner. Received: "
+            "update_conditioner=None, weight_conditioner=None. Use the optimizer itself."
+        )
+    return _around(given, arguments)
+
+
+@dataclasses.dataclass
+class _Conditioning:
+    """What a conditioned optimizer does to kernels.
+
+    Args:
+        optimizer: The config of the given optimizer, without its arguments.
+        kernels: List of dicts with the position of each kernel among the trainable weights, its
+            name and the fields of its layout.
+        update_conditioner: `Conditioner` or None.
+        weight_conditioner: `Conditioner` or None.
+        every: Number of updates from one conditioning of the kernels to the next.
+        gain: As in `condition_optimizer()`.
+        layouts: Dict from the position of each kernel among the variables to its layout.
+        target: The kernel that is updated at the moment, or None.
+        changes: The changes of that kernel so far.
+    """
+
+    optimizer: dict[str, Any]
+    kernels: list[dict[str, Any]]
+    update_conditioner: Conditioner | None
+    weight_conditioner: Conditioner | None
+    every: int
+    gain: UpdateGain
+    layouts: dict[int, KernelLayout] = dataclasses.field(default_factory=dict)
+    target: Any = None
+    changes: list[Tensor] = dataclasses.field(default_factory=list)
+
+    def update(self, update: Tensor, layout: KernelLayout, learning_rate: Tensor) -> Tensor:
+        """The conditioned update."""
+        if self.update_conditioner is None:
+            return update
+        wide = widened(update)
+        if self.gain == "kernel_norm":
+            conditioned = Reparametrization(self.update_conditioner, self.gain).apply(wide, layout)
+            return cast(conditioned, update.dtype)
+        rate = cast(ops.convert_to_tensor(learning_rate), wide.dtype)
+        direction = wide / ops.where(rate == 0.0, ops.ones_like(rate), rate)
+        factor = _muon_gain(layout, update.shape) if self.gain == "muon" else self.gain
+        conditioned = Reparametrization(self.update_conditioner).apply(direction, layout)
+        return cast(rate * factor * conditioned, update.dtype)
+
+    def weight(self, kernel: Tensor, layout: KernelLayout, updates: Tensor) -> Tensor:
+        """The kernel after a number of updates, conditioned if this is one of every `every`."""
+        if self.weight_conditioner is None:
+            return kernel
+        reparametrization = Reparametrization(self.weight_conditioner, "kernel_norm")
+
+        def conditioned() -> Tensor:
+            return cast(reparametrization.apply(widened(kernel), layout), kernel.dtype)
+
+        if self.every == 1:
+            return conditioned()
+        return ops.cond(ops.equal(updates % self.every, 0), conditioned, lambda: kernel)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, for serialization."""
+        return {
+            "kernels": self.kernels,
+            "update_conditioner": conditioners.serialize(self.update_conditioner),
+            "weight_conditioner": conditioners.serialize(self.weight_conditioner),
+            "every": self.every,
+            "gain": self.gain,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_wcond")
+class ConditionedOptimizer:
+    """Mixin of the optimizers that `condition_optimizer()` makes.
+
+    Keras' optimizers change a variable in `update_step()`, by `assign_add()` and `assign_sub()`.
+    The changes of a kernel are collected there, and their sum is conditioned.
+    """
+
+    _conditioning: _Conditioning
+    iterations: Any
+    gradient_accumulation_steps: int | None
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Creates the optimizer's variables, and finds the kernels among the given ones."""
+        super().build(variables)  # type: ignore[misc]
+        names = dict(enumerate(map(_name, variables)))
+        for kernel in self._conditioning.kernels:
+            position, expected = kernel["position"], kernel["name"]
+            if names.get(position) != expected:
+                raise ValueError(
+                    "Expected the trainable weights of the model that `condition_optimizer()` was "
+                    f"given. Received: weights of which number {position} is "
+                    f"{names.get(position)!r}, and not {expected!r}. Build the model, freeze what "
+                    "is to be frozen, then make the optimizer."
+                )
+            self._conditioning.layouts[position] = _layout(kernel)
+
+    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
+        """Updates a variable, a kernel by its conditioned update."""
+        own = self._conditioning
+        layout = own.layouts.get(position_of(self, variable))
+        own.target, own.changes = (None if layout is None else variable), []
+        try:
+            super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
+        finally:
+            own.target = None
+        if layout is None:
+            return
+        if own.changes:
+            self.assign_add(variable, own.update(sum(own.changes), layout, learning_rate))
+        if own.weight_conditioner is not None:
+            updates = (self.iterations + 1) // (self.gradient_accumulation_steps or 1)
+            self.assign(variable, own.weight(tensor(variable), layout, updates))
+
+    def assign_add(self, variable: Any, value: Tensor) -> None:
+        """Adds to a variable."""
+        if self._is_conditioned(variable):
+            self._conditioning.changes.append(ops.convert_to_tensor(value))
+        else:
+            super().assign_add(variable, value)  # type: ignore[misc]
+
+    def assign_sub(self, variable: Any, value: Tensor) -> None:
+        """Subtracts from a variable."""
+        if self._is_conditioned(variable):
+            self._conditioning.changes.append(-ops.convert_to_tensor(value))
+        else:
+            super().assign_sub(variable, value)  # type: ignore[misc]
+
+    def assign(self, variable: Any, value: Tensor) -> None:
+        """Sets a variable."""
+        if self._is_conditioned(variable):
+            raise ValueError(
+                "Expected an optimizer that adds an update to a kernel. Received: "
+                f"{type(self).__name__}, which sets kernels to values from state of its own. Use "
+                "another optimizer, or condition the layers with `condition_model()`."
+            )
+        super().assign(variable, value)  # type: ignore[misc]
+
+    def get_config(self) -> dict[str, Any]:
+        """The config of the given optimizer, the conditioners and the kernels."""
+        inner = {**self._conditioning.optimizer, "config": super().get_config()}  # type: ignore[misc]
+        return {"optimizer": inner, **self._conditioning.get_config()}
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> keras.optimizers.Optimizer:
+        """The optimizer with the arguments that `get_config()` returned."""
+        arguments = {**config}
+        inner = keras.optimizers.deserialize(arguments.pop("optimizer"), custom_objects)
+        for name in ("update_conditioner", "weight_conditioner"):
+            arguments[name] = conditioners.deserialize(arguments[name], custom_objects)
+        return _around(inner, arguments)
+
+    def _is_conditioned(self, variable: Any) -> bool:
+        own = vars(self).get("_conditioning")
+        return own is not None and own.target is not None and variable is own.target
+
+
+def _muon_gain(layout: KernelLayout, shape: Sequence[int]) -> float:
+    _, rows, columns = layout.to_matrices(np.broadcast_to(np.float32(0.0), tuple(shape))).shape
+    return MUON_RATE * math.sqrt(max(rows, columns))
+
+
+def _name(variable: keras.Variable) -> str:
+    """The names of the layer and the variable. Names of models change when they are loaded."""
+    return "/".join(variable.path.split("/")[-2:])
+
+
+def _layout(kernel: dict[str, Any]) -> KernelLayout:
+    return KernelLayout(kernel["unit_axes"], kernel["matrix_axes"], kernel["blocks"])
+
+
+def _require_optimizer(optimizer: Any) -> keras.optimizers.Optimizer:
+    found = optimizer
+    if isinstance(optimizer, (str, dict)):
+        found = keras.optimizers.get(optimizer)
+    if not isinstance(found, keras.optimizers.Optimizer):
+        raise TypeError(
+            "Expected `optimizer` to be a Keras optimizer, or a name or config of one. Received: "
+            f"optimizer={optimizer!r} (of type {type(optimizer).__name__})"
+        )
+    if type(found).apply is not keras.optimizers.Optimizer.apply:
+        raise ValueError(
+            "Expected `optimizer` to make updates itself. Received: an optimizer of type "
+            f"{type(found).__name__}, which applies others. Condition these, and combine the "
+            "results."
+        )
+    if isinstance(found, ConditionedOptimizer):
+        raise ValueError(
+            "Expected `optimizer` to be a plain optimizer. Received: one that "
+            "`condition_optimizer()` made. Give both conditioners in one call."
+        )
+    return found
+
+
+def _around(
+    optimizer: keras.optimizers.Optimizer, arguments: dict[str, Any]
+) -> keras.optimizers.Optimizer:
+    """A new optimizer with the config of another one, and conditioning."""
+    serialized = keras.optimizers.serialize(optimizer)
+    config = serialized.pop("config")
+    cls = _class_around(type(optimizer))  # type: ignore[arg-type]
+    # Not by the mixin's own `from_config()`.
+    made = super(ConditionedOptimizer, cls).from_config(config)
+    # Not by assignment, upon which Keras would look for variables in it.
+    vars(made)["_conditioning"] = _Conditioning(serialized, **arguments)
+    return made
+
+
+@functools.cache
+def _class_around(cls: Any) -> Any:
+    """A class that extends an optimizer's class, and is registered as the mixin is."""
+    # On PyTorch, Keras replaces some classes by others, which update all variables at once.
+    public = getattr(keras.optimizers, cls.__name__, cls)
+    base = public if issubclass(cls, public) else cls
+    made = type(f"Conditioned{base.__name__}", (ConditionedOptimizer, base), {})
+    register = keras.saving.register_keras_serializable("keras_wcond", "ConditionedOptimizer")
+    register(made)
+    # The name stands for the mixin again, whose `from_config()` finds the class to extend.
+    register(ConditionedOptimizer)
+    return made

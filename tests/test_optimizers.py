@@ -1,0 +1,263 @@
+"""Optimizers that condition updates and stored kernels."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_wcond import condition_model, condition_optimizer, conditioners
+from keras_wcond.kernels.keras_layers import kernel_layouts
+from tests.helpers import normal, to_numpy
+
+MUON = (3.4445, -4.7750, 2.0315)
+
+
+@keras.saving.register_keras_serializable("tests")
+class MuonPolynomial(conditioners.Conditioner):
+    """The five quintics of Keras' Muon, on the update over its Frobenius norm."""
+
+    def condition(self, matrices):
+        a, b, c = MUON
+        ops = keras.ops
+        squares = ops.sum(ops.square(matrices), axis=(1, 2), keepdims=True)
+        x = matrices / (ops.sqrt(squares) + 1e-7)
+        is_tall = x.shape[1] > x.shape[2]
+        x = ops.transpose(x, (0, 2, 1)) if is_tall else x
+        for _ in range(5):
+            gram = x @ ops.transpose(x, (0, 2, 1))
+            x = a * x + (b * gram + c * gram @ gram) @ x
+        return ops.transpose(x, (0, 2, 1)) if is_tall else x
+
+
+def muon_in_numpy(matrix):
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    values = values / (np.linalg.norm(values) + 1e-7)
+    for _ in range(5):
+        values = values * np.polynomial.polynomial.polyval(values**2, MUON)
+    return 0.2 * np.sqrt(max(matrix.shape)) * (left * values @ right)
+
+
+def dense_model(seed=0):
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((12,)),
+            keras.layers.Dense(16, activation="tanh", use_bias=False),
+            keras.layers.Dense(9, activation="tanh", use_bias=False),
+            keras.layers.Dense(5, use_bias=False),
+        ]
+    )
+
+
+def train(model, optimizer, steps=10, **kwargs):
+    shape = (8, *model.input_shape[1:])
+    model.compile(optimizer, "mse", **kwargs)
+    x, y = normal(*shape), normal(8, *model.output_shape[1:], seed=1)
+    model.fit(x, y, batch_size=8, epochs=steps, shuffle=False, verbose=0)
+    return [to_numpy(weight) for weight in model.trainable_weights]
+
+
+def muon(model, **kwargs):
+    return condition_optimizer(
+        keras.optimizers.SGD(0.01, momentum=0.95, nesterov=True),
+        model,
+        MuonPolynomial(),
+        gain="muon",
+        layers=keras.layers.Layer,
+        **kwargs,
+    )
+
+
+@pytest.mark.skipif(not hasattr(keras.optimizers, "Muon"), reason="this Keras has no Muon")
+def test_configured_as_muon_it_equals_the_muon_of_keras():
+    expected = dense_model()
+    expected = train(expected, keras.optimizers.Muon(0.01, weight_decay=None))
+    model = dense_model()
+    for found, kernel in zip(train(model, muon(model)), expected, strict=True):
+        np.testing.assert_allclose(found, kernel, atol=1e-5)
+
+
+MODELS = {
+    "convolution": lambda: [
+        keras.Input((5, 5, 4)),
+        keras.layers.Conv2D(6, 3, groups=2, use_bias=False),
+        keras.layers.Flatten(),
+    ],
+    "lstm": lambda: [keras.Input((4, 3)), keras.layers.LSTM(5)],
+    "heads": lambda: [
+        keras.Input((4, 6)),
+        keras.layers.EinsumDense("abc,cde->abde", (4, 2, 4)),
+        keras.layers.Flatten(),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_kernels_are_read_as_the_matrices_that_their_layer_multiplies_by(kind):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(MODELS[kind]())
+    layer = model.layers[0]
+    before = [to_numpy(weight) for weight in model.trainable_weights]
+    plain = keras.models.clone_model(model)
+    plain.set_weights(model.get_weights())
+    plain_after = train(plain, keras.optimizers.SGD(1.0), steps=1)
+    after = train(model, condition_optimizer(
+        keras.optimizers.SGD(1.0), model, MuonPolynomial(), gain="muon", layers=keras.layers.Layer
+    ), steps=1)  # fmt: skip
+    layouts = {path.rpartition("/")[2]: each for path, each in kernel_layouts(layer).items()}
+    names = [weight.name for weight in model.trainable_weights]
+    for name, *values in zip(names, before, plain_after, after, strict=True):
+        start, by_sgd, found = (value.astype("float64") for value in values)
+        update = by_sgd - start
+        if name in layouts:
+            matrices = layouts[name].to_matrices(update)
+            conditioned = np.stack([muon_in_numpy(matrix) for matrix in matrices])
+            update = layouts[name].from_matrices(conditioned, update.shape)
+        np.testing.assert_allclose(found, start + update, rtol=1e-3, atol=2e-3)
+
+
+def test_norm_of_the_update_is_kept_by_default():
+    model, plain = dense_model(), dense_model()
+    before = [to_numpy(weight) for weight in model.trainable_weights]
+    by_sgd = train(plain, keras.optimizers.SGD(0.1), steps=1)
+    found = train(model, condition_optimizer(
+        keras.optimizers.SGD(0.1), model, "newton_orthogonalization"
+    ), steps=1)  # fmt: skip
+    for i in range(2):
+        updates = found[i] - before[i], by_sgd[i] - before[i]
+        np.testing.assert_allclose(*map(np.linalg.norm, updates), rtol=1e-3)
+        assert np.abs(updates[0] - updates[1]).max() > 1e-5
+    # The output layer is chosen only if it is named.
+    np.testing.assert_allclose(found[2], by_sgd[2], atol=1e-6)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_stored_kernels_are_conditioned_every_so_many_updates(every):
+    model = dense_model()
+    step = conditioners.NewtonStep()
+    optimizer = condition_optimizer(
+        keras.optimizers.SGD(0.0), model, weight_conditioner=step, every=every
+    )
+    kernel = to_numpy(model.trainable_weights[0])
+    for _ in range(6 // every):
+        kernel = to_numpy(step(kernel))
+    found = train(model, optimizer, steps=6)[0]
+    np.testing.assert_allclose(found, kernel, rtol=1e-4, atol=1e-6)
+
+
+OPTIMIZERS = {
+    "schedule": lambda: keras.optimizers.SGD(
+        keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5), momentum=0.9
+    ),
+    "weight decay": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
+    "clipping": lambda: keras.optimizers.RMSprop(0.01, global_clipnorm=0.1),
+    "moving average": lambda: keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.5),
+    "accumulation": lambda: keras.optimizers.SGD(0.1, gradient_accumulation_steps=3),
+    "state of all": lambda: keras.optimizers.Nadam(0.01),
+    "lion": lambda: keras.optimizers.Lion(0.01),
+}
+
+
+@keras.saving.register_keras_serializable("tests")
+class Unchanged(conditioners.Conditioner):
+    def condition(self, matrices):
+        return 1.0 * matrices
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_everything_else_is_as_with_the_given_optimizer(kind):
+    plain, model = dense_model(), dense_model()
+    expected = train(plain, OPTIMIZERS[kind](), steps=7)
+    optimizer = condition_optimizer(OPTIMIZERS[kind](), model, Unchanged())
+    for found, weight in zip(train(model, optimizer, steps=7), expected, strict=True):
+        np.testing.assert_allclose(found, weight, rtol=1e-4, atol=1e-6)
+    shapes = [[v.shape for v in each.variables] for each in (optimizer, plain.optimizer)]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_saved_run_is_resumed_where_it_was(kind, tmp_path):
+    if kind == "moving average" and keras.backend.backend() == "jax":
+        pytest.skip("Keras on JAX cannot call `fit()` twice with a moving average")
+    model = dense_model()
+    optimizer = condition_optimizer(
+        OPTIMIZERS[kind](), model, "polar_express", "newton_step", every=2
+    )
+    train(model, optimizer, steps=3)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.optimizer.get_config() == optimizer.get_config()
+    x, y = normal(8, 12), normal(8, 5, seed=1)
+    for each in (model, loaded):
+        each.fit(x, y, batch_size=8, epochs=4, shuffle=False, verbose=0)
+    for found, expected in zip(loaded.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(to_numpy(found), to_numpy(expected))
+
+
+def test_loss_scaling_and_mixed_precision():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((12,)), keras.layers.Dense(8, dtype="mixed_float16"), keras.layers.Dense(2)]
+    )
+    optimizer = condition_optimizer("sgd", model, "polar_express", "newton_step")
+    weights = train(model, keras.optimizers.LossScaleOptimizer(optimizer), steps=3)
+    assert all(np.all(np.isfinite(weight)) for weight in weights)
+
+
+def test_kernels_of_conditioned_layers_are_chosen_too():
+    model = condition_model(dense_model(), "newton_orthogonalization")
+    plain = condition_model(dense_model(), "newton_orthogonalization")
+    found = train(model, condition_optimizer("sgd", model, "polar_express"), steps=1)
+    expected = train(plain, "sgd", steps=1)
+    assert np.abs(found[0] - expected[0]).max() > 1e-6
+
+
+def test_update_that_is_not_a_number_stays_visible_and_harms_no_other_kernel():
+    model = dense_model()
+    optimizer = condition_optimizer(
+        keras.optimizers.SGD(0.1), model, "polar_express", "newton_step"
+    )
+    gradients = [np.full(w.shape, np.nan if i == 0 else 1.0, "float32")
+                 for i, w in enumerate(model.trainable_weights)]  # fmt: skip
+    optimizer.apply(
+        [keras.ops.convert_to_tensor(each) for each in gradients], model.trainable_variables
+    )
+    first, *others = [to_numpy(weight) for weight in model.trainable_weights]
+    assert np.all(np.isnan(first))
+    assert all(np.all(np.isfinite(other)) for other in others)
+
+
+def test_given_optimizer_is_left_as_it_is_and_its_class_is_extended():
+    given = keras.optimizers.Adam(0.01, beta_1=0.5)
+    optimizer = condition_optimizer(given, dense_model(), "row_equilibration")
+    assert isinstance(optimizer, keras.optimizers.Adam)
+    assert optimizer.beta_1 == 0.5
+    assert not given.built
+    assert not optimizer.built
+
+
+def test_bad_input_is_refused():
+    model = dense_model()
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
+    with pytest.raises(
+        TypeError, match=r"`optimizer` to be a Keras optimizer.* Received: optimize"
+    ):
+        condition_optimizer(keras.losses.MeanSquaredError(), model, "polar_express")
+    with pytest.raises(ValueError, match=r"`update_conditioner` or `weight_conditioner`"):
+        condition_optimizer("sgd", model)
+    for every in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match=r"`every` to be a positive integer. Received: every"):
+            condition_optimizer("sgd", model, "polar_express", every=every)
+    without = keras.Sequential([keras.Input((3,)), keras.layers.Activation("relu")])
+    with pytest.raises(ValueError, match=r"a kernel to condition. Received"):
+        condition_optimizer("sgd", without, "polar_express")
+    with pytest.raises(ValueError, match=r"Expected `gain` to be .* Received: gain='auto'"):
+        condition_optimizer("sgd", model, "polar_express", gain="auto")
+    with pytest.raises(ValueError, match=r"to make updates itself. Received: .*LossScale"):
+        condition_optimizer(scaled, model, "polar_express")
+    made = condition_optimizer("sgd", model, "polar_express")
+    with pytest.raises(ValueError, match=r"to be a plain optimizer. Received"):
+        condition_optimizer(made, model, "polar_express")
+    with pytest.raises(ValueError, match=r"number 0 is 'dense.*/kernel', and not 'dense.*/kernel'"):
+        made.build(dense_model().trainable_variables)
+    with pytest.raises(ValueError, match=r"adds an update to a kernel. Received: ConditionedFtrl"):
+        train(model, condition_optimizer("ftrl", model, "polar_express"), steps=1, run_eagerly=True)

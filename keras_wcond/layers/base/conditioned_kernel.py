@@ -143,7 +143,8 @@ class ConditionedKernel:
         gain: Tensor = 1.0
         if self.reparametrization is not None:
             gain = self.reparametrization.initial_gain(self._on_host(), self.layout)
-        return ops.broadcast_to(ops.convert_to_tensor(gain, dtype=dtype), tuple(shape))
+        # Not by `ops.broadcast_to`, whose result on PyTorch has one place in memory for all units.
+        return ops.convert_to_tensor(gain, dtype=dtype) * ops.ones(tuple(shape), dtype=dtype)
 
     def _on_host(self) -> Tensor:
         """W as an array if it is known and the method computes with arrays, or as a tensor."""

@@ -68,7 +68,7 @@ class NewtonStep(SingularValuePolynomial):
 
     def condition(self, matrices: Tensor) -> Tensor:
         ops = namespace(matrices)
-        z, size, (multiplier,), is_tall = self.factors(matrices)
+        z, size, (multiplier,), _, is_tall = self.factors(matrices)
         moved = z @ multiplier if is_tall else multiplier @ z
         moved = centered(moved) if self.center else moved
         ratio = _squared_norm(z) / ops.where(_squared_norm(z) == 0.0, 1.0, _squared_norm(moved))
@@ -76,7 +76,7 @@ class NewtonStep(SingularValuePolynomial):
         # The result has the scale of Z, so that the gradient in `size` is zero.
         return size * self.multiplier(ratio) * moved
 
-    def multipliers(self, x: Tensor, is_zero: Tensor) -> tuple[list[Tensor], Tensor]:
+    def multipliers(self, x: Tensor, is_zero: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         ops = namespace(x)
         found = bounded(x, is_zero, 1, by_row_sums=True)
         mean_square = _squared_norm(x * found.inverse) / x.shape[1]
@@ -84,7 +84,7 @@ class NewtonStep(SingularValuePolynomial):
         scale = ops.where(is_small, 1.0 / LARGEST_RATIO**2, mean_square)
         half = 0.5 * self.strength
         identity = ops.eye(x.shape[1], dtype=x.dtype)
-        return [(1.0 + half) * identity - half / scale * found.gram], found.inverse
+        return [(1.0 + half) * identity - half / scale * found.gram], x, found.inverse
 
     def get_config(self) -> dict[str, Any]:
         return {"strength": self.strength, **super().get_config()}

@@ -16,7 +16,10 @@ from keras_wcond.linalg.norms import (
 
 # Rounding errors of the Gram matrix grow as the multiplier does. Polynomials whose slopes at zero
 # multiply to more than this are split, and the Gram matrix is computed from the matrix again.
-LARGEST_GROWTH = 20.0
+LARGEST_GROWTH = 8.0
+# If the ratio of columns to rows is at least this, a further polynomial on the Gram matrix, three
+# products of the smaller dimension, costs less than two products with the whole matrix.
+FAR_WIDER = 2
 
 
 class SingularValuePolynomial(Multiplication):
@@ -42,12 +45,14 @@ class SingularValuePolynomial(Multiplication):
         polynomials: Tuple with a tuple of the coefficients of each `q_i`, in powers of s², lowest
             first, at most 5 of them.
         gram_iterations: Integer. The number of Gram iterations for σ̂.
+        by_row_sums: Boolean. Whether row sums may give σ̂.
         keeps_largest: Boolean. Whether the result is multiplied by σ̂ again, without a gradient.
     """
 
     works_on_arrays = True
     largest_product = 1.0
     gram_iterations: ClassVar[int] = 2
+    by_row_sums: ClassVar[bool] = True
     keeps_largest: ClassVar[bool] = False
 
     def __init__(self, center: bool, differentiate_multiplier: bool) -> None:
@@ -59,10 +64,12 @@ class SingularValuePolynomial(Multiplication):
         raise NotImplementedError(f"{type(self).__name__} must have the property `polynomials`.")
 
     def condition(self, matrices: Tensor) -> Tensor:
-        z, _, multipliers, is_tall = self.factors(matrices)
-        x = transposed(z) if is_tall else z
-        for multiplier in multipliers:
-            x = multiplier @ x
+        z, _, multipliers, moved, is_tall = self.factors(matrices)
+        x = multipliers[-1] @ moved
+        if not self.differentiate_multiplier:
+            x = transposed(z) if is_tall else z
+            for multiplier in multipliers:
+                x = multiplier @ x
         x = transposed(x) if is_tall else x
         # The multiplication has amplified the rounding errors of the means.
         return centered(x) if self.center else x
@@ -74,17 +81,37 @@ class SingularValuePolynomial(Multiplication):
         gain: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> Tensor | None:
-        z, _, multipliers, is_tall = self.factors(transposed(kernel[None]))
-        right = [transposed(z), *map(transposed, multipliers)]
-        if is_tall:
-            right = [*multipliers, transposed(z)]
-        product = inputs
-        for factor in right:
-            product = product @ factor[0]
+        z, _, multipliers, _, is_tall = self.factors(transposed(kernel[None]))
+        product = inputs if is_tall else inputs @ transposed(z)[0]
+        for multiplier in reversed(multipliers) if is_tall else multipliers:
+            product = product @ (multiplier if is_tall else transposed(multiplier))[0]
+        product = product @ transposed(z)[0] if is_tall else product
         product = product if gain is None else product * gain
         return product if bias is None else product + bias
 
-    def multipliers(self, x: Tensor, is_zero: Tensor) -> tuple[list[Tensor], Tensor]:
+    def factors(self, matrices: Tensor) -> tuple[Tensor, Tensor, list[Tensor], Tensor, bool]:
+        """The factors of the conditioned matrices.
+
+        Args:
+            matrices: Tensor or array of shape `(matrices, rows, columns)`.
+
+        Returns:
+            Z divided by its largest magnitude, that magnitude, the factors of M in the order in
+            which they multiply, Z multiplied by all of them but the last, and whether they stand
+            on the right. The last tensor is transposed if they do.
+        """
+        z, size, is_zero = divided_by_maximum(with_zero_rows_fixed(matrices), axis=(1, 2))
+        if self.center:
+            z, factor, is_zero = divided_by_maximum(centered(z), axis=(1, 2))
+            size = size * factor
+        x, is_tall = wide(z)
+        multipliers, moved, inverse = self.multipliers(self.multiplier(x), is_zero)
+        if self.keeps_largest:
+            bound = size / namespace(z).where(is_zero, 1.0, inverse)
+            multipliers[-1] = multipliers[-1] * held_constant(bound)
+        return z, size, multipliers, moved, is_tall
+
+    def multipliers(self, x: Tensor, is_zero: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """The factors of M for matrices whose largest magnitude is about 1.
 
         Args:
@@ -93,52 +120,35 @@ class SingularValuePolynomial(Multiplication):
             is_zero: Boolean tensor of shape `(matrices, 1, 1)`. Whether a matrix is zero.
 
         Returns:
-            List of tensors of shape `(matrices, rows, rows)`, in the order in which they
-            multiply, and `1 / σ̂` of shape `(matrices, 1, 1)`.
+            List of tensors of shape `(matrices, rows, rows)`, `x` multiplied by all of them but
+            the last, and `1 / σ̂` of shape `(matrices, 1, 1)`.
         """
-        found = bounded(x, is_zero, self.gram_iterations, by_row_sums=True)
-        groups = _groups(self.polynomials)
+        found = bounded(x, is_zero, self.gram_iterations, self.by_row_sums)
+        # A constant multiplier is applied to Z once more, in products that are differentiated.
+        is_one_by_one = self.differentiate_multiplier and x.shape[2] < FAR_WIDER * x.shape[1]
         multipliers: list[Tensor] = []
-        for index, group in enumerate(groups):
-            if index:
+        powers = (found.gram, found.gram_squared)
+        for group in _groups(self.polynomials, 0.0 if is_one_by_one else LARGEST_GROWTH):
+            if multipliers:
                 x = multipliers[-1] @ x
-            powers = (gram(x), None) if index else (found.gram, found.gram_squared)
+                powers = (gram(x), None)
             multiplier = _multiplier(group, *powers)
-            multipliers.append(multiplier if index else multiplier * found.inverse)
-        return multipliers, found.inverse
+            multipliers.append(multiplier if multipliers else multiplier * found.inverse)
+        return multipliers, x, found.inverse
 
     def get_config(self) -> dict[str, Any]:
         return {"center": self.center, **super().get_config()}
 
-    def factors(self, matrices: Tensor) -> tuple[Tensor, Tensor, list[Tensor], bool]:
-        """The factors of the conditioned matrices.
 
-        Args:
-            matrices: Tensor or array of shape `(matrices, rows, columns)`.
-
-        Returns:
-            Z divided by its largest magnitude, that magnitude, the factors of M, and whether
-            they stand on the right of Z.
-        """
-        z, size, is_zero = divided_by_maximum(with_zero_rows_fixed(matrices), axis=(1, 2))
-        if self.center:
-            z, factor, is_zero = divided_by_maximum(centered(z), axis=(1, 2))
-            size = size * factor
-        x, is_tall = wide(z)
-        multipliers, inverse = self.multipliers(self.multiplier(x), is_zero)
-        if self.keeps_largest:
-            bound = size / namespace(z).where(is_zero, 1.0, inverse)
-            multipliers[-1] = multipliers[-1] * held_constant(bound)
-        return z, size, multipliers, is_tall
-
-
-def _groups(polynomials: Sequence[tuple[float, ...]]) -> list[list[tuple[float, ...]]]:
-    """The polynomials in groups whose slopes at zero multiply to `LARGEST_GROWTH` at most."""
+def _groups(
+    polynomials: Sequence[tuple[float, ...]], largest_growth: float
+) -> list[list[tuple[float, ...]]]:
+    """The polynomials in groups, the product of whose slopes at zero is bounded."""
     groups: list[list[tuple[float, ...]]] = []
     growth = float("inf")
     for polynomial in polynomials:
         growth *= polynomial[0]
-        if growth > LARGEST_GROWTH:
+        if growth > largest_growth:
             growth = polynomial[0]
             groups.append([])
         groups[-1].append(polynomial)

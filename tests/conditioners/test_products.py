@@ -11,27 +11,28 @@ PRODUCTS = {"dot_general", "BatchMatMulV2", "MatMul", "bmm", "mm"}
 @pytest.mark.parametrize(
     ("conditioner", "shape", "expected"),
     [
-        # One for each power of the Gram matrix that bounds σ_max, one more for powers of q above
-        # the second, and one with the kernel.
+        # One for each Gram matrix; one more for powers above the second, and one with the kernel.
         (conditioners.SpectralNormalization(iterations=6), (8, 8), 6),
-        (conditioners.PolynomialPreconditioner(degree=1), (8, 8), 4 + 1),
-        (conditioners.PolynomialPreconditioner(degree=2), (8, 8), 4 + 1),
-        (conditioners.PolynomialPreconditioner(degree=3), (8, 8), 4 + 2),
-        (conditioners.PolynomialPreconditioner(degree=4), (8, 8), 4 + 2),
-        (conditioners.NewtonStep(), (8, 8), 1 + 1),
-        (conditioners.PolarExpress(steps=1), (8, 8), 2 + 1),
-        (conditioners.PolarExpress(steps=1, degree=3), (8, 8), 2 + 1),
-        # A further step takes two for the next Gram matrix, one for its square, and one to
-        # multiply the multipliers.
-        (conditioners.PolarExpress(steps=2), (8, 8), 2 + 4 + 1),
-        (conditioners.PolarExpress(steps=2), (32, 8), 2 + 4 + 1),
-        # From the third on, rounding asks for the Gram matrix of the kernel multiplied so far.
-        (conditioners.PolarExpress(steps=3), (8, 8), 2 + 4 + 1 + 1 + 1 + 1 + 1),
-        # The square that is known already saves one of the second step.
-        (conditioners.NewtonOrthogonalization(iterations=1), (8, 8), 2 + 1),
-        (conditioners.NewtonOrthogonalization(iterations=2), (8, 8), 2 + 2 + 1),
-        (conditioners.NewtonOrthogonalization(iterations=5), (8, 8), 2 + 2 + 3 * 3 + 1),
-        (conditioners.NewtonOrthogonalization(iterations=5), (8, 32), 2 + 2 + 3 * 3 + 1),
+        (conditioners.PolynomialPreconditioner(degree=1), (8, 8), 6 + 1),
+        (conditioners.PolynomialPreconditioner(degree=2), (8, 8), 6 + 1),
+        (conditioners.PolynomialPreconditioner(degree=3), (8, 8), 6 + 2),
+        (conditioners.PolynomialPreconditioner(degree=4), (8, 8), 6 + 2),
+        # A Gram matrix and a product with it for each step.
+        (conditioners.NewtonOrthogonalization(iterations=1), (8, 8), 2),
+        (conditioners.NewtonOrthogonalization(iterations=5), (8, 8), 10),
+        # The first Gram matrix and the last product with the matrix; between them, three of the
+        # smaller dimension for each step but the first.
+        (conditioners.NewtonOrthogonalization(iterations=5), (8, 32), 2 + 3 * 4),
+        (conditioners.NewtonOrthogonalization(iterations=5), (32, 8), 2 + 3 * 4),
+        (conditioners.NewtonOrthogonalization(iterations=6), (8, 32), 2 + 3 * 4 + 2),
+        # A Gram matrix, its square and a product for each step.
+        (conditioners.NewtonStep(), (8, 8), 2),
+        (conditioners.PolarExpress(steps=1), (8, 8), 3),
+        (conditioners.PolarExpress(steps=1), (32, 8), 3),
+        (conditioners.PolarExpress(steps=3), (8, 8), 9),
+        # A constant multiplier is applied once more, except for the products that it consists of.
+        (conditioners.PolarExpress(steps=1, differentiate_multiplier=False), (8, 8), 3),
+        (conditioners.PolarExpress(steps=2, differentiate_multiplier=False), (8, 8), 7),
         # Norms alone take none.
         (conditioners.RowEquilibration(), (8, 8), 0),
     ],

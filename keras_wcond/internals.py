@@ -18,6 +18,7 @@ __all__ = [
     "own_variables",
     "position_of",
     "read_note",
+    "share_weight_decay",
     "sublayers",
     "without_numbers",
     "write_note",
@@ -64,6 +65,16 @@ def position_of(optimizer: keras.optimizers.Optimizer, variable: Any) -> int:
     # On TensorFlow, an update step is given the backend's own variable.
     position: int = optimizer._get_variable_index(variable)
     return position
+
+
+def share_weight_decay(
+    optimizer: keras.optimizers.Optimizer, other: keras.optimizers.Optimizer
+) -> None:
+    """Leaves the variables out of weight decay that another optimizer leaves out."""
+    # Keras keeps them beside the config.
+    for name in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):
+        if hasattr(other, name):
+            setattr(optimizer, name, getattr(other, name))
 
 
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:

@@ -14,7 +14,7 @@ from keras_wcond import conditioners
 from keras_wcond.arguments import positive_integer
 from keras_wcond.conditioners.conditioner import Conditioner, ConditionerLike
 from keras_wcond.gains import standardize_gain
-from keras_wcond.internals import position_of
+from keras_wcond.internals import position_of, share_weight_decay
 from keras_wcond.kernels.layout import KernelLayout
 from keras_wcond.linalg.arrays import Tensor, cast, tensor, widened
 from keras_wcond.models.exchange import require_built_model
@@ -323,6 +323,7 @@ def _around(
     made = super(ConditionedOptimizer, cls).from_config(config)
     # Not by assignment, upon which Keras would look for variables in it.
     vars(made)["_conditioning"] = _Conditioning(serialized, **arguments)
+    share_weight_decay(made, optimizer)
     return made
 
 

@@ -144,11 +144,19 @@ def test_stored_kernels_are_conditioned_every_so_many_updates(every):
     np.testing.assert_allclose(found, kernel, rtol=1e-4, atol=1e-6)
 
 
+def _without_decay_of(names, optimizer):
+    optimizer.exclude_from_weight_decay(var_names=names)
+    return optimizer
+
+
 OPTIMIZERS = {
     "schedule": lambda: keras.optimizers.SGD(
         keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5), momentum=0.9
     ),
     "weight decay": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
+    "decay of some": lambda: _without_decay_of(
+        ["kernel"], keras.optimizers.SGD(0.1, weight_decay=0.3)
+    ),
     "clipping": lambda: keras.optimizers.RMSprop(0.01, global_clipnorm=0.1),
     "moving average": lambda: keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.5),
     "accumulation": lambda: keras.optimizers.SGD(0.1, gradient_accumulation_steps=3),
@@ -182,6 +190,8 @@ def test_saved_run_is_resumed_where_it_was(kind, tmp_path):
     optimizer = condition_optimizer(
         OPTIMIZERS[kind](), model, "polar_express", "newton_step", every=2
     )
+    if kind == "decay of some":
+        pytest.skip("Keras does not save which weights are left out of weight decay")
     train(model, optimizer, steps=3)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")

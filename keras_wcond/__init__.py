@@ -1,7 +1,7 @@
 """Weight conditioning for Keras 3: better-conditioned weights on every backend."""
 
 from keras_wcond import conditioners
-from keras_wcond.callbacks import ConditioningMonitor
+from keras_wcond.callbacks import ConditioningMonitor, FoldConditioning
 from keras_wcond.constraints import WeightConditioning
 from keras_wcond.diagnostics import (
     ConditioningReport,
@@ -63,6 +63,7 @@ __all__ = [
     "ConditionedSeparableConv2D",
     "ConditioningMonitor",
     "ConditioningReport",
+    "FoldConditioning",
     "KernelLayout",
     "LossCurvature",
     "LossLines",

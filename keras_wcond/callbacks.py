@@ -13,6 +13,7 @@ from keras_wcond.diagnostics.report import row_norm_spread
 from keras_wcond.diagnostics.scalar_files import CSVFile, EventFile
 from keras_wcond.diagnostics.spectrum import Spectrum
 from keras_wcond.kernels.search import Kernel, all_layers
+from keras_wcond.layers.base.survey import conditioned_layers
 
 if TYPE_CHECKING:
     from keras_wcond.diagnostics.plots import Figure
@@ -30,6 +31,72 @@ MEASURES = (
 )
 # If a method takes a rank, the smallest singular value is a rounding error, and κ means nothing.
 _NOT_DRAWN = {"raw_condition_number", "condition_number"}
+
+
+class FoldConditioning(keras.callbacks.Callback):
+    """Conditions a model in the first epochs only, and trains it as a plain one afterwards.
+
+    At the beginning of an epoch, every conditioned layer takes its conditioned kernels for its
+    kernels, and computes as the plain layer from then on. The function that the model computes
+    stays the same at that moment, and the state of the optimizer is kept. Steps then cost what
+    plain ones do.
+
+    Gains that are trained are refused, because the optimizer has state for them. Other gains are
+    merged into the kernels.
+
+    Args:
+        after: Positive integer. The number of epochs with conditioning, counted from epoch 0 of
+            `fit()`.
+
+    Raises:
+        ValueError: `after` is not a positive integer. When training begins, the model has no
+            conditioned layer, or a gain is trained.
+
+    Example:
+
+    >>> from keras_wcond import condition_model
+    >>> model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8), keras.layers.Dense(2)])
+    >>> model = condition_model(model, "newton_orthogonalization")
+    >>> model.compile("sgd", "mse")
+    >>> history = model.fit(
+    ...     np.ones((4, 6)), np.ones((4, 2)), epochs=3, verbose=0,
+    ...     callbacks=[FoldConditioning(after=2)],
+    ... )
+    >>> model.layers[0].kernel_conditioner is None
+    True
+    """
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = positive_integer("after", after)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        layers = conditioned_layers(self.model)
+        trained = [
+            layer.name for layer in layers if any(gain.trainable for gain in layer.gain_weights)
+        ]
+        if trained:
+            raise ValueError(
+                "Expected gains that are not trained, since the optimizer has state for those "
+                f"that are. Received: trainable gains in the layers {trained}. Use "
+                "`trainable_gain=None`, or `fold_model()` and compile the plain model."
+            )
+        if not layers and self.model.built:
+            raise ValueError(
+                "Expected a model with conditioned layers. Received: "
+                f"model.name={self.model.name!r}, which has none. Convert it by "
+                "`condition_model()`."
+            )
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        layers = conditioned_layers(self.model) if epoch >= self.after else []
+        for layer in reversed(layers):  # Projections before the attention layer around them.
+            layer.fold_in_place()
+        if layers:
+            # What was compiled conditions the kernels still.
+            self.model.make_train_function(force=True)
+            self.model.make_test_function(force=True)
+            self.model.make_predict_function(force=True)
 
 
 class ConditioningMonitor(keras.callbacks.Callback):

@@ -9,7 +9,7 @@ from keras_wcond.layers.base.conditioning_note import (
     note_conditioning,
     warn_of_other_conditioning,
 )
-from keras_wcond.layers.base.folding import folded
+from keras_wcond.layers.base.folding import folded, folded_for_good
 from keras_wcond.layers.einsum_dense import ConditionedEinsumDense
 
 _OBJECTS = (
@@ -69,6 +69,11 @@ class ProjectionConditioning(ConditionedLayer):
         """
         self._require_built()
         return folded(self)
+
+    def fold_in_place(self) -> None:
+        """Ends the conditioning after that of the projections, which have their own kernels."""
+        with folded_for_good(self):
+            pass
 
     def _renew_reparametrizations(self) -> None:
         for layer in sublayers(self):

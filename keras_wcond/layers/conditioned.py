@@ -9,7 +9,7 @@ import keras
 from keras_wcond.backends import parameter_exchanges
 from keras_wcond.conditioners.conditioner import ConditionerLike
 from keras_wcond.gains import Gain, TrainableGain
-from keras_wcond.internals import forget_variable, without_numbers
+from keras_wcond.internals import without_numbers
 from keras_wcond.kernels.keras_layers import kernel_layouts
 from keras_wcond.kernels.search import (
     Kernel,
@@ -25,7 +25,7 @@ from keras_wcond.layers.base.conditioning_note import (
     warn_of_other_conditioning,
 )
 from keras_wcond.layers.base.configs import leave_out_of_config, refused_arguments
-from keras_wcond.layers.base.folding import folded, folded_in_place
+from keras_wcond.layers.base.folding import folded, folded_for_good
 from keras_wcond.layers.base.read_check import ReadCheck, WatchedSubstitution
 from keras_wcond.layers.base.substitution import follow_into_deferred_calls
 from keras_wcond.layers.base.survey import survey
@@ -275,13 +275,13 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
     def _quantize(self, quantize: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         """Folds the wrapped layer in place, and quantizes one of the layers in it."""
         self._refuse_quantized_kernels()
-        with folded_in_place(self._kernels):
+        with folded_for_good(self):
             quantize(*args, **kwargs)
-        for gain in self.gain_weights:
-            forget_variable(self, gain)
-        self._kernels, self._by_position, self._exchanges = (), (), ()
-        self.named_weights = None
-        self.kernel_conditioner, self.gain, self.trainable_gain = None, 1.0, None
+        self._by_position, self._exchanges, self.named_weights = (), (), None
+
+    def fold_in_place(self) -> None:
+        """Sets the kernels to the conditioned ones, gains included, and ends the conditioning."""
+        self._quantize(lambda: None)
 
     def _refuse_late_kernels(self) -> None:
         late = [layer.name for layer in self._unbuilt if layer.built]

@@ -62,6 +62,10 @@ class ConditionedLayer(HoldsKernels, keras.layers.Layer, metaclass=ConditionedTy
         """The plain Keras layer that computes the same outputs."""
         raise NotImplementedError(f"{type(self).__qualname__} must implement `fold()`.")
 
+    def fold_in_place(self) -> None:
+        """Sets the kernels to the conditioned ones, gains included, and ends the conditioning."""
+        raise NotImplementedError(f"{type(self).__qualname__} must implement `fold_in_place()`.")
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),

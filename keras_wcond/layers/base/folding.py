@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_wcond.internals import sublayers
+from keras_wcond.internals import forget_variable, sublayers
 from keras_wcond.kernels.search import all_layers
 from keras_wcond.layers.base.class_facade import plain_class
 from keras_wcond.layers.base.conditioned_kernel import ConditionedKernel
@@ -185,6 +185,19 @@ def folded_in_place(kernels: Sequence[ConditionedKernel]) -> Iterator[None]:
     except Exception:
         _assign(originals)
         raise
+
+
+@contextlib.contextmanager
+def folded_for_good(layer: ConditionedLayer) -> Iterator[None]:
+    """A scope in which a layer's own kernels are folded. It conditions nothing afterwards."""
+    kernels = layer._kernels
+    with folded_in_place(kernels):
+        yield
+    for kernel in kernels:
+        if kernel.gain_weight is not None:
+            forget_variable(layer, kernel.gain_weight)
+    layer._kernels = ()
+    layer.gain, layer.trainable_gain, layer.kernel_conditioner = 1.0, None, None
 
 
 def _assign(pairs: Iterable[tuple[keras.Variable, Tensor]]) -> None:

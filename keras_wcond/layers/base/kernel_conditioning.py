@@ -3,13 +3,13 @@ from typing import Any
 
 import keras
 
-from keras_wcond.internals import forget_variable, own_variables
+from keras_wcond.internals import own_variables
 from keras_wcond.kernels.keras_layers import kernel_layouts
 from keras_wcond.kernels.search import Kernel
 from keras_wcond.layers.base.conditioned_kernel import ConditionedKernel
 from keras_wcond.layers.base.conditioned_layer import is_our_own
 from keras_wcond.layers.base.file_sharing import FileSharing
-from keras_wcond.layers.base.folding import folded, folded_in_place
+from keras_wcond.layers.base.folding import folded, folded_for_good
 from keras_wcond.linalg.arrays import Tensor
 from keras_wcond.reparametrization import Reparametrization
 
@@ -120,12 +120,14 @@ class KernelConditioning(FileSharing):
             super().quantize(mode, **kwargs)
             self._find_kernels()
             return
-        with folded_in_place(self._kernels):
+        with folded_for_good(self):
             super().quantize(mode, **kwargs)
-        for gain in self.gain_weights:
-            forget_variable(self, gain)
-        self._kernels = ()
-        self.kernel_conditioner, self.gain, self.trainable_gain = None, 1.0, None
+        self._find_kernels()
+
+    def fold_in_place(self) -> None:
+        """Sets the kernels to the conditioned ones, gains included, and ends the conditioning."""
+        with folded_for_good(self):
+            pass
         self._find_kernels()
 
     def _renew_reparametrizations(self) -> None:

@@ -1,0 +1,102 @@
+"""`FoldConditioning`: conditioned in the first epochs, plain afterwards."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_wcond import (
+    Conditioned,
+    ConditionedDense,
+    FoldConditioning,
+    condition_model,
+    conditioned_layers,
+    fold_model,
+)
+from tests.helpers import normal, relative, to_numpy
+
+layers = keras.layers
+
+
+def model_of_all_kinds(**kwargs):
+    inputs = keras.Input((6, 4))
+    x = layers.Conv1D(8, 3, padding="same", activation="relu")(inputs)
+    x = layers.MultiHeadAttention(2, 4)(x, x)
+    x = layers.LSTM(5)(x)
+    outputs = layers.Dense(3)(layers.Dense(7, activation="tanh")(x))
+    return condition_model(keras.Model(inputs, outputs), "newton_orthogonalization", **kwargs)
+
+
+def fit(model, epochs, callbacks=(), **kwargs):
+    x, y = normal(8, 6, 4), normal(8, 3, seed=1)
+    return model.fit(
+        x,
+        y,
+        batch_size=8,
+        epochs=epochs,
+        shuffle=False,
+        verbose=0,
+        callbacks=[*callbacks],
+        **kwargs,
+    ).history["loss"]
+
+
+@pytest.mark.parametrize("gain", [1.0, "initial_norm", "kernel_norm"])
+def test_run_equals_one_that_is_folded_by_hand_between_two_calls_of_fit(gain):
+    model = model_of_all_kinds(gain=gain)
+    by_hand = model_of_all_kinds(gain=gain)
+    by_hand.set_weights(model.get_weights())
+    for each in (model, by_hand):
+        each.compile(keras.optimizers.Adam(0.01), "mse")
+    losses = fit(model, 4, [FoldConditioning(after=2)])
+    expected = fit(by_hand, 2)
+    plain = fold_model(by_hand)
+    plain.compile(keras.optimizers.Adam(0.01), "mse")
+    plain.optimizer.build(plain.trainable_variables)
+    for variable, value in zip(plain.optimizer.variables, by_hand.optimizer.variables, strict=True):
+        variable.assign(value)
+    expected += fit(plain, 2)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    assert conditioned_layers(model) == []
+    for ours, theirs in zip(model.get_weights(), plain.get_weights(), strict=True):
+        assert relative(ours, theirs) < 1e-4
+
+
+def test_model_is_saved_and_loaded_as_the_plain_one_it_became(tmp_path):
+    model = model_of_all_kinds()
+    model.compile("sgd", "mse")
+    fit(model, 2, [FoldConditioning(after=1)])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert conditioned_layers(loaded) == []
+    x = normal(2, 6, 4)
+    np.testing.assert_allclose(to_numpy(loaded(x)), to_numpy(model(x)), rtol=1e-5, atol=1e-6)
+
+
+def test_run_that_is_continued_later_is_folded_at_once():
+    model = model_of_all_kinds()
+    model.compile("sgd", "mse")
+    fit(model, 5, [FoldConditioning(after=3)], initial_epoch=4)
+    assert conditioned_layers(model) == []
+
+
+def test_run_that_ends_before_stays_conditioned():
+    model = model_of_all_kinds()
+    model.compile("sgd", "mse")
+    count = len(conditioned_layers(model))
+    fit(model, 2, [FoldConditioning(after=2)])
+    assert len(conditioned_layers(model)) == count
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match=r"`after` to be a positive integer. Received: after=0"):
+        FoldConditioning(after=0)
+    model = keras.Sequential([keras.Input((6, 4)), Conditioned(layers.LSTM(3)), layers.Dense(3)])
+    trained = keras.Sequential([keras.Input((6, 4)), layers.Flatten(),
+                                ConditionedDense(3, trainable_gain="scalar")])  # fmt: skip
+    plain = keras.Sequential([keras.Input((6, 4)), layers.Flatten(), layers.Dense(3)])
+    for each in (model, trained, plain):
+        each.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"gains that are not trained.* Received: .*conditioned_d"):
+        fit(trained, 1, [FoldConditioning(after=1)])
+    with pytest.raises(ValueError, match=r"a model with conditioned layers. Received: model.name"):
+        fit(plain, 1, [FoldConditioning(after=1)])

@@ -3,8 +3,9 @@
 A name joins with plus signs what is done to activations and what is done to weights:
 "none", "batch", "row_equilibration", "batch+weight_standardization",
 "layer+row_equilibration+newton_orthogonalization". At its end may stand "everywhere", which
-reaches first and last layers as well, and "constraint", which equilibrates the stored kernels
-after each update, be they conditioned in the forward pass or not.
+reaches first and last layers as well; "constraint", which equilibrates the stored kernels after
+each update, be they conditioned in the forward pass or not; and "at_start", which makes the plain
+network that starts from the conditioned kernels.
 """
 
 import dataclasses
@@ -32,7 +33,7 @@ WEIGHTS = (
     # The plain network that starts as the row-equilibrated one: the same initial scale.
     "unit_rows_at_start",
 )
-MODIFIERS = ("everywhere", "constraint")
+MODIFIERS = ("everywhere", "constraint", "at_start")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +45,14 @@ class Normalization:
         weights: Names of methods, applied one after the other.
         everywhere: Whether the methods apply to every layer that has a kernel.
         constraint: Whether the stored kernels are kept row-equilibrated.
+        at_start: Whether the methods are applied once, before training.
     """
 
     activations: str = "none"
     weights: tuple[str, ...] = ()
     everywhere: bool = False
     constraint: bool = False
+    at_start: bool = False
 
 
 def parse(name: str) -> Normalization:
@@ -61,18 +64,20 @@ def parse(name: str) -> Normalization:
     alone = ("weight_normalization", "unit_rows_at_start")
     is_unknown = any(weight not in WEIGHTS for weight in weights)
     is_alone = len(weights) > 1 and set(alone) & set(weights)
-    if is_unknown or is_alone or ("everywhere" in modifiers and not weights):
+    needs_method = {"everywhere", "at_start"} & {*modifiers}
+    if is_unknown or is_alone or (needs_method and not weights):
         raise ValueError(
             f"Expected a normalization: one of {', '.join(ACTIVATIONS)}, or of "
             f"{', '.join(WEIGHTS)}, or one of the former and some of the latter joined by '+'; "
             f"{' and '.join(alone)} stand alone among the latter. 'constraint' may follow, and "
-            f"'everywhere' after the latter. Received: normalization={name!r}"
+            f"'everywhere' and 'at_start' after the latter. Received: normalization={name!r}"
         )
     return Normalization(
         activations=first if first in ACTIVATIONS else "none",
         weights=tuple(weights),
         everywhere="everywhere" in modifiers,
         constraint="constraint" in modifiers,
+        at_start="at_start" in modifiers,
     )
 
 
@@ -130,4 +135,5 @@ def with_weight_normalization(
         case names:
             weights = [CONDITIONERS.get(name, name) for name in names]
             arguments["kernel_conditioner"] = weights if len(weights) > 1 else weights[0]
-    return keras_wcond.condition_model(model, **arguments)
+    conditioned = keras_wcond.condition_model(model, **arguments)
+    return keras_wcond.fold_model(conditioned) if normalization.at_start else conditioned

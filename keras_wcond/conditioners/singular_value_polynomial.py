@@ -65,8 +65,9 @@ class SingularValuePolynomial(Multiplication):
 
     def condition(self, matrices: Tensor) -> Tensor:
         z, _, multipliers, moved, is_tall = self.factors(matrices)
-        x = multipliers[-1] @ moved
-        if not self.differentiate_multiplier:
+        if self.differentiate_multiplier:
+            x = multipliers[-1] @ moved
+        else:
             x = transposed(z) if is_tall else z
             for multiplier in multipliers:
                 x = multiplier @ x

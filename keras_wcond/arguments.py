@@ -28,7 +28,7 @@ def by_either_name(name: str, value: Any, default: Any, earlier_name: str, earli
     """
     if earlier is None:
         return value
-    if value is not default:
+    if value != default:
         raise ValueError(
             f"Expected `{name}` without `{earlier_name}`, which is its earlier name. Received: "
             f"{name}={value!r}, {earlier_name}={earlier!r}."

@@ -134,7 +134,10 @@ class Reparametrization:
                 conditioned = conditioned * norm_ratio(kernel, conditioned)
             if gain_weight is None:
                 if self.has_gain_weight:
-                    raise ValueError(f"Expected the weight of the gain. Received: None for {self}")
+                    raise ValueError(
+                        "Expected the weight of the gain, which is not a fixed number. Received: "
+                        f"gain_weight=None for {self}."
+                    )
                 is_factor = self.gain not in (1.0, "kernel_norm")
                 return conditioned * self.gain if is_factor else conditioned
             gain = widened(gain_weight)

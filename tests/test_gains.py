@@ -10,7 +10,10 @@ from keras_wcond import (
     ConditionedInitializer,
     WeightConditioning,
 )
+from keras_wcond.conditioners import RowEquilibration
 from keras_wcond.gains import activation_gain
+from keras_wcond.kernels.layout import KernelLayout
+from keras_wcond.reparametrization import Reparametrization
 from tests.helpers import kernel_gradient, normal, to_numpy
 from tests.reference import central_differences, equilibrated
 
@@ -213,3 +216,10 @@ def test_unknown_trainable_gain_is_refused(trainable_gain):
         ValueError, match=r"None, 'scalar' or 'per_unit'. Received: trainable_gain="
     ):
         ConditionedDense(4, trainable_gain=trainable_gain)
+
+
+@pytest.mark.parametrize("arguments", [{"gain": "initial_norm"}, {"trainable_gain": "scalar"}])
+def test_gain_that_is_a_weight_cannot_be_left_out(arguments):
+    reparametrization = Reparametrization(RowEquilibration(), **arguments)
+    with pytest.raises(ValueError, match=r"Expected the weight of the gain.* gain_weight=None for"):
+        reparametrization.apply(normal(3, 4), KernelLayout())

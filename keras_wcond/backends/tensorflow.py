@@ -111,12 +111,12 @@ def files_that_run_again() -> frozenset[str]:
     return RUN_AGAIN
 
 
-def is_symbolic(tensor: tf.Tensor) -> bool:
-    return not tf.executing_eagerly()  # Where a variable has no value to copy either.
-
-
 def is_tracing_apart() -> bool:
     return not tf.executing_eagerly()
+
+
+def is_symbolic(tensor: tf.Tensor) -> bool:
+    return is_tracing_apart()  # A variable has no value to copy then either.
 
 
 def equilibrated(kernel: tf.Tensor, units: int) -> tf.Tensor:

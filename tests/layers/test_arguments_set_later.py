@@ -29,10 +29,6 @@ def outputs(layer):
     return to_numpy(layer(*arguments))
 
 
-def kernels(layer):
-    return [to_numpy(kernel) for kernel in layer.conditioned_kernels.values()]
-
-
 @pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize(
     ("name", "value"),

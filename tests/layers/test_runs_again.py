@@ -51,11 +51,13 @@ class RunsAgain(layers.Layer):
         self.first.build(input_shape)
         self.second.build((*input_shape[:-1], 4))
 
-    def both(self, inputs):
-        return self.second(self.first(inputs))
-
     def call(self, inputs):
-        return (rerun(self.both, self.by) if self.by else self.both)(inputs)
+        # A new function for each call. JAX keeps what it traced of one while that lives, and takes
+        # two bound methods of one layer for the same, of plain layers too.
+        def both(inputs):
+            return self.second(self.first(inputs))
+
+        return (rerun(both, self.by) if self.by else both)(inputs)
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX differentiates what it traced once")

@@ -8,7 +8,7 @@ from keras_wcond import Conditioned, ConditionedDense, ConditionedMultiHeadAtten
 from tests.helpers import normal, to_numpy
 
 
-class Symmetrized(conditioners.Conditioner):
+class UnitNorm(conditioners.Conditioner):
     """A method that does not compute with arrays."""
 
     def condition(self, matrices):
@@ -38,7 +38,7 @@ LAYERS = {
         {"gain": "initial_norm"},
         {"trainable_gain": "scalar"},
         {"trainable_gain": "per_unit", "gain": "initial_norm"},
-        {"gain": "initial_norm", "kernel_conditioner": Symmetrized()},
+        {"gain": "initial_norm", "kernel_conditioner": UnitNorm()},
     ],
     ids=str,
 )

@@ -247,7 +247,7 @@ def build(normalization, data, options):
     x = layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, layers.Dense(len(data.classes), name="head")(x))
     return normalizations.with_weight_normalization(
-        model, chosen, layers.Conv2D, options.gain, options.trainable_gain
+        model, chosen, layers.Conv2D, options.gain, options.trainable_gain, options.penalty
     )
 
 

@@ -61,7 +61,7 @@ def build(normalization, data, options):
     model = keras.Model(inputs, layers.Dense(len(data.classes), name="head")(x))
     set_start(model, normalization, data, options)
     return normalizations.with_weight_normalization(
-        model, chosen, "hidden_*", options.gain, options.trainable_gain
+        model, chosen, "hidden_*", options.gain, options.trainable_gain, options.penalty
     )
 
 

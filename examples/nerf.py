@@ -89,7 +89,7 @@ def build(normalization: str, data: Scene, options: Options) -> RadianceField:
     fields = [field(options, chosen, name) for name in ("coarse", "fine")]
     fields = [
         normalizations.with_weight_normalization(
-            each, chosen, "hidden_*", options.gain, options.trainable_gain
+            each, chosen, "hidden_*", options.gain, options.trainable_gain, options.penalty
         )
         for each in fields
     ]
@@ -102,7 +102,11 @@ def train(model, data: Scene, options: Options, callbacks=()):
     """Trains on random rays by the squared error of both fields; returns PSNR of each epoch."""
     if not model.compiled:
         loss = keras.losses.MeanSquaredError()
-        model.compile(training.optimizer(options), {"coarse": loss, "fine": loss})
+        model.compile(
+            training.optimizer(options, model),
+            {"coarse": loss, "fine": loss},
+            steps_per_execution=options.steps_per_execution,
+        )
     rays, colors = data.rays(data.train)
     batches = RayBatches((rays, colors), options)
     rays, colors = data.rays(data.validation)

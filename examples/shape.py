@@ -79,7 +79,7 @@ def build(normalization: str, data: Solid, options: Options) -> keras.Model:
         x = x if norm is None else norm(x)
     model = keras.Model(inputs, layers.Dense(1, name="head")(x))
     return normalizations.with_weight_normalization(
-        model, chosen, "hidden_*", options.gain, options.trainable_gain
+        model, chosen, "hidden_*", options.gain, options.trainable_gain, options.penalty
     )
 
 
@@ -87,8 +87,12 @@ def train(model, data: Solid, options: Options, callbacks=()):
     """Trains by cross-entropy on random points; returns losses and IoU of each epoch."""
     if not model.compiled:
         loss = keras.losses.BinaryCrossentropy(from_logits=True)
-        metrics = [IntersectionOverUnion()]
-        model.compile(training.optimizer(options), loss, metrics=metrics)
+        model.compile(
+            training.optimizer(options, model),
+            loss,
+            metrics=[IntersectionOverUnion()],
+            steps_per_execution=options.steps_per_execution,
+        )
     batches = coordinates.RandomBatches(data.train, options)
     return training.fit(
         model,

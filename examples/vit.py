@@ -133,7 +133,7 @@ def build(normalization, data, options):
     x = x[:, 0] if options.pooling == "token" else layers.GlobalAveragePooling1D()(x)
     model = keras.Model(inputs, layers.Dense(len(data.classes), name="head")(x))
     return normalizations.with_weight_normalization(
-        model, chosen, "block_*", options.gain, options.trainable_gain
+        model, chosen, "block_*", options.gain, options.trainable_gain, options.penalty
     )
 
 

@@ -84,8 +84,7 @@ def centered(matrix):
 
 def newton_orthogonalization(matrix, iterations=5, center=True):
     matrix = centered(matrix) if center else matrix
-    bound = np.sqrt(np.linalg.norm(matrix @ matrix.T))
-    return by_singular_values(matrix / bound, composed([(1.5, -0.5)] * iterations))
+    return by_singular_values(matrix / norm_bound(matrix, 2), composed([(1.5, -0.5)] * iterations))
 
 
 # The best odd quintic for [0.05, 1], and the best for the interval that it maps to.
@@ -101,7 +100,7 @@ def polar_express(matrix, polynomials=QUINTICS):
 
 def polynomial_preconditioner(matrix, degree=4, constant_bound=None):
     """`constant_bound`: σ̂ as a number, where the factor through which no gradient passes."""
-    bound = gram_bound(np.linalg.svd(matrix, compute_uv=False), 6)
+    bound = norm_bound(matrix, 8)
     conditioned = by_singular_values(matrix / bound, composed([COEFFICIENTS[degree]]))
     return (constant_bound or bound) * conditioned
 

@@ -10,38 +10,50 @@ from typing import Any
 
 from benchmarks.comparison import examples
 
-OPTIMIZERS = ("sgd", "adamw")
+OPTIMIZERS = ("sgd", "adamw", "muon")
 NEWTON, UNCENTERED = "newton_orthogonalization", "uncentered_newton_orthogonalization"
-METHODS = (
-    "weight_normalization",
-    "weight_standardization",
-    "spectral_normalization",
-    "row_equilibration",
-    NEWTON,
-    "polynomial_preconditioner",
-)
+POLYNOMIAL, POLAR_EXPRESS = "polynomial_preconditioner", "one_step_polar_express"
+RIVALS = ("weight_normalization", "weight_standardization", "spectral_normalization")
+ROWS = "row_equilibration"
+MATRIX_METHODS = (NEWTON, POLYNOMIAL, POLAR_EXPRESS)
+METHODS = (*RIVALS, ROWS, *MATRIX_METHODS)
 # The controls: plain networks, as they are, with their initial scale tuned as well, and with
 # exactly the initial kernels that row equilibration uses at its best point; and the scale alone.
 PLAIN, TUNED, MATCHED = "none", "scale tuned", "scale matched"
 FROBENIUS = "frobenius_normalization"
+# Plain networks that start from the kernels that a method makes. Of row equilibration that is the
+# network of matched scale, of methods that only scale the kernel that of tuned scale.
+STARTS_OF = ("weight_standardization", *MATRIX_METHODS)
+ORTHOGONAL, REGULARIZED = "orthogonal_initializer", "orthogonal_regularizer"
+AT_START = (ORTHOGONAL, *(f"{method}+at_start" for method in STARTS_OF))
+STORED, CENTERED_STORED = "newton_step+stored", "centered_newton_step+stored"
+UPDATES = "orthogonal_updates"
+# What conditions no kernel in the forward pass.
+AROUND = (*AT_START, REGULARIZED, STORED, CENTERED_STORED, UPDATES)
+# What came after a first comparison of the others.
+LATE = (UNCENTERED, *AROUND)
+# Centering made no difference in deep networks.
+LATE_IN_DEEP = tuple(name for name in LATE if name != CENTERED_STORED)
+# With Muon, besides `METHODS`.
+LATE_WITH_MUON = (ORTHOGONAL, STORED)
 MODES = ("fixed", "initial_norm", "kernel_norm", "scalar")
-# What was tried after a first look at those, tuned in the ranges that they settled on.
-NEXT = (
-    f"row_equilibration+{NEWTON}",
-    UNCENTERED,
-    "row_equilibration+everywhere",
-    "row_equilibration+constraint",
-    "constraint",
-)
+PENALTIES = ("0.01", "0.1", "1", "10")
+# Matrix methods whose gradient passes through the multiplier, without normalization of
+# activations.
+DIFFERENTIATED = (f"{NEWTON}+differentiated", f"{POLYNOMIAL}+differentiated")
+# Other uses of row equilibration.
+NEXT = (f"{ROWS}+everywhere", f"{ROWS}+constraint", "constraint")
 # Options that each run sets for itself, or that change no number.
 FREE_OPTIONS = (
     "normalizations",
     "gain",
     "trainable_gain",
     "initial_scale",
+    "penalty",
     "optimizer",
     "learning_rate",
     "seed",
+    "steps_per_execution",
     "workers",
     "output",
 )
@@ -59,8 +71,12 @@ class Family:
         rates: Lowest and highest learning rate, by optimizer: around what a scan of the plain
             network and the row-equilibrated one found, to where they diverge.
         activations: Normalizations of activations it is compared under.
-        methods: Names of the normalizations of weights.
-        next: Names of what else was tried.
+        growths: Stretches that were added to the ranges of rates and scales, by optimizer, as
+            the winners of the first comparison asked for: ("rate" or "scale", -1 or 1). Others
+            follow from the records.
+        late: Names of what came after a first comparison, with SGD and AdamW and under each
+            normalization of activations.
+        next: Names of what came with it under one of them.
         scales: Lowest and highest initial scale or gain.
         curvature_samples: How many validation samples the curvature of the loss is measured
             on after training, or 0 where that takes too long.
@@ -72,8 +88,9 @@ class Family:
     test_score: str
     rates: dict[str, tuple[float, float]]
     activations: tuple[str, ...]
-    methods: tuple[str, ...] = METHODS
-    next: tuple[str, ...] = NEXT
+    growths: dict[str, tuple[tuple[str, int], ...]] = dataclasses.field(default_factory=dict)
+    late: tuple[str, ...] = LATE
+    next: tuple[str, ...] = DIFFERENTIATED
     scales: tuple[float, float] = (0.3, 3.0)
     curvature_samples: int = 0
 
@@ -87,33 +104,53 @@ class Family:
         (_, options), *_ = self.module.RECIPES.values()
         return dataclasses.replace(options, **{**self.changes, **changes})
 
-    def normalizations(self):
+    def normalizations(self, optimizer):
         """The names of all that is compared."""
-        names = []
-        for activation in (PLAIN, *self.activations):
-            prefix = "" if activation == PLAIN else f"{activation}+"
-            controls = f"{activation}, {MATCHED}", f"{activation}, {TUNED}", prefix + FROBENIUS
-            names += [activation, *controls, *(prefix + method for method in self.methods)]
-        return [*names, *self.next]
+        return [*self.together(optimizer), *self.late_ones(optimizer)]
 
-    def fingerprint(self, backend):
+    def together(self, optimizer):
+        """The names of what has a say in the ranges."""
+        names = []
+        for base in (PLAIN, *self.activations):
+            if optimizer == "muon":
+                names += [base, f"{base}, {TUNED}", *self.under(base, METHODS)]
+            else:
+                controls = (f"{base}, {MATCHED}", f"{base}, {TUNED}")
+                names += [base, *controls, *self.under(base, (FROBENIUS, *METHODS))]
+        return names
+
+    def late_ones(self, optimizer):
+        """The names of what is tuned in the ranges that the others settled on."""
+        is_muon = optimizer == "muon"
+        methods = LATE_WITH_MUON if is_muon else self.late
+        names = [name for base in (PLAIN, *self.activations) for name in self.under(base, methods)]
+        return names if is_muon else [*names, *self.next]
+
+    def under(self, base, methods):
+        """The names of methods under a normalization of activations."""
+        return [method if base == PLAIN else f"{base}+{method}" for method in methods]
+
+    def fingerprint(self, optimizer, backend):
         """What tells records of this setting from those of another, as eight hex digits."""
         options = {
             name: value
             for name, value in dataclasses.asdict(self.options()).items()
             if name not in FREE_OPTIONS
         }
-        setting = [self.example, options, self.rates, self.scales, self.curvature_samples, backend]
+        ranges = [self.rates[optimizer], self.scales]
+        setting = [self.example, options, ranges, self.curvature_samples, optimizer, backend]
         text = json.dumps(setting, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 # Starts of training, of the deep networks, whose kernels have rows that really differ.
+MUON = (3e-4, 0.03)
 STARTS = ("badly_scaled", "fine_tuned", "pruned")
-# Rivals that met them last, in the ranges that the others had settled on.
-LAST_RIVALS = ("weight_standardization", "spectral_normalization")
-# Families that, as NEXT, were tried after a first look at the others.
+# Families that were tried after a first look at the others.
 NEXT_FAMILIES = ("deep50", *STARTS)
+RATE_UP, RATE_DOWN, SCALE_UP, SCALE_DOWN = (
+    (name, side) for name in ("rate", "scale") for side in (1, -1)
+)
 _IMAGES = {"data": "fashion_mnist", "augment": False, "validation_fraction": 1 / 15}
 
 _DEEP = Family(
@@ -121,24 +158,35 @@ _DEEP = Family(
     {**_IMAGES, "train_images": 10_000, "downscale": 2, "epochs": 8, "batch_size": 128},
     "val_accuracy",
     "accuracy",
-    {"sgd": (2e-3, 0.1), "adamw": (1e-4, 6e-3)},
+    {"sgd": (2e-3, 0.1), "adamw": (1e-4, 6e-3), "muon": MUON},
     (),
+    late=LATE_IN_DEEP,
 )
 
 FAMILIES = {
-    "deep": dataclasses.replace(_DEEP, activations=("layer",), curvature_samples=256),
+    "deep": dataclasses.replace(
+        _DEEP,
+        activations=("layer",),
+        curvature_samples=256,
+        growths={"sgd": (SCALE_UP,), "adamw": ()},
+        next=(*DIFFERENTIATED, *NEXT),
+    ),
     "deep50": dataclasses.replace(
         _DEEP,
         changes={**_DEEP.changes, "depth": 50},
-        rates={"sgd": (5e-4, 0.05), "adamw": (5e-5, 3e-3)},
-        next=NEXT[:2],
+        rates={"sgd": (5e-4, 0.05), "adamw": (5e-5, 3e-3), "muon": MUON},
+        growths={"sgd": (RATE_UP, RATE_DOWN), "adamw": ()},
+        next=(),
     ),
     **{
         start: dataclasses.replace(
             _DEEP,
             changes={**_DEEP.changes, "start": start},
-            methods=tuple(name for name in METHODS if name not in LAST_RIVALS),
-            next=(*NEXT[:1], *LAST_RIVALS),
+            growths=dict.fromkeys(
+                ("sgd", "adamw"), (RATE_UP,) if start == "fine_tuned" else ()
+            ),
+            late=tuple(name for name in LATE_IN_DEEP if name != UNCENTERED),
+            next=(),
         )
         for start in STARTS
     },
@@ -150,9 +198,11 @@ FAMILIES = {
         },
         "val_accuracy",
         "accuracy",
+        # Keras' Muon trains convolutions by AdamW.
         {"sgd": (5e-3, 1.0), "adamw": (1e-3, 0.1)},
         ("batch",),
-        next=(UNCENTERED, *(f"batch+{name}" for name in NEXT)),
+        growths={"sgd": (), "adamw": (SCALE_UP, SCALE_DOWN)},
+        next=(*DIFFERENTIATED, *(f"batch+{name}" for name in NEXT)),
     ),
     "vit": Family(
         "vit",
@@ -163,10 +213,11 @@ FAMILIES = {
         },
         "val_accuracy",
         "accuracy",
-        {"sgd": (5e-3, 0.3), "adamw": (5e-4, 0.03)},
+        {"sgd": (5e-3, 0.3), "adamw": (5e-4, 0.03), "muon": MUON},
         ("layer",),
+        growths={"sgd": (RATE_DOWN,), "adamw": (RATE_UP, SCALE_UP)},
         # The kernels of attention have axes that a constraint cannot know.
-        next=(UNCENTERED, *(f"layer+{name}" for name in NEXT[:3])),
+        next=(*DIFFERENTIATED, f"layer+{NEXT[0]}"),
     ),
     "nerf": Family(
         "nerf",
@@ -176,8 +227,9 @@ FAMILIES = {
         },
         "val_psnr",
         "PSNR",
-        {"sgd": (0.3, 8.0), "adamw": (3e-3, 0.08)},
+        {"sgd": (0.3, 8.0), "adamw": (3e-3, 0.08), "muon": MUON},
         (),
+        growths={"sgd": (RATE_UP,), "adamw": ()},
     ),
     "shape": Family(
         "shape",
@@ -187,8 +239,9 @@ FAMILIES = {
         },
         "val_iou",
         "IoU",
-        {"sgd": (2e-3, 0.2), "adamw": (6e-4, 0.03)},
+        {"sgd": (2e-3, 0.2), "adamw": (6e-4, 0.03), "muon": MUON},
         (),
+        growths={"sgd": (), "adamw": (SCALE_UP,)},
         curvature_samples=2048,
     ),
 }  # fmt: skip

@@ -20,8 +20,9 @@ def without_base(name):
 
 
 def is_plain(name):
-    """Whether no kernel is conditioned in training."""
-    return "," in name or name == base_of(name) or is_constraint(name)
+    """Whether no kernel is conditioned in the forward pass."""
+    around = without_base(name) in families.AROUND
+    return "," in name or name == base_of(name) or is_constraint(name) or around
 
 
 def is_constraint(name):

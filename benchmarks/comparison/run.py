@@ -86,10 +86,11 @@ def compare(options, pending=tuning.pending):
     conditions = environment.environment("scikit-learn", "scipy", "tensorflow-datasets", "trimesh")
     for name in options.families:
         path = options.results / f"{name}.jsonl"
-        setting = families.FAMILIES[name].fingerprint(conditions["backend"])
-        for optimizer in options.optimizers:
+        family = families.FAMILIES[name]
+        for optimizer in (each for each in options.optimizers if each in family.rates):
+            setting = family.fingerprint(optimizer, conditions["backend"])
             with Processes(options.cores) as processes:
-                while runs := pending(name, optimizer, known(path, setting)):
+                while runs := pending(name, optimizer, known(path, optimizer, setting)):
                     made = progress.bar(
                         processes.perform(runs),
                         total=len(runs),
@@ -100,9 +101,9 @@ def compare(options, pending=tuning.pending):
                         records.append(path, {**record, "setting": setting, **conditions})
 
 
-def known(path, setting):
-    """The records of a file, which have to be of the same setting."""
-    found = records.read(path)
+def known(path, optimizer, setting):
+    """The records of an optimizer in a file, which have to be of the same setting."""
+    found = [record for record in records.read(path) if record["optimizer"] == optimizer]
     others = {record["setting"] for record in found} - {setting}
     if others:
         raise ValueError(

@@ -24,8 +24,8 @@ class Point:
     Args:
         rate: Learning rate.
         scale: Initial scale of plain networks, gain of conditioned ones.
-        mode: One of `families.MODES`, or None where there is no gain. Of a network with matched
-            scale, those of row equilibration.
+        mode: One of `families.MODES`, of `families.PENALTIES` for the regularizer, or None where
+            there is neither. Of a network with matched scale, those of row equilibration.
     """
 
     rate: float
@@ -104,14 +104,18 @@ def chosen_point(family, normalization, coordinates, matched=None):
         return Point(rate, matched["scale"], matched["mode"])
     if not has_scale(family, normalization):
         return Point(rate)
-    if naming.is_plain(normalization) or normalization.endswith("weight_normalization"):
-        return Point(rate, scale)
     modes = modes_of(normalization)
+    if not modes:
+        return Point(rate, scale)
     return Point(rate, scale, modes[int(mode * len(modes))])
 
 
 def modes_of(normalization):
-    """The modes of the gain that differ from each other for one method."""
+    """The modes of the gain that differ from each other for one method, or the penalties."""
+    if naming.without_base(normalization) == families.REGULARIZED:
+        return families.PENALTIES
+    if naming.is_plain(normalization) or normalization.endswith("weight_normalization"):
+        return ()
     if normalization.endswith("+constraint"):
         # Its stored rows are of unit norm from the first update on, to keep which is a gain of 1.
         return tuple(mode for mode in families.MODES if mode != "kernel_norm")

@@ -62,9 +62,9 @@ def key_of(record):
     return (*(record[name] for name in names), place)
 
 
-def is_late(family, name):
+def is_late(family, optimizer, name):
     """Whether it is tuned when the others have been, and has no say in their ranges."""
-    return naming.is_matched(name) or name in family.next
+    return naming.is_matched(name) or name in family.late_ones(optimizer)
 
 
 def latest(records):
@@ -85,7 +85,7 @@ def growth(family, optimizer, records, growths):
     """The next stretch to add: the edge of the ranges at which most winners lie; or None."""
     _, ranges = search.coordinates(family, optimizer, growths)
     votes = collections.Counter()
-    for normalization in family.normalizations():
+    for normalization in family.normalizations(optimizer):
         winner = best(r for r in records if r["normalization"] == normalization)
         for name, (low, high) in ranges.items():
             # A scale of exactly 1 was not tuned.
@@ -98,8 +98,13 @@ def growth(family, optimizer, records, growths):
 
 
 def growths_of(family, optimizer, records):
-    """All stretches added so far, found again from the records, and whether tuning is done."""
-    names = [name for name in family.normalizations() if not is_late(family, name)]
+    """All stretches added so far, given or found again from the records, and whether that is all.
+    """
+    if optimizer in family.growths:
+        return list(family.growths[optimizer]), True
+    names = [
+        name for name in family.normalizations(optimizer) if not is_late(family, optimizer, name)
+    ]
     done = keys_done(records)
     tuned = [
         r
@@ -136,7 +141,7 @@ def pending(name, optimizer, records, family=None):
 
     def tuning_of(normalization):
         """All runs of a method's tuning, or None where they wait for those of others."""
-        if is_late(family, normalization) and not complete:
+        if is_late(family, optimizer, normalization) and not complete:
             return None
         matched = None
         if naming.is_matched(normalization):
@@ -158,7 +163,7 @@ def pending(name, optimizer, records, family=None):
         return left(refinements(name, family, normalization, optimizer, own)) if complete else None
 
     runs = []
-    for normalization in family.normalizations():
+    for normalization in family.normalizations(optimizer):
         tuned = left_to_choose(normalization)
         if tuned == [] and left_to_choose(naming.base_of(normalization)) == []:
             tuned = left(tests(name, normalization, optimizer, own))
@@ -203,6 +208,12 @@ def winner(records, normalization):
     return next(filter(None, map(best, phases)), None)
 
 
+def has_default(family, optimizer, normalization):
+    """Whether a method is also tried at its own default gain."""
+    is_late = normalization in family.late_ones(optimizer)
+    return not naming.is_plain(normalization) and not is_late
+
+
 def tests(name, normalization, optimizer, records):
     """Fresh seeds at the best point, and at the default gain with the plain network's rate."""
 
@@ -216,7 +227,7 @@ def tests(name, normalization, optimizer, records):
     if chosen:
         runs += seeds("test", search.Point(chosen["rate"], chosen["scale"], chosen["mode"]))
     plain = winner(records, naming.base_of(normalization))
-    if plain and not naming.is_plain(normalization):
+    if plain and has_default(families.FAMILIES[name], optimizer, normalization):
         has_own_gain = naming.method_of(normalization) == "weight_normalization"
         runs += seeds(
             "default", search.Point(plain["rate"], 1.0, None if has_own_gain else "fixed")

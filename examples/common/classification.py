@@ -39,7 +39,12 @@ def compile_model(model, data, options):
     loss, accuracy = keras.losses.SparseCategoricalCrossentropy(from_logits=True), "accuracy"
     if options.label_smoothing:
         loss = SmoothedCrossentropy(len(data.classes), options.label_smoothing)
-    model.compile(training.optimizer(options), loss, metrics=[accuracy])
+    model.compile(
+        training.optimizer(options, model),
+        loss,
+        metrics=[accuracy],
+        steps_per_execution=options.steps_per_execution,
+    )
 
 
 @keras.saving.register_keras_serializable("keras_wcond_examples")

@@ -2,16 +2,21 @@
 
 A name joins with plus signs what is done to activations and what is done to weights:
 "none", "batch", "row_equilibration", "batch+weight_standardization",
-"layer+row_equilibration+newton_orthogonalization". At its end may stand "everywhere", which
-reaches first and last layers as well; "constraint", which equilibrates the stored kernels after
-each update, be they conditioned in the forward pass or not; and "at_start", which makes the plain
-network that starts from the conditioned kernels.
+""layer+row_equilibration+newton_orthogonalization". At its end may stand a modifier:
+
+- "everywhere" conditions first and last layers as well.
+- "constraint" equilibrates the stored kernels after each update.
+- "at_start" makes the plain network that starts from the conditioned kernels.
+- "stored" starts from kernels that the method was applied to many times, and applies it to the
+  stored kernels after every eighth update.
+- "differentiated" lets the gradient pass through the multiplier of a matrix method.
 """
 
 import dataclasses
 from typing import Any
 
 import keras
+import numpy as np
 
 import keras_wcond
 
@@ -25,15 +30,39 @@ WEIGHT_NORMALIZATION = {
 # Newton's iteration without the centering of rows that belongs to it, which is what weight
 # standardization does: how much of the method is the narrower spectrum?
 UNCENTERED = "uncentered_newton_orthogonalization"
-CONDITIONERS = {UNCENTERED: keras_wcond.conditioners.NewtonOrthogonalization(center=False)}
+CONDITIONERS = {
+    UNCENTERED: keras_wcond.conditioners.NewtonOrthogonalization(center=False),
+    "one_step_polar_express": keras_wcond.conditioners.PolarExpress(steps=1, center=True),
+    "centered_newton_step": keras_wcond.conditioners.NewtonStep(center=True),
+}
+MATRIX_METHODS = (
+    "newton_orthogonalization",
+    "polynomial_preconditioner",
+    "polar_express",
+    "newton_step",
+    *CONDITIONERS,
+)
+# What no layer does in its forward pass.
+AROUND = (
+    # The plain network that starts as the row-equilibrated one: the same initial scale.
+    "unit_rows_at_start",
+    # Keras' initializer, at the norm that the kernel had.
+    "orthogonal_initializer",
+    # Keras' regularizer.
+    "orthogonal_regularizer",
+    # The updates of kernels become orthogonal, at the norm that they had.
+    "orthogonal_updates",
+)
 WEIGHTS = (
     "weight_normalization",
     *keras_wcond.conditioners.METHODS,
-    UNCENTERED,
-    # The plain network that starts as the row-equilibrated one: the same initial scale.
-    "unit_rows_at_start",
+    *CONDITIONERS,
+    *AROUND,
 )
-MODIFIERS = ("everywhere", "constraint", "at_start")
+MODIFIERS = ("everywhere", "constraint", "at_start", "stored", "differentiated")
+# How many updates lie between two steps of a stored kernel, and how many steps come before.
+EVERY, STEPS_AT_START = 8, 20
+UPDATES = keras_wcond.conditioners.PolarExpress(steps=4, lower=1e-3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +75,8 @@ class Normalization:
         everywhere: Whether the methods apply to every layer that has a kernel.
         constraint: Whether the stored kernels are kept row-equilibrated.
         at_start: Whether the methods are applied once, before training.
+        stored: Whether the methods are applied to the stored kernels.
+        differentiated: Whether the gradient passes through multipliers.
     """
 
     activations: str = "none"
@@ -53,6 +84,8 @@ class Normalization:
     everywhere: bool = False
     constraint: bool = False
     at_start: bool = False
+    stored: bool = False
+    differentiated: bool = False
 
 
 def parse(name: str) -> Normalization:
@@ -61,23 +94,21 @@ def parse(name: str) -> Normalization:
     weights = others if first in ACTIVATIONS else [first, *others]
     modifiers = [weight for weight in weights if weight in MODIFIERS]
     weights = [weight for weight in weights if weight not in MODIFIERS]
-    alone = ("weight_normalization", "unit_rows_at_start")
+    alone = ("weight_normalization", *AROUND)
     is_unknown = any(weight not in WEIGHTS for weight in weights)
     is_alone = len(weights) > 1 and set(alone) & set(weights)
-    needs_method = {"everywhere", "at_start"} & {*modifiers}
+    needs_method = {*modifiers} - {"constraint"}
     if is_unknown or is_alone or (needs_method and not weights):
         raise ValueError(
             f"Expected a normalization: one of {', '.join(ACTIVATIONS)}, or of "
             f"{', '.join(WEIGHTS)}, or one of the former and some of the latter joined by '+'; "
             f"{' and '.join(alone)} stand alone among the latter. 'constraint' may follow, and "
-            f"'everywhere' and 'at_start' after the latter. Received: normalization={name!r}"
+            f"{', '.join(MODIFIERS)} after the latter. Received: normalization={name!r}"
         )
     return Normalization(
         activations=first if first in ACTIVATIONS else "none",
         weights=tuple(weights),
-        everywhere="everywhere" in modifiers,
-        constraint="constraint" in modifiers,
-        at_start="at_start" in modifiers,
+        **{modifier: modifier in modifiers for modifier in MODIFIERS},
     )
 
 
@@ -109,6 +140,7 @@ def with_weight_normalization(
     layers: Any,
     gain: float | str = "initial_norm",
     trainable_gain: str | None = None,
+    penalty: float = 1.0,
 ) -> keras.Model:
     """A plain model with its weights normalized.
 
@@ -118,22 +150,80 @@ def with_weight_normalization(
         layers: Which layers it applies to, as in `keras_wcond.condition_model`.
         gain: As in `keras_wcond.condition_model`; weight normalization brings its own.
         trainable_gain: Likewise.
+        penalty: Factor of the orthogonal regularizer.
+
+    Returns:
+        A model, whose attribute `optimizer_conditioning` is a dict of the arguments of
+        `keras_wcond.condition_optimizer`, or None.
     """
-    if not normalization.weights:
-        return model
     arguments = {
         "gain": gain,
         "trainable_gain": trainable_gain,
         "layers": "*" if normalization.everywhere else layers,
     }
+    at_start = normalization.at_start or normalization.stored
+    optimizer_conditioning = None
     match normalization.weights:
-        case ("weight_normalization",):
-            arguments |= WEIGHT_NORMALIZATION
+        case ():
+            pass
+        case ("orthogonal_initializer" | "orthogonal_regularizer" as name,):
+            for kernel in _kernels(model, arguments):
+                if name == "orthogonal_initializer":
+                    _make_orthogonal(kernel)
+                else:
+                    kernel.regularizer = OrthogonalFilters(penalty, mode="columns")
+        case ("orthogonal_updates",):
+            optimizer_conditioning = {"update_conditioner": UPDATES}
         case ("unit_rows_at_start",):
-            conditioned = keras_wcond.condition_model(model, "row_equilibration", **arguments)
-            return keras_wcond.fold_model(conditioned)
+            model = keras_wcond.condition_model(model, "row_equilibration", **arguments)
+            at_start = True
+        case ("weight_normalization",):
+            model = keras_wcond.condition_model(model, **arguments | WEIGHT_NORMALIZATION)
         case names:
-            weights = [CONDITIONERS.get(name, name) for name in names]
-            arguments["kernel_conditioner"] = weights if len(weights) > 1 else weights[0]
+            methods = [_conditioner(name, normalization.differentiated) for name in names]
+            if normalization.stored:
+                optimizer_conditioning = {"weight_conditioner": methods, "every": EVERY}
+                methods = methods * STEPS_AT_START
+            conditioner = methods if len(methods) > 1 else methods[0]
+            model = keras_wcond.condition_model(model, conditioner, **arguments)
+    model = keras_wcond.fold_model(model) if at_start else model
+    if optimizer_conditioning:
+        optimizer_conditioning["layers"] = arguments["layers"]
+    model.optimizer_conditioning = optimizer_conditioning
+    return model
+
+
+def _conditioner(name: str, differentiated: bool) -> keras_wcond.conditioners.Conditioner:
+    """The conditioner of a name."""
+    found = keras_wcond.conditioners.get(CONDITIONERS.get(name, name))
+    if name not in MATRIX_METHODS:
+        return found
+    return type(found)(**found.get_config() | {"differentiate_multiplier": differentiated})
+
+
+def _kernels(model: keras.Model, arguments: dict[str, Any]) -> list[keras.Variable]:
+    """The kernels of a plain model that its conditioned form would condition."""
     conditioned = keras_wcond.condition_model(model, **arguments)
-    return keras_wcond.fold_model(conditioned) if normalization.at_start else conditioned
+    paths = {
+        weight.path
+        for layer in keras_wcond.conditioned_layers(conditioned)
+        for weight in layer.trainable_weights
+        if weight.path.endswith("kernel")
+    }
+    return [weight for weight in model.trainable_weights if weight.path in paths]
+
+
+def _make_orthogonal(kernel: keras.Variable) -> None:
+    """Gives a kernel orthogonal filters, or inputs if there are fewer, and the norm it had."""
+    orthogonal = keras.initializers.Orthogonal(seed=keras.random.SeedGenerator())(kernel.shape)
+    ratio = np.linalg.norm(kernel.numpy()) / np.linalg.norm(orthogonal)
+    kernel.assign(ratio * orthogonal)
+
+
+@keras.saving.register_keras_serializable("keras_wcond_examples")
+class OrthogonalFilters(keras.regularizers.OrthogonalRegularizer):
+    """Keras' regularizer, also for kernels of more than two axes, whose last one is that of units.
+    """
+
+    def __call__(self, kernel):
+        return super().__call__(keras.ops.reshape(kernel, (-1, kernel.shape[-1])))

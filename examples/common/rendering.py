@@ -24,6 +24,11 @@ class RadianceField(keras.Model):
         self.options = options
         self.seed_generator = keras.random.SeedGenerator(options.seed)
 
+    @property
+    def optimizer_conditioning(self):
+        """The arguments of `keras_wcond.condition_optimizer`, or None."""
+        return self.coarse.optimizer_conditioning
+
     def call(self, rays, training=False):
         """Of rays (n, 6), origins and directions: {"coarse", "fine"} (n, 3), and "depth" (n,)."""
         coarse, fine = self.render(rays, training)

@@ -8,6 +8,10 @@ from typing import Literal
 import keras
 import numpy as np
 
+import keras_wcond
+
+# Of all examples.
+LAST_LAYERS = ("head", "density", "color")
 Gain = float | Literal["auto", "initial_norm", "kernel_norm"]
 
 
@@ -25,12 +29,15 @@ class TrainingOptions:
     """Whether the gain is a weight."""
     initial_scale: float = 1.0
     """Multiplies the initial kernels of the layers that a normalization applies to."""
+    penalty: float = 1.0
+    """Factor of the normalization orthogonal_regularizer."""
     epochs: int = 10
     """Passes over the training data."""
     batch_size: int = 64
     """Examples a step."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD has Nesterov momentum of 0.9."""
+    optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
+    """SGD has Nesterov momentum of 0.9. Muon updates what is no matrix, and the last layer, by
+    AdamW."""
     learning_rate: float = 0.1
     """At its peak."""
     warmup_epochs: int = 1
@@ -43,6 +50,8 @@ class TrainingOptions:
     distribute: bool = False
     """Splits batches over all devices by keras.distribution.DataParallel (JAX only). Their sizes
     are rounded up to multiples of the number of devices."""
+    steps_per_execution: int = 1
+    """Steps from one look at the loss to the next, as in `keras.Model.compile`."""
     workers: int = 1
     """Threads that prepare batches."""
     seed: int = 0
@@ -74,17 +83,31 @@ def initializer(options: TrainingOptions, factor: float = 2.0):
     return keras.initializers.VarianceScaling(scale, "fan_in", "truncated_normal")
 
 
-def optimizer(options: TrainingOptions) -> keras.optimizers.Optimizer:
-    """SGD or AdamW at the peak rate, which leaves out of decay what is no kernel."""
+def optimizer(options: TrainingOptions, model: keras.Model) -> keras.optimizers.Optimizer:
+    """The optimizer at the peak rate, which leaves out of decay what is no kernel.
+
+    Args:
+        options: The options.
+        model: What it is to train, as `normalizations.with_weight_normalization` made it.
+    """
     arguments = {"learning_rate": options.learning_rate, "weight_decay": options.weight_decay}
-    if options.optimizer == "sgd":
-        chosen = keras.optimizers.SGD(momentum=0.9, nesterov=True, **arguments)
-    else:
-        chosen = keras.optimizers.AdamW(**arguments)
+    match options.optimizer:
+        case "sgd":
+            chosen = keras.optimizers.SGD(momentum=0.9, nesterov=True, **arguments)
+        case "adamw":
+            chosen = keras.optimizers.AdamW(**arguments)
+        case "muon":
+            chosen = keras.optimizers.Muon(
+                exclude_layers=[rf"\b{name}/" for name in LAST_LAYERS],
+                adam_weight_decay=options.weight_decay,
+                **arguments,
+            )
     if options.weight_decay:
         chosen.exclude_from_weight_decay(
             var_names=["bias", "gain", "gamma", "beta", "position", "token"]
         )
+    if model.optimizer_conditioning:
+        chosen = keras_wcond.condition_optimizer(chosen, model, **model.optimizer_conditioning)
     return chosen
 
 

@@ -19,14 +19,14 @@ class PolynomialPreconditioner(SingularValuePolynomial):
 
     The method is milder and cheaper than `NewtonOrthogonalization`. It divides the condition
     number by at most the first coefficient of q. It keeps the largest singular value, and so the
-    scale of the kernel, within 3 %.
+    scale of the kernel, within a few percent.
 
     `Ŵ = σ̂ · p(W / σ̂),  p(s) = s · q(s²)` on the singular values
 
-    σ̂ is the bound of the largest singular value from `SpectralNormalization`, with 6 Gram
-    iterations. The gradient passes through the division by σ̂ and not through the
-    multiplication with σ̂. The polynomials q were fitted in the reference so that p is close to
-    1 on [0.1, 1]:
+    σ̂ is an upper bound of the largest singular value, the smaller of `‖(W Wᵀ)⁸‖_F^(1/16)` and
+    `‖(W Wᵀ)⁸‖_∞^(1/16)`. For random 1024 × 1024 matrices it is above it by 5 %. No gradient
+    passes through the multiplication with σ̂. The polynomials q were fitted in the reference so
+    that p is close to 1 on [0.1, 1]. The last column is for an exact σ̂:
 
     | degree | q(t)                                                  | κ = 10 becomes |
     | ------ | ----------------------------------------------------- | -------------- |
@@ -56,8 +56,7 @@ class PolynomialPreconditioner(SingularValuePolynomial):
     - [arXiv 2606.06470](https://arxiv.org/abs/2606.06470), the PC layer
     """
 
-    gram_iterations = 6
-    by_row_sums = False
+    gram_iterations = 4
     keeps_largest = True
 
     def __init__(self, degree: int = 4, differentiate_multiplier: bool = True) -> None:

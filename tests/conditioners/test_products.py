@@ -13,18 +13,18 @@ PRODUCTS = {"dot_general", "BatchMatMulV2", "MatMul", "bmm", "mm"}
     [
         # One for each Gram matrix; one more for powers above the second, and one with the kernel.
         (conditioners.SpectralNormalization(iterations=6), (8, 8), 6),
-        (conditioners.PolynomialPreconditioner(degree=1), (8, 8), 6 + 1),
-        (conditioners.PolynomialPreconditioner(degree=2), (8, 8), 6 + 1),
-        (conditioners.PolynomialPreconditioner(degree=3), (8, 8), 6 + 2),
-        (conditioners.PolynomialPreconditioner(degree=4), (8, 8), 6 + 2),
-        # A Gram matrix and a product with it for each step.
-        (conditioners.NewtonOrthogonalization(iterations=1), (8, 8), 2),
-        (conditioners.NewtonOrthogonalization(iterations=5), (8, 8), 10),
-        # The first Gram matrix and the last product with the matrix; between them, three of the
-        # smaller dimension for each step but the first.
-        (conditioners.NewtonOrthogonalization(iterations=5), (8, 32), 2 + 3 * 4),
-        (conditioners.NewtonOrthogonalization(iterations=5), (32, 8), 2 + 3 * 4),
-        (conditioners.NewtonOrthogonalization(iterations=6), (8, 32), 2 + 3 * 4 + 2),
+        (conditioners.PolynomialPreconditioner(degree=1), (8, 8), 4 + 1),
+        (conditioners.PolynomialPreconditioner(degree=2), (8, 8), 4 + 1),
+        (conditioners.PolynomialPreconditioner(degree=3), (8, 8), 4 + 2),
+        (conditioners.PolynomialPreconditioner(degree=4), (8, 8), 4 + 2),
+        # Two for σ̂, which the first step uses, and one with the kernel. Each further step takes a
+        # Gram matrix and a product with it.
+        (conditioners.NewtonOrthogonalization(iterations=1), (8, 8), 2 + 1),
+        (conditioners.NewtonOrthogonalization(iterations=5), (8, 8), 2 + 1 + 2 * 4),
+        # All but the first and the last have the smaller dimension.
+        (conditioners.NewtonOrthogonalization(iterations=5), (8, 32), 14),
+        (conditioners.NewtonOrthogonalization(iterations=5), (32, 8), 14),
+        (conditioners.NewtonOrthogonalization(iterations=6), (8, 32), 16),
         # A Gram matrix, its square and a product for each step.
         (conditioners.NewtonStep(), (8, 8), 2),
         (conditioners.PolarExpress(steps=1), (8, 8), 3),

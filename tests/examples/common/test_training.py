@@ -77,7 +77,8 @@ def test_biases_and_gains_do_not_decay():
     options = training.TrainingOptions(weight_decay=0.5, optimizer="sgd", learning_rate=0.1)
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, bias_initializer="ones")])
     kernel = keras.ops.convert_to_numpy(model.layers[0].kernel)
-    model.compile(training.optimizer(options), "mse")
+    model.optimizer_conditioning = None
+    model.compile(training.optimizer(options, model), "mse")
     zeros = [keras.ops.zeros(weight.shape) for weight in model.trainable_weights]
     model.optimizer.build(model.trainable_variables)
     model.optimizer.apply(zeros, model.trainable_variables)

@@ -9,11 +9,11 @@ lines that are there.
 import dataclasses
 import pathlib
 
-from benchmarks.comparison import evidence, families, tuning
+from benchmarks.comparison import families, tuning
 from benchmarks.comparison import run as comparison
 from benchmarks.shared import records
 
-METHODS = (families.PLAIN, *evidence.OURS)
+METHODS = (families.PLAIN, families.ROWS, families.NEWTON, families.POLYNOMIAL, families.UPDATES)
 
 
 def pending_at(folder):

@@ -11,8 +11,6 @@ from scipy import stats
 
 from benchmarks.comparison import families, naming, search, tuning
 
-RIVALS = ("weight_normalization", "weight_standardization", "spectral_normalization")
-OURS = ("row_equilibration", families.NEWTON, "polynomial_preconditioner")
 # What counts as the same quality, in units of the score.
 TOLERANCE = {"accuracy": 0.01, "IoU": 0.01, "PSNR": 0.5}
 # How scores are written: what they are, times what, and their digits.
@@ -95,7 +93,7 @@ def summaries(family, optimizer, records):
     _, ranges = search.coordinates(family, optimizer, growths)
     level = _last_score(records, families.PLAIN)
     found = {}
-    for name in family.normalizations():
+    for name in family.normalizations(optimizer):
         tuned, refined, tested, default = (
             tuning.of_phase(records, name, phase) for phase in ("tune", "refine", "test", "default")
         )

@@ -43,6 +43,9 @@ PENALTIES = ("0.01", "0.1", "1", "10")
 DIFFERENTIATED = (f"{NEWTON}+differentiated", f"{POLYNOMIAL}+differentiated")
 # Other uses of row equilibration.
 NEXT = (f"{ROWS}+everywhere", f"{ROWS}+constraint", "constraint")
+# What the package conditions during training, and variants of it, which the best is not chosen of.
+OURS = (ROWS, *MATRIX_METHODS, STORED, CENTERED_STORED, UPDATES)
+VARIANTS = (UNCENTERED, *DIFFERENTIATED, *NEXT)
 # Options that each run sets for itself, or that change no number.
 FREE_OPTIONS = (
     "normalizations",
@@ -54,6 +57,7 @@ FREE_OPTIONS = (
     "learning_rate",
     "seed",
     "steps_per_execution",
+    "part_of_epoch",
     "workers",
     "output",
 )

@@ -35,6 +35,34 @@ def with_base(base, method):
     return method if base == families.PLAIN else f"{base}+{method}"
 
 
+def start_of(name):
+    """The name of the plain network that starts from the kernels that a method makes.
+
+    A method that only scales kernels starts as the plain network of tuned scale. Orthogonal updates
+    start from plain kernels.
+    """
+    base, method = base_of(name), without_base(name).partition("+")[0]
+    if method == families.ROWS:
+        return f"{base}, {families.MATCHED}"
+    if without_base(name) in (families.STORED, families.CENTERED_STORED):
+        return with_base(base, families.ORTHOGONAL)
+    if method == families.UNCENTERED:
+        return with_base(base, families.ORTHOGONAL)
+    if method in families.STARTS_OF:
+        return with_base(base, f"{method}+at_start")
+    return f"{base}, {families.TUNED}"
+
+
+def is_start(name):
+    """Whether a network differs from another one only at the start of training."""
+    return "," in name or without_base(name) in families.AT_START
+
+
+def is_regularized(name):
+    """Whether its loss has a penalty, whose factor is tuned."""
+    return without_base(name) == families.REGULARIZED
+
+
 def is_matched(name):
     """Whether its scale is that of row equilibration."""
     return name.endswith(families.MATCHED)

@@ -7,14 +7,18 @@ import numpy as np
 from benchmarks.comparison import evidence, families, naming, sentences
 from benchmarks.shared import plots
 
+# Okabe's and Ito's colors, which all readers can tell apart.
 COLORS = {
-    "none": "tab:gray",
-    f"none, {families.TUNED}": "black",
-    f"none, {families.MATCHED}": "tab:brown",
-    "row_equilibration": "tab:orange",
-    "newton_orthogonalization": "tab:blue",
-    "polynomial_preconditioner": "tab:green",
-    "weight_normalization": "tab:pink",
+    families.PLAIN: "tab:gray",
+    f"{families.PLAIN}, {families.TUNED}": "black",
+    families.ORTHOGONAL: "#F0E442",
+    families.ROWS: "#E69F00",
+    families.NEWTON: "#0072B2",
+    families.POLYNOMIAL: "#009E73",
+    families.POLAR_EXPRESS: "#56B4E9",
+    families.STORED: "#CC79A7",
+    families.CENTERED_STORED: "#AA4499",
+    families.UPDATES: "#D55E00",
 }
 
 
@@ -52,14 +56,14 @@ def draw_overview(compared):
     """
     plt = plots.pyplot()
     cells = {
-        method: sentences.comparisons_of(compared, method, "best rival") for method in evidence.OURS
+        method: sentences.comparisons_of(compared, method, "best rival") for method in families.OURS
     }
     keys = list(dict.fromkeys(key for cell in cells.values() for key in cell))
-    figure, axes = plt.subplots(figsize=(8, 0.32 * len(keys) + 1.4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 0.5 * len(keys) + 1.6), layout="constrained")
     for shift, (method, cell) in enumerate(cells.items()):
         for key, comparison in cell.items():
             unit = evidence.TOLERANCE[families.FAMILIES[key[0]].test_score]
-            y = len(keys) - keys.index(key) - 0.22 * (shift - 1)
+            y = len(keys) - keys.index(key) - 0.12 * (shift - len(cells) / 2)
             axes.errorbar(
                 comparison.difference / unit, y, xerr=comparison.interval / unit, fmt="o",
                 color=COLORS[method], markersize=4.5, capsize=2,
@@ -75,7 +79,7 @@ def draw_overview(compared):
     plots.tidy(axes)
     if keys:
         axes.set_ylim(0.4, len(keys) + 0.6)
-        figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=len(cells))
+        figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=3)
     return figure
 
 

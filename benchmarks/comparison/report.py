@@ -5,11 +5,12 @@ family, and the summary in the README. Runs on whatever lines there are, and say
 """
 
 import itertools
-import json
 import os
 import pathlib
 
 from benchmarks.comparison import (
+    attribution,
+    equal_seconds,
     evidence,
     families,
     naming,
@@ -17,6 +18,7 @@ from benchmarks.comparison import (
     sentences,
     significance,
     tables,
+    times,
     tuning,
 )
 from benchmarks.shared import arguments, environment, markdown, records
@@ -43,19 +45,6 @@ def read(folder):
     return found
 
 
-def step_times(folder):
-    """What `step_times` measured, by family and optimizer: empty where it has not."""
-    path = folder / "step-times.json"
-    measured = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    # Where training starts changes nothing about a step.
-    timed = {name: "deep" if name in families.STARTS else name for name in families.FAMILIES}
-    return {
-        (name, optimizer): tables.Times.of(measured.get(timed[name], {}).get(optimizer))
-        for name in families.FAMILIES
-        for optimizer in families.OPTIMIZERS
-    }
-
-
 def progress_of(name, optimizer, records):
     """A sentence on what of a cell is still to run, or nothing."""
     missing = tuning.pending(name, optimizer, records)
@@ -66,8 +55,8 @@ def unfinished(everything):
     """Which families are not in the summary, or not with all their runs; or nothing."""
     names = [
         name
-        for name in families.FAMILIES
-        if any(tuning.pending(name, o, everything.get((name, o), [])) for o in families.OPTIMIZERS)
+        for name, family in families.FAMILIES.items()
+        if any(tuning.pending(name, o, everything.get((name, o), [])) for o in family.rates)
     ]
     return f"\n- Not run yet, or not to the end: {', '.join(names)}." if names else ""
 
@@ -84,7 +73,7 @@ def cost_of(everything):
         record
         for record in records
         if record["family"] in families.NEXT_FAMILIES
-        or naming.without_base(record["normalization"]) in families.NEXT
+        or naming.without_base(record["normalization"]) in families.VARIANTS
     ]
     hours, later = (sum(r["seconds"] for r in some) / 3600 for some in (records, afterwards))
     return (
@@ -146,6 +135,25 @@ of the loss on validation samples after training, of one seed, to some per cent:
 they are stored, so that it falls where they have grown, and compares networks only roughly."""
 
 
+SECONDS = """\
+In each setting, the best configuration of this package and the best of all others, which are plain
+networks with any start, rivals, and Muon with any of these, in as many seconds of training as the
+plain network takes for its epochs: the steps of each epoch are so many fewer. Both are chosen by
+validation after that time, among the first three of each side. p as above, corrected for the rows
+of this table."""
+
+STARTS = """\
+Plain networks that start from the kernels that a method makes, tuned by the same budget. What they
+gain over the plain network is the part of the method's gain that costs nothing. For stored kernels
+and for Newton's iteration without centering, the start is orthogonal."""
+
+PARTS = """\
+Of each win over the network alone: what the plain network gains by the method's start, by its scale
+alone, and by rows that are centered and scaled in every step (weight standardization); and what the
+method has over the best of these, which is the spectrum during training. The last column names the
+configuration with the shortest step whose mean lies within the interval of the method's."""
+
+
 CROSSCHECK = """\
 The plain network and the conditioned ones without normalization of activations, trained on other
 backends at the points that the comparison chose. Seeds mean other random numbers there: means are
@@ -169,7 +177,7 @@ def report(options):
         key: cell for key, cell in found.items() if not tuning.pending(*key, everything[key])
     }
     compared = significance.comparisons(complete)
-    times = step_times(options.results)
+    measured = times.read(options.results)
     pictures.draw_overview(compared).savefig(options.output / "comparison.png", dpi=130)
     sections = []
     for name, family in families.FAMILIES.items():
@@ -188,7 +196,7 @@ def report(options):
             sections.append(f"### {optimizer}")
             if optimizer in tested:
                 sections.append(tables.scores(family, cell, compared.get((name, optimizer), {})))
-                sections.append(tables.training(family, cell, times[name, optimizer]))
+                sections.append(tables.training(family, cell, measured[name, optimizer]))
             rest = progress_of(name, optimizer, everything[name, optimizer])
             if rest:
                 sections.append(rest)
@@ -200,15 +208,17 @@ def report(options):
             f"{CROSSCHECK}\n\n{tables.crosscheck(agreements)}",
             "\n\n".join(conditions_of(records) for records in others.values()),
         ]
-    told = sentences.findings(complete, compared, times)
+    told = sentences.findings(complete, compared, measured)
     told += sentences.agreement(agreements)
     told += unfinished(everything)
     picture = "![Differences to the best rival]({}comparison.png)"
+    gains = attribution.gains(complete, compared, measured)
+    outcomes = equal_seconds.outcomes(everything, complete, measured)
     summary = "\n\n".join(
         filter(
             None,
             [
-                sentences.in_short(compared, times),
+                sentences.in_short(compared, measured),
                 picture,
                 tables.best(found, compared),
                 tables.counts(compared),
@@ -222,6 +232,7 @@ def report(options):
         f"{cost_of(everything)}\n\n{conditions_of(everything)}",
         EXPLANATION,
         f"## Summary\n\n{summary.format('')}\n{sentences.by_family(compared)}".rstrip(),
+        *after_the_summary(found, gains, outcomes, measured),
         *sections,
     ]
     path = options.output / "comparison.md"
@@ -230,6 +241,18 @@ def report(options):
         folder = os.path.relpath(options.output, options.readme.parent)
         markdown.replace_block(options.readme, "comparison", summary.format(f"{folder}/"))
     print(f"Saved {path}")
+
+
+def after_the_summary(found, gains, outcomes, measured):
+    """The sections on equal seconds, on starts and on what gains consist of, where known."""
+    sections = []
+    if outcomes:
+        told = sentences.at_equal_seconds(outcomes)
+        sections += ["## Equal seconds", SECONDS, told, tables.equal_seconds(outcomes)]
+    if gains:
+        sections += ["## Share of the gain that is the start", STARTS, tables.starts(gains, found)]
+        sections += ["## Parts of the gains", PARTS, tables.attribution(gains, measured)]
+    return sections
 
 
 def parse(words=None):

@@ -112,7 +112,7 @@ def chosen_point(family, normalization, coordinates, matched=None):
 
 def modes_of(normalization):
     """The modes of the gain that differ from each other for one method, or the penalties."""
-    if naming.without_base(normalization) == families.REGULARIZED:
+    if naming.is_regularized(normalization):
         return families.PENALTIES
     if naming.is_plain(normalization) or normalization.endswith("weight_normalization"):
         return ()

@@ -8,13 +8,17 @@ from benchmarks.comparison import evidence, families, naming, significance
 # What a method is compared with, in words; "it" is the method.
 ROLES = {
     "alone": "the network without it",
-    "matched": "that network with matched initial scale",
+    "start": "that network with the method's own start",
     "tuned": "that network with tuned initial scale",
     "Frobenius": "Frobenius normalization",
     "best rival": "the best of its rivals",
 }
 # Further comparisons, which have no column in the tables.
-PHRASES = {**ROLES, "centered": "the same with centered rows"}
+PHRASES = {
+    **ROLES,
+    "centered": "the same with centered rows",
+    "constant": "the same with a constant multiplier",
+}
 OUTCOMES = {"win": "wins in", "loss": "loses in"}
 
 
@@ -83,7 +87,7 @@ def unit_of(family):
 def in_short(compared, times):
     """How often each method wins, ties and loses, what a step of it takes, and who always wins."""
     told, throughout, count = [], [], 0
-    for method in evidence.OURS:
+    for method in families.OURS:
         cells = comparisons_of(compared, method, "best rival")
         if not cells:
             continue
@@ -97,7 +101,7 @@ def in_short(compared, times):
             throughout.append(f"`{method}`")
     if not told:
         return ""
-    *rivals, last = (name.replace("_", " ") for name in evidence.RIVALS)
+    *rivals, last = (name.replace("_", " ") for name in families.RIVALS)
     rivals = f"{', '.join(rivals)} and {last}"
     places = "place" if count == 1 else "places"
     return "\n".join(
@@ -125,10 +129,25 @@ def cost_of_steps(method, cells, times):
     return f"; its step takes {' to '.join(ends)} times as long as without it"
 
 
+def configuration(key, chosen):
+    """A name, with its optimizer where that is not the one of the setting."""
+    optimizer, name = chosen
+    return f"`{name}`" if optimizer == key[1] else f"`{name}`, {optimizer}"
+
+
+def at_equal_seconds(chosen):
+    """In how many settings the best of this package wins, ties and loses."""
+    wins, ties, losses = outcomes(outcome.comparison for outcome in chosen)
+    return (
+        f"The best of this package wins in {wins}, ties in {ties} and loses in {losses} of "
+        f"{len(chosen)} settings."
+    )
+
+
 def by_family(compared):
     """Wins, ties and losses of each method in each family."""
     told = []
-    for method in evidence.OURS:
+    for method in families.OURS:
         cells = comparisons_of(compared, method, "best rival")
         counts = []
         for family in dict.fromkeys(family for family, *_ in cells):
@@ -145,7 +164,7 @@ def fifty_layers(found, times):
     """How deep networks train without normalization layers, with and without conditioning."""
     told = []
     for (family, optimizer), cell in found.items():
-        ours = [name for name in evidence.OURS if name in cell and cell[name].scores]
+        ours = [name for name in families.OURS if name in cell and cell[name].scores]
         if family != "deep50" or not ours or not cell.get(families.PLAIN, None):
             continue
         form = evidence.FORMS[families.FAMILIES[family].test_score]
@@ -180,12 +199,14 @@ def findings(found, compared, times):
     Args:
         found: {(family, optimizer): {name: evidence.Summary}}.
         compared: What `significance.comparisons` returns.
-        times: {(family, optimizer): `tables.Times`}.
+        times: {(family, optimizer): `times.Times`}.
     """
-    rows = evidence.OURS[0]
-    told = [outcomes_of(compared, rows, role) for role in ("matched", "tuned", "Frobenius")]
-    told += [outcomes_of(compared, method, "best rival") for method in evidence.OURS]
+    rows = families.ROWS
+    told = [outcomes_of(compared, rows, role) for role in ("start", "tuned", "Frobenius")]
+    told += [outcomes_of(compared, method, "start") for method in families.OURS[1:]]
+    told += [outcomes_of(compared, method, "best rival") for method in families.OURS]
     told.append(outcomes_of(compared, families.UNCENTERED, "centered"))
+    told += [outcomes_of(compared, method, "constant") for method in families.DIFFERENTIATED]
     told += fifty_layers(found, times)
     return "\n".join(filter(None, told))
 

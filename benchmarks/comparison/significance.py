@@ -13,6 +13,7 @@ from scipy import stats
 from benchmarks.comparison import evidence, families, naming, tuning
 
 LEVEL = 0.05
+RIVALS = (*families.RIVALS, families.REGULARIZED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,36 +45,37 @@ class Comparison:
 def pairs(found):
     """The comparisons that are made: (method, what it is compared with, in which role)."""
     scored = [name for name, summary in found.items() if summary.scores]
-    # Whatever is done to activations; but not what was tried afterwards, as no rival was.
-    ours = [name for name in scored if naming.without_base(name) in evidence.OURS]
+    # Whatever is done to activations; but no variant, since rivals have none.
+    ours = [name for name in scored if naming.without_base(name) in families.OURS]
     others = [
-        name for name in scored if naming.without_base(name) not in (*evidence.OURS, *families.NEXT)
+        name
+        for name in scored
+        if naming.without_base(name) not in (*families.OURS, *families.VARIANTS)
     ]
     chosen = []
     if ours and others:
         best = [max(names, key=lambda name: found[name].validation) for names in (ours, others)]
         chosen.append((*best, "best of all"))
     for base in dict.fromkeys(map(naming.base_of, found)):
-        rivals = [base, *(naming.with_base(base, rival) for rival in evidence.RIVALS)]
+        rivals = (base, *(naming.with_base(base, rival) for rival in RIVALS))
         rivals = [rival for rival in rivals if rival in scored]
-        for method in (*evidence.OURS, *families.NEXT):
+        for method in (*families.OURS, *families.VARIANTS):
             name = naming.with_base(base, method)
             if name not in scored or not rivals:
                 continue
-            # The best on the test data itself: the choice that is hardest to beat.
-            best_rival = max(rivals, key=lambda rival: found[rival].mean)
             others = {
                 "alone": base,
-                "best rival": best_rival,
+                # The best on the test data itself: the choice that is hardest to beat.
+                "best rival": max(rivals, key=lambda rival: found[rival].mean),
+                "start": naming.start_of(name),
             }
-            if method in evidence.OURS:
+            if method in families.OURS:
                 others["tuned"] = f"{base}, {families.TUNED}"
                 others["Frobenius"] = naming.with_base(base, families.FROBENIUS)
             if method == families.UNCENTERED:
                 others["centered"] = naming.with_base(base, families.NEWTON)
-            if method == evidence.OURS[0]:
-                # Matched to row equilibration, so that it says nothing of the others.
-                others["matched"] = f"{base}, {families.MATCHED}"
+            if method.endswith("+differentiated"):
+                others["constant"] = naming.with_base(base, method.partition("+")[0])
             chosen += [(name, other, role) for role, other in others.items() if other in scored]
     return chosen
 

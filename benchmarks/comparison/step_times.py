@@ -36,12 +36,12 @@ def stopwatch():
 def measure(name, optimizer, rounds):
     """Seconds a step, by normalization: a list over the rounds; and the steps of an epoch."""
     family, data = families.FAMILIES[name], training_runs.data_of(name)
-    # What differs at the start only takes the same time.
-    chosen = [each for each in family.normalizations() if "," not in each]
+    chosen = [each for each in family.normalizations(optimizer) if not naming.is_start(each)]
     models = {}
     for each in chosen:
         has_own_gain = naming.method_of(each) == "weight_normalization"
         mode = None if naming.is_plain(each) or has_own_gain else "fixed"
+        mode = families.PENALTIES[0] if naming.is_regularized(each) else mode
         # A rate at which no model diverges: what is computed does not depend on it.
         run = tuning.Run(name, each, optimizer, "time", None, 0, search.Point(1e-6, 1.0, mode))
         models[each], _ = training_runs.Model(name, each, optimizer).new(run)
@@ -83,6 +83,8 @@ def main(words=None):
     ]
     cells = itertools.product(options.families or recorded, options.optimizers)
     for name, optimizer in cells:
+        if optimizer not in families.FAMILIES[name].rates:
+            continue
         seconds, steps = measure(name, optimizer, options.rounds)
         found.setdefault(name, {})[optimizer] = {
             "seconds": {each: [float(f"{s:.4g}") for s in own] for each, own in seconds.items()},

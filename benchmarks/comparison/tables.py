@@ -1,35 +1,7 @@
 """The tables of a comparison, as GitHub's Markdown, from what `evidence` computes."""
 
-import dataclasses
-import statistics
-
 from benchmarks.comparison import evidence, families, naming, sentences, significance
 from benchmarks.shared import markdown
-
-
-@dataclasses.dataclass(frozen=True)
-class Times:
-    """How long a step of each normalization takes.
-
-    Args:
-        seconds: Of a step, by normalization: a median.
-        steps: Of an epoch.
-    """
-
-    seconds: dict[str, float]
-    steps: int
-
-    @classmethod
-    def of(cls, measured):
-        """Of what `step_times` wrote for a family and optimizer, or None."""
-        measured = measured or {"seconds": {}, "steps": 0}
-        seconds = {name: statistics.median(own) for name, own in measured["seconds"].items()}
-        return cls(seconds, measured["steps"])
-
-    def of_step(self, name):
-        """Seconds, or None where they were not measured."""
-        # What differs from another network only at the start takes the same time.
-        return self.seconds.get(name.partition(",")[0])
 
 
 def chosen(summary):
@@ -131,7 +103,7 @@ def best(found, compared):
 def counts(compared):
     """Wins, ties and losses of each method against rival and controls."""
     rows = []
-    for method in (*evidence.OURS, *families.NEXT):
+    for method in (*families.OURS, *families.VARIANTS):
         cells = [
             sentences.comparisons_of(compared, method, role).values() for role in sentences.ROLES
         ]
@@ -140,6 +112,74 @@ def counts(compared):
                 [f"`{method}`", *(sentences.counted(cell) if cell else "" for cell in cells)]
             )
     return markdown.table(rows, ["won / tied / lost against", *sentences.ROLES.values()])
+
+
+def equal_seconds(outcomes):
+    """The best of this package beside the best of all others, in each setting."""
+    rows = []
+    for outcome in outcomes:
+        form = evidence.FORMS[families.FAMILIES[outcome.key[0]].test_score]
+        cells = [
+            f"{sentences.with_interval(scores, form)} {sentences.configuration(outcome.key, each)}"
+            for each, scores in zip(
+                (outcome.theirs, outcome.ours), outcome.scores[::-1], strict=True
+            )
+        ]
+        difference = against(outcome.comparison, form[1])
+        rows.append([sentences.place(outcome.key), form[0], *cells, difference])
+    headers = ["setting", "score", "best without this package", "best with it", "difference"]
+    return markdown.table(rows, headers)
+
+
+def starts(gains, found):
+    """What plain networks gain that start from a method's kernels, beside the method's own gain."""
+    rows = []
+    for gain in gains:
+        family, optimizer, _ = gain.key
+        form = evidence.FORMS[families.FAMILIES[family].test_score]
+        cell = found[family, optimizer]
+        scores = [
+            sentences.with_interval(cell[name].scores, form)
+            for name in (gain.plain, gain.start, gain.method)
+        ]
+        share = f"{100 * gain.share_of_start:.0f} %" if gain.is_win else "no gain"
+        rows.append(
+            [sentences.place(gain.key), f"`{naming.without_base(gain.method)}`", *scores, share]
+        )
+    headers = ["setting", "method", "plain", "plain, from the method's start", "method"]
+    return markdown.table(rows, [*headers, "share of the start"])
+
+
+def attribution(gains, times):
+    """What each gain consists of, and the cheapest configuration that keeps it."""
+    rows = []
+    for gain in gains:
+        if not gain.is_win:
+            continue
+        unit = sentences.unit_of(gain.key[0])
+        parts = gain.total, gain.of_start, gain.of_scale, gain.of_centering, gain.of_spectrum
+        rows.append(
+            [
+                sentences.place(gain.key),
+                f"`{naming.without_base(gain.method)}`",
+                *(f"{unit * part:+.2f}" for part in parts),
+                cost(gain.method, gain, times),
+                cost(gain.cheapest, gain, times),
+            ]
+        )
+    headers = ["setting", "method", "gain", "start alone", "scale alone", "centering and scale"]
+    headers += ["method less the best of these", "cost of a step", "cheapest that keeps it"]
+    return markdown.table(rows, headers)
+
+
+def cost(name, gain, times):
+    """A name with the time of its step over the plain network's, where known."""
+    family, optimizer, _ = gain.key
+    measured = times.get((family, optimizer))
+    names = name, gain.plain
+    step, plain = (measured.of_step(each) if measured and each else None for each in names)
+    ratio = f"{step / plain:.2f}×" if step and plain else "-"
+    return ratio if name == gain.method else f"`{name}` ({ratio})" if name else "-"
 
 
 def crosscheck(agreements):

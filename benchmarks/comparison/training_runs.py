@@ -70,6 +70,7 @@ class Model:
             gain="kernel_norm" if point.mode == "kernel_norm" else "initial_norm",
             trainable_gain="scalar" if point.mode == "scalar" else None,
             steps_per_execution=STEPS_PER_EXECUTION,
+            part_of_epoch=run.part,
             penalty=float(point.mode) if point.mode in families.PENALTIES else 1.0,
         )
         if naming.is_matched(self.normalization):
@@ -172,6 +173,7 @@ def perform(run):
         "rate": run.point.rate,
         "scale": run.point.scale,
         "mode": run.point.mode,
+        **({"part": run.part} if run.phase == "seconds" else {}),
     }
     try:
         record |= _trained(run)
@@ -201,7 +203,7 @@ def _trained(run):
         "scores": [rounded(score) for score in scores],
         "score": rounded(scores[-1]) if finished else None,
     }
-    if run.phase in ("test", "default") and finished:
+    if run.phase in ("test", "seconds", "default") and finished:
         record["test"] = rounded(family.module.evaluate(model, data, options)[family.test_score])
         record["condition_numbers"] = condition_numbers(model)
         # Of one seed, since it takes longer to compile than a run.

@@ -33,12 +33,14 @@ class Run:
         family: Name in `families.FAMILIES`.
         normalization: One of its normalizations.
         optimizer: One of `families.OPTIMIZERS`.
-        phase: "tune", "refine" around the best point of that, "test" at the chosen point, or
+        phase: "tune", "refine" around the best point of that, "test" at the chosen point,
+            "seconds" at the same point in as many seconds as the plain network takes, or
             "default": the method at its own default gain, at the rate that was chosen for the
             plain network.
         index: Of the point in its sequence, in tuning counted on through growths; None in tests.
         seed: Of initial weights and order.
         point: Where.
+        part: How much of each epoch's batches is used.
     """
 
     family: str
@@ -48,6 +50,7 @@ class Run:
     index: int | None
     seed: int
     point: search.Point
+    part: float = 1.0
 
     @property
     def key(self):
@@ -98,8 +101,7 @@ def growth(family, optimizer, records, growths):
 
 
 def growths_of(family, optimizer, records):
-    """All stretches added so far, given or found again from the records, and whether that is all.
-    """
+    """All stretches of the ranges, as given or as the records ask for, and whether that is all."""
     if optimizer in family.growths:
         return list(family.growths[optimizer]), True
     names = [

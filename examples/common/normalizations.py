@@ -222,8 +222,7 @@ def _make_orthogonal(kernel: keras.Variable) -> None:
 
 @keras.saving.register_keras_serializable("keras_wcond_examples")
 class OrthogonalFilters(keras.regularizers.OrthogonalRegularizer):
-    """Keras' regularizer, also for kernels of more than two axes, whose last one is that of units.
-    """
+    """Keras' regularizer, also for kernels of more than two axes. The last one is that of units."""
 
     def __call__(self, kernel):
         return super().__call__(keras.ops.reshape(kernel, (-1, kernel.shape[-1])))

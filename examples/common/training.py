@@ -40,6 +40,8 @@ class TrainingOptions:
     AdamW."""
     learning_rate: float = 0.1
     """At its peak."""
+    part_of_epoch: float = 1.0
+    """How much of each epoch's batches is used, for a training that takes less time."""
     warmup_epochs: int = 1
     """Epochs over which the rate rises to its peak; it falls to zero along a cosine."""
     weight_decay: float = 0.0
@@ -127,7 +129,7 @@ def schedule(options: TrainingOptions):
 def fit(model, batches, options, callbacks=(), **kwargs) -> dict[str, list[float]]:
     """Trains a compiled model on the schedule, and stops it where the loss is no number."""
     history = model.fit(
-        batches,
+        FirstBatches(batches, options.part_of_epoch) if options.part_of_epoch < 1.0 else batches,
         epochs=options.epochs,
         # The batches come in an order of their own seed.
         shuffle=False,
@@ -137,6 +139,29 @@ def fit(model, batches, options, callbacks=(), **kwargs) -> dict[str, list[float
     ).history
     history.pop("learning_rate", None)
     return history
+
+
+class FirstBatches(keras.utils.PyDataset):
+    """The first batches of each epoch of another dataset.
+
+    Args:
+        batches: A `keras.utils.PyDataset`.
+        part: Number between 0 and 1.
+    """
+
+    def __init__(self, batches: keras.utils.PyDataset, part: float):
+        super().__init__(workers=batches.workers)
+        self.batches = batches
+        self.count = max(math.floor(part * len(batches)), 1)
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return self.batches[index]
+
+    def on_epoch_end(self):
+        self.batches.on_epoch_end()
 
 
 def devices() -> int:

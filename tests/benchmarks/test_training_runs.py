@@ -181,14 +181,16 @@ def perform_echo(runs):
 @pytest.mark.usefixtures("small_families")
 def test_step_times_are_measured_in_turn(tmp_path, monkeypatch):
     names = ["none", "none, scale tuned", "weight_normalization", "row_equilibration"]
-    monkeypatch.setattr(families.Family, "normalizations", lambda _: names)
+    monkeypatch.setattr(families.Family, "normalizations", lambda *_: names)
     monkeypatch.setattr(training_runs, "start", lambda core: None)
     monkeypatch.setitem(families.FAMILIES, "pruned", families.FAMILIES["deep"])
     for name in ("deep", "pruned"):
         (tmp_path / f"{name}.jsonl").touch()
     step_times.main(["--rounds", "2", "--results", str(tmp_path)])
     measured = json.loads((tmp_path / "step-times.json").read_text())
-    assert {name: set(cells) for name, cells in measured.items()} == {"deep": {"sgd", "adamw"}}
+    assert {name: set(cells) for name, cells in measured.items()} == {
+        "deep": {*families.OPTIMIZERS}
+    }
     for found in measured["deep"].values():
         assert found["versions"]["keras"] == keras.__version__
         # 128 images in batches of 64.
@@ -214,11 +216,16 @@ def test_settings_are_those_of_the_examples():
     for family in families.FAMILIES.values():
         options = family.options(optimizer="adamw")
         assert options.optimizer == "adamw"
-        normalizations = examples.module("common.normalizations")
-        for name in family.normalizations():
-            parsed = normalizations.parse(name.partition(",")[0])
-            assert parsed.activations == naming.base_of(name)
-            words = [*parsed.weights, *(["everywhere"] if parsed.everywhere else [])]
-            words += ["constraint"] if parsed.constraint else []
-            method = "constraint" if naming.is_constraint(name) else naming.method_of(name)
-            assert "+".join(words) == method
+        for optimizer in family.rates:
+            for name in family.normalizations(optimizer):
+                check_name(name)
+
+
+def check_name(name):
+    """Whether the examples read a name as the comparison does."""
+    normalizations = examples.module("common.normalizations")
+    parsed = normalizations.parse(name.partition(",")[0])
+    assert parsed.activations == naming.base_of(name)
+    words = [*parsed.weights, *(m for m in normalizations.MODIFIERS if getattr(parsed, m))]
+    own = "" if "," in name or name == naming.base_of(name) else naming.without_base(name)
+    assert "+".join(words) == own

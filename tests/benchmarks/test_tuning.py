@@ -6,6 +6,9 @@ import math
 
 from benchmarks.comparison import families, naming, tuning
 
+# As if no comparison had been made before.
+FRESH = dataclasses.replace(families.FAMILIES["deep"], growths={})
+
 
 def play(family, score, records=(), until=None):
     """Records of all runs, in the order in which they become pending."""
@@ -29,22 +32,23 @@ def closeness(rate, scale=1.0):
 
 
 def test_every_method_has_the_same_budget():
-    family = families.FAMILIES["deep"]
+    family = FRESH
     records = play(family, closeness(0.02, 1.1))
     counts = collections.Counter((r["normalization"], r["phase"]) for r in records)
-    tuned = {counts[name, "tune"] for name in family.normalizations()}
+    tuned = {counts[name, "tune"] for name in family.normalizations("sgd")}
     assert len(tuned) == 1
     assert tuned.pop() >= 16
-    assert {counts[name, "refine"] for name in family.normalizations()} == {6}
-    assert {counts[name, "test"] for name in family.normalizations()} == {5}
-    methods = [name for name in family.normalizations() if counts[name, "default"]]
-    assert len(methods) == 2 * 7 + 4
+    assert {counts[name, "refine"] for name in family.normalizations("sgd")} == {6}
+    assert {counts[name, "test"] for name in family.normalizations("sgd")} == {5}
+    methods = [name for name in family.normalizations("sgd") if counts[name, "default"]]
+    # Frobenius normalization and seven methods, with and without normalization of activations.
+    assert len(methods) == 2 * 8
     assert {counts[name, "default"] for name in methods} == {5}
     assert len({tuning.key_of(r) for r in records}) == len(records)
 
 
 def test_all_methods_share_rates_and_modes():
-    family = families.FAMILIES["deep"]
+    family = FRESH
     runs = tuning.pending("deep", "sgd", [], family)
     rates = collections.defaultdict(set)
     for run in runs:
@@ -57,8 +61,8 @@ def test_all_methods_share_rates_and_modes():
     assert len(cells) == 16
     modes = [run.point.mode for run in runs if run.normalization == "row_equilibration"]
     assert collections.Counter(modes) == dict.fromkeys(families.MODES, 4)
-    late = {"none, scale matched", "layer, scale matched", *family.next}
-    assert {run.normalization for run in runs} == set(family.normalizations()) - late
+    late = {"none, scale matched", "layer, scale matched", *family.late_ones("sgd")}
+    assert {run.normalization for run in runs} == set(family.normalizations("sgd")) - late
     for name in ("none", "layer"):
         points = [run.point for run in runs if run.normalization == name]
         assert {(point.scale, point.mode) for point in points} == {(1.0, None)}
@@ -69,11 +73,11 @@ def test_all_methods_share_rates_and_modes():
 
 
 def test_a_winner_at_an_edge_grows_the_range_for_all():
-    family = dataclasses.replace(families.FAMILIES["deep"], activations=())
+    family = dataclasses.replace(FRESH, activations=())
     low, high = family.rates["sgd"]
     records = play(family, lambda run: run.point.rate)
     tuned = [r for r in records if r["phase"] == "tune"]
-    for name in family.normalizations():
+    for name in family.normalizations("sgd"):
         rates = [r["rate"] for r in tuned if r["normalization"] == name]
         assert len(rates) == 16 + 3 * 4
         assert all(high < rate <= high * math.sqrt(10.0) for rate in rates[16:20])
@@ -85,7 +89,7 @@ def test_a_winner_at_an_edge_grows_the_range_for_all():
 
 
 def test_the_default_gain_is_tried_at_the_rate_of_the_plain_network():
-    family = families.FAMILIES["deep"]
+    family = FRESH
 
     def score(run):
         target = 0.1 if run.normalization == "layer" else 0.01
@@ -104,7 +108,7 @@ def test_the_default_gain_is_tried_at_the_rate_of_the_plain_network():
 
 
 def test_a_comparison_goes_on_where_it_was():
-    family = families.FAMILIES["deep"]
+    family = FRESH
     whole = play(family, closeness(0.02, 1.1))
     for count in (0, 100, 288, 400, len(whole) - 1, len(whole)):
         resumed = play(family, closeness(0.02, 1.1), whole[:count])
@@ -113,14 +117,14 @@ def test_a_comparison_goes_on_where_it_was():
 
 
 def test_what_diverges_everywhere_is_not_tested():
-    family = families.FAMILIES["deep"]
+    family = FRESH
     records = play(family, lambda run: None if "newton" in run.normalization else run.point.rate)
     newton = [r for r in records if r["normalization"] == "newton_orthogonalization"]
     assert {r["phase"] for r in newton} == {"tune", "default"}
 
 
 def test_the_best_point_is_refined_from_another_seed():
-    family = families.FAMILIES["deep"]
+    family = FRESH
     lucky = {}
 
     def score(run):
@@ -131,7 +135,7 @@ def test_the_best_point_is_refined_from_another_seed():
         return -run.point.rate - run.point.scale
 
     records = play(family, score)
-    for name in family.normalizations():
+    for name in family.normalizations("sgd"):
         refined = [r for r in records if (r["normalization"], r["phase"]) == (name, "refine")]
         start = lucky[name]
         assert (refined[0]["rate"], refined[0]["scale"]) == (start.rate, start.scale)
@@ -149,7 +153,7 @@ def test_the_best_point_is_refined_from_another_seed():
 
 
 def test_what_failed_once_is_not_known_yet():
-    family = dataclasses.replace(families.FAMILIES["deep"], activations=())
+    family = dataclasses.replace(FRESH, activations=())
     whole = play(family, closeness(0.02, 1.1))
     records = [r for r in whole if r["phase"] == "tune"]
     failed = {**records[0], "status": "failed", "score": None}
@@ -160,7 +164,7 @@ def test_what_failed_once_is_not_known_yet():
 
 
 def test_points_are_chosen_when_all_that_they_rest_on_is_there():
-    family = dataclasses.replace(families.FAMILIES["deep"], activations=())
+    family = dataclasses.replace(FRESH, activations=())
     whole = play(family, closeness(0.02, 1.1))
 
     def phases_without(name, phase):
@@ -180,18 +184,18 @@ def test_points_are_chosen_when_all_that_they_rest_on_is_there():
 
 
 def test_what_diverges_from_another_seed_keeps_its_best_point():
-    family = dataclasses.replace(families.FAMILIES["deep"], activations=())
+    family = dataclasses.replace(FRESH, activations=())
     records = play(
         family, lambda run: None if run.phase == "refine" else -abs(run.point.rate - 0.02)
     )
-    for name in family.normalizations():
+    for name in family.normalizations("sgd"):
         tuned = [r for r in records if (r["normalization"], r["phase"]) == (name, "tune")]
         best = max(tuned, key=lambda r: r["score"])
         assert tuning.winner(records, name) == best
 
 
 def test_matched_networks_are_tuned_after_row_equilibration():
-    family = families.FAMILIES["deep"]
+    family = FRESH
     records = play(family, closeness(0.02, 1.1))
     for base in ("none", "layer"):
         rows = tuning.winner(records, naming.with_base(base, "row_equilibration"))
@@ -201,7 +205,7 @@ def test_matched_networks_are_tuned_after_row_equilibration():
 
 
 def test_what_else_was_tried_has_no_say_in_the_ranges():
-    family = dataclasses.replace(families.FAMILIES["deep"], activations=())
+    family = dataclasses.replace(FRESH, activations=())
     without = dataclasses.replace(family, next=())
 
     def score(run):

@@ -48,7 +48,9 @@ def test_unknown_normalization(name):
 
 
 def test_what_stands_alone():
-    with pytest.raises(ValueError, match="weight_normalization and unit_rows_at_start stand alone"):
+    with pytest.raises(
+        ValueError, match=r"weight_normalization and unit_rows_at_start and .* stand alone"
+    ):
         example("common.normalizations").parse("batch+weight_normalization+spectral_normalization")
 
 
@@ -70,3 +72,65 @@ def test_newton_without_centering():
         means.append(np.abs(kernel.mean(axis=0)).max())
         assert np.linalg.cond(kernel) > 1.0
     assert means[0] < 1e-6 < 1e-3 < means[1]
+
+
+KERNELS = {
+    "orthogonal_initializer": 1.0,
+    "newton_step+stored": 1.0,
+    "newton_orthogonalization+at_start": None,
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_plain_networks_with_other_starts_keep_the_norms_of_kernels(name):
+    deep = example("deep")
+    options = small("deep")
+    data = deep.load_data(options)
+    kernels = []
+    for each in ("none", name):
+        keras.utils.set_random_seed(0)
+        model = deep.build(each, data, options)
+        assert conditioned_names(model) == []
+        kernels.append(keras.ops.convert_to_numpy(model.get_layer("hidden_1").kernel))
+    np.testing.assert_allclose(*map(np.linalg.norm, kernels), rtol=1e-4)
+    if KERNELS[name]:
+        assert np.linalg.cond(kernels[1]) == pytest.approx(KERNELS[name], rel=0.01)
+
+
+def test_a_stored_kernel_is_conditioned_after_every_eighth_update():
+    deep = example("deep")
+    options = small("deep")
+    data = deep.load_data(options)
+    model = deep.build("newton_step+stored", data, options)
+    assert model.optimizer_conditioning["every"] == 8
+    deep.train(model, data, options)
+    assert type(model.optimizer).__name__ == "ConditionedSGD"
+    model = deep.build("orthogonal_updates", data, options)
+    optimizer = example("common.training").optimizer(options, model)
+    assert optimizer.get_config()["update_conditioner"]["class_name"].endswith("PolarExpress")
+    kernels = [kernel["name"] for kernel in optimizer.get_config()["kernels"]]
+    assert kernels == [f"hidden_{index}/kernel" for index in (1, 2, 3)]
+
+
+def test_the_penalty_of_filters_that_are_not_orthogonal():
+    deep = example("deep")
+    options = small("deep")
+    model = deep.build("orthogonal_regularizer", deep.load_data(options), options)
+    assert len(model.losses) == 3
+    regularizer = example("common.normalizations").OrthogonalFilters(2.0, mode="columns")
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 4, 8)).astype("float32")
+    filters = kernel.reshape(-1, 8) / np.linalg.norm(kernel.reshape(-1, 8), axis=0)
+    products = np.abs(filters.T @ filters)[np.triu_indices(8, 1)]
+    np.testing.assert_allclose(float(regularizer(kernel)), 2.0 * products.mean(), rtol=1e-4)
+
+
+def test_the_gradient_passes_through_multipliers_where_the_name_says_so():
+    conditioners = [
+        example("deep")
+        .build(name, example("deep").load_data(small("deep")), small("deep"))
+        .get_layer("hidden_1")
+        .kernel_conditioner
+        for name in ("newton_orthogonalization", "newton_orthogonalization+differentiated")
+    ]
+    assert [each.differentiate_multiplier for each in conditioners] == [False, True]

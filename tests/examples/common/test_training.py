@@ -1,5 +1,6 @@
 """Learning rates, weight decay, and batches on several devices."""
 
+import dataclasses
 import itertools
 import os
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.examples.loading import EXAMPLES, example
+from tests.examples.small_networks import small
 
 
 def test_predictions_of_any_number_on_any_number_of_devices(monkeypatch):
@@ -85,3 +87,48 @@ def test_biases_and_gains_do_not_decay():
     after, bias = map(keras.ops.convert_to_numpy, model.layers[0].weights)
     np.testing.assert_allclose(after, 0.95 * kernel, rtol=1e-6)
     np.testing.assert_array_equal(bias, 1.0)
+
+
+def test_a_part_of_each_epoch():
+    training = example("common.training")
+
+    class Numbers(keras.utils.PyDataset):
+        epoch = 0
+
+        def __len__(self):
+            return 10
+
+        def __getitem__(self, index):
+            return index, self.epoch
+
+        def on_epoch_end(self):
+            self.epoch += 1
+
+    part = training.FirstBatches(Numbers(workers=2), 0.37)
+    assert part.workers == 2
+    assert [part[index] for index in range(len(part))] == [(0, 0), (1, 0), (2, 0)]
+    part.on_epoch_end()
+    assert part[2] == (2, 1)
+    assert len(training.FirstBatches(Numbers(), 0.01)) == 1
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+def test_optimizers_by_name(optimizer):
+    deep = example("deep")
+    options = dataclasses.replace(small("deep"), optimizer=optimizer, weight_decay=0.1)
+    data = deep.load_data(options)
+    model = deep.build("none", data, options)
+    deep.train(model, data, options)
+    assert type(model.optimizer).__name__.lower() == optimizer
+    if optimizer == "muon":
+        # Of matrices but the last one: Muon, which has one momentum and no velocity.
+        by_muon = [
+            variable.path
+            for variable, velocity in zip(
+                model.trainable_variables, model.optimizer.adam_velocities, strict=True
+            )
+            if velocity is None
+        ]
+        assert by_muon == [
+            f"{name}/kernel" for name in ("first", "hidden_1", "hidden_2", "hidden_3")
+        ]

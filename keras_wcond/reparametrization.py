@@ -130,7 +130,7 @@ class Reparametrization:
             conditioned = self.conditioner.condition_kernel(kernel, layout)
             if conditioned.shape != kernel.shape:
                 self.conditioner.require_shape(conditioned, kernel)
-            if self.gain == "kernel_norm":
+            if self.gain == "kernel_norm" and not self.conditioner.keeps_norm:
                 conditioned = conditioned * norm_ratio(kernel, conditioned)
             if gain_weight is None:
                 if self.has_gain_weight:

@@ -106,12 +106,13 @@ def polynomial_preconditioner(matrix, degree=4, constant_bound=None):
 
 
 def newton_step(matrix, strength=1.0, center=False):
+    norm = np.linalg.norm(matrix)
     matrix = centered(matrix) if center else matrix
     values = np.linalg.svd(matrix, compute_uv=False)
     scale = max(np.sqrt(np.mean(values**2)), norm_bound(matrix, 1) / np.sqrt(2.0))
     half = 0.5 * strength
     moved = by_singular_values(matrix, lambda s: s + half * (s - s**3 / scale**2))
-    return moved * np.linalg.norm(matrix) / np.linalg.norm(moved)
+    return moved * norm / np.linalg.norm(moved)
 
 
 METHODS = {

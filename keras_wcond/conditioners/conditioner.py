@@ -29,9 +29,9 @@ class Conditioner:
 
     `condition()`, `condition_kernel()` and `product()` are three forms of one function. A
     subclass that overrides `condition()` or `condition_kernel()` does not inherit the other
-    forms, `has_unit_rows` or `works_on_arrays`, because they belong to the function of its base
-    class. A subclass that overrides `product()` must also define one of the other two forms.
-    Otherwise its definition raises a `TypeError`.
+    forms, `has_unit_rows`, `keeps_norm` or `works_on_arrays`, because they belong to the function
+    of its base class. A subclass that overrides `product()` must also define one of the other two
+    forms. Otherwise its definition raises a `TypeError`.
 
     Example:
 
@@ -46,6 +46,8 @@ class Conditioner:
         has_unit_rows: Boolean. Whether the rows of the result have a mean square norm of 1 for
             every kernel, the scale to which `gain="auto"` applies. The results of other methods
             are scaled to it first. Defaults to `False`.
+        keeps_norm: Boolean. Whether the result has the Frobenius norm of the kernel, so that
+            `gain="kernel_norm"` has nothing to do. Defaults to `False`.
         works_on_arrays: Boolean. Whether the method accepts NumPy arrays as well, and returns
             an array of the same dtype. Reports and folding then need no compilation for
             each kernel shape. Other methods receive tensors. Defaults to `False`.
@@ -57,6 +59,7 @@ class Conditioner:
     """
 
     has_unit_rows: bool = False
+    keeps_norm: bool = False
     works_on_arrays: bool = False
     largest_product: ClassVar[float] = 2.0
     changes: ClassVar[str] = "spectrum"
@@ -241,7 +244,7 @@ def _drop_inherited_forms(cls: type[Conditioner]) -> None:
     for name, is_older in (("condition_kernel", matrices < kernel), ("product", newest < product)):
         if is_older:
             setattr(cls, name, vars(Conditioner)[name])
-    for attribute in ("has_unit_rows", "works_on_arrays"):
+    for attribute in ("has_unit_rows", "keeps_norm", "works_on_arrays"):
         if newest < next(i for i, base in enumerate(cls.__mro__) if attribute in vars(base)):
             setattr(cls, attribute, False)
 

@@ -5,7 +5,7 @@ from keras_wcond.arguments import number_between
 from keras_wcond.conditioners.registry import register
 from keras_wcond.conditioners.singular_value_polynomial import SingularValuePolynomial
 from keras_wcond.linalg.arrays import Tensor, namespace
-from keras_wcond.linalg.gram_iteration import bounded
+from keras_wcond.linalg.gram_iteration import bounded, wide
 from keras_wcond.linalg.norms import centered
 
 # The largest ratio of σ̂ to the scale s. The step maps a singular value √3 s to zero, and √2 s
@@ -22,7 +22,7 @@ class NewtonStep(SingularValuePolynomial):
     is trained, so that a step has to undo only what the updates have done. It takes two matrix
     products, none of them differentiated there.
 
-    `Ŵ = ‖Z‖_F / ‖V‖_F · V,  V = Z + ½ · strength · (Z - Z ZᵀZ / s²)`
+    `Ŵ = ‖W‖_F / ‖V‖_F · V,  V = Z + ½ · strength · (Z - Z ZᵀZ / s²)`
 
     Z is W, without the means of its rows if `center`. s is the root mean square of the singular
     values, `‖Z‖_F / √min(m, n)`, or `σ̂/√2` if that is larger, where σ̂ is an upper bound of
@@ -54,6 +54,7 @@ class NewtonStep(SingularValuePolynomial):
     """
 
     works_on_arrays = True
+    keeps_norm = True
 
     def __init__(
         self,
@@ -68,23 +69,21 @@ class NewtonStep(SingularValuePolynomial):
 
     def condition(self, matrices: Tensor) -> Tensor:
         ops = namespace(matrices)
-        z, size, (multiplier,), _, is_tall = self.factors(matrices)
-        moved = z @ multiplier if is_tall else multiplier @ z
-        moved = centered(moved) if self.center else moved
-        ratio = _squared_norm(z) / ops.where(_squared_norm(z) == 0.0, 1.0, _squared_norm(moved))
-        ratio = ops.sqrt(ops.where(ratio == 0.0, 1.0, ratio))
-        # The result has the scale of Z, so that the gradient in `size` is zero.
-        return size * self.multiplier(ratio) * moved
-
-    def multipliers(self, x: Tensor, is_zero: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        ops = namespace(x)
-        found = bounded(x, is_zero, 1, by_row_sums=True)
-        mean_square = _squared_norm(x * found.inverse) / x.shape[1]
+        z, size, is_zero = self.scaled(matrices)
+        x, is_tall = wide(z)
+        found = bounded(self.multiplier(x), is_zero, 1, by_row_sums=True)
+        mean_square = found.squared_norm * ops.square(found.inverse) / x.shape[1]
         is_small = mean_square < 1.0 / LARGEST_RATIO**2
         scale = ops.where(is_small, 1.0 / LARGEST_RATIO**2, mean_square)
         half = 0.5 * self.strength
         identity = ops.eye(x.shape[1], dtype=x.dtype)
-        return [(1.0 + half) * identity - half / scale * found.gram], x, found.inverse
+        multiplier = (1.0 + half) * identity - half / scale * found.gram
+        moved = z @ multiplier if is_tall else multiplier @ z
+        moved = centered(moved) if self.center else moved
+        squares = _squared_norm(matrices / size) if self.center else found.squared_norm
+        ratio = squares / (_squared_norm(moved) + ops.where(is_zero, ops.ones_like(squares), 0.0))
+        # The result has the scale of Z, so that the gradient in `size` is zero.
+        return size * self.multiplier(ops.sqrt(ratio)) * moved
 
     def get_config(self) -> dict[str, Any]:
         return {"strength": self.strength, **super().get_config()}

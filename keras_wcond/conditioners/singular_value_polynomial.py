@@ -11,7 +11,7 @@ from keras_wcond.linalg.held_constant import held_constant
 from keras_wcond.linalg.norms import (
     centered,
     divided_by_maximum,
-    with_zero_rows_fixed,
+    scaled_matrices,
 )
 
 # Rounding errors of the Gram matrix grow as the multiplier does. Polynomials whose slopes at zero
@@ -101,16 +101,21 @@ class SingularValuePolynomial(Multiplication):
             which they multiply, Z multiplied by all of them but the last, and whether they stand
             on the right. The last tensor is transposed if they do.
         """
-        z, size, is_zero = divided_by_maximum(with_zero_rows_fixed(matrices), axis=(1, 2))
-        if self.center:
-            z, factor, is_zero = divided_by_maximum(centered(z), axis=(1, 2))
-            size = size * factor
+        z, size, is_zero = self.scaled(matrices)
         x, is_tall = wide(z)
         multipliers, moved, inverse = self.multipliers(self.multiplier(x), is_zero)
         if self.keeps_largest:
             bound = size / namespace(z).where(is_zero, 1.0, inverse)
             multipliers[-1] = multipliers[-1] * held_constant(bound)
         return z, size, multipliers, moved, is_tall
+
+    def scaled(self, matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Z divided by its largest magnitude, that magnitude, and whether it is zero."""
+        z, size, is_zero = scaled_matrices(matrices)
+        if self.center:
+            z, factor, is_zero = divided_by_maximum(centered(z), axis=(1, 2))
+            size = size * factor
+        return z, size, is_zero
 
     def multipliers(self, x: Tensor, is_zero: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """The factors of M for matrices whose largest magnitude is about 1.

@@ -29,11 +29,13 @@ class Bounded:
 
     Attributes:
         inverse: `1 / σ̂` of each matrix, with shape `(matrices, 1, 1)`. Zero for zero matrices.
+        squared_norm: `‖A‖_F²` of each matrix, with the same shape. One for zero matrices.
         gram: `X Xᵀ` of `X = A / σ̂`, a by-product of the iteration.
         gram_squared: `(X Xᵀ)²`, or None after a single iteration.
     """
 
     inverse: Tensor
+    squared_norm: Tensor
     gram: Tensor
     gram_squared: Tensor | None
 
@@ -71,13 +73,17 @@ def bounded(
         return ops.sum(ops.square(product), axis=(1, 2), keepdims=True) + one_if_zero
 
     product = matrices
+    identity = ops.eye(matrices.shape[1], dtype=matrices.dtype)
     log_scale: Tensor = 0.0
     grams: list[tuple[Tensor, Tensor]] = []
+    norms: list[Tensor] = []
     for _ in range(iterations):
-        squares = squared_norm(product)
-        log_scale = 2.0 * log_scale + ops.log(squares)
-        # The product is smaller than the matrices, and within range: no entry is far above 1.
-        product = gram(product) * (1.0 / squares)
+        # No entry is far above 1, so that the product is within range.
+        product = gram(product)
+        # The trace is the squared norm of the matrices, without a pass over them.
+        norms.append(ops.sum(product * identity, axis=(1, 2), keepdims=True) + one_if_zero)
+        log_scale = 2.0 * log_scale + ops.log(norms[-1])
+        product = product * (1.0 / norms[-1])
         grams.append((product, log_scale))
     squares = squared_norm(product)
     if by_row_sums:
@@ -95,4 +101,4 @@ def bounded(
         return product * ops.exp(log_scale - math.ldexp(2.0, index) * log_bound)
 
     inverse = ops.where(is_zero, 0.0, ops.exp(-log_bound))
-    return Bounded(inverse, power(0), power(1))
+    return Bounded(inverse, norms[0], power(0), power(1))

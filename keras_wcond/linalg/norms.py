@@ -138,6 +138,24 @@ def with_zero_rows_fixed(matrices: Tensor, axis: Axes = -1) -> Tensor:
     return ops.where(is_zero, ops.stop_gradient(matrices), matrices)
 
 
+def scaled_matrices(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Matrices divided by their largest magnitudes, without a gradient in rows that are zero.
+
+    One pass less over the matrices than `divided_by_maximum(with_zero_rows_fixed(matrices))`.
+
+    Args:
+        matrices: Tensor or NumPy array of shape `(matrices, rows, columns)`.
+
+    Returns:
+        As of `divided_by_maximum()`.
+    """
+    ops = namespace(matrices)
+    magnitudes = _largest_magnitude(matrices, axis=2)
+    divisor, is_zero = _divisor(ops.max(magnitudes, axis=1, keepdims=True))
+    # A factor of zero stops the gradient in zero rows.
+    return matrices * ops.where(magnitudes == 0.0, 0.0, 1.0 / divisor), divisor, is_zero
+
+
 def divided_by_maximum(x: Tensor, axis: Axes | None) -> tuple[Tensor, Tensor, Tensor]:
     """`x` divided by its largest magnitude along `axis`.
 
@@ -153,14 +171,17 @@ def divided_by_maximum(x: Tensor, axis: Axes | None) -> tuple[Tensor, Tensor, Te
         latter two have `axis` of size 1. The divisor is 1 for a magnitude of zero, and
         `LARGEST_DIVISOR` for a finite magnitude above it.
     """
-    ops = namespace(x)
-    maximum = _largest_magnitude(x, axis)
+    divisor, is_zero = _divisor(_largest_magnitude(x, axis))
+    return x / divisor, divisor, is_zero
+
+
+def _divisor(maximum: Tensor) -> tuple[Tensor, Tensor]:
+    ops = namespace(maximum)
     # Comparisons with NaN are false: non-finite values pass through and stay visible.
     is_zero = maximum < SMALLEST_NORMAL
     divisor = ops.where(is_zero, 1.0, maximum)
     is_large = ops.logical_and(divisor > LARGEST_DIVISOR, divisor < float("inf"))
-    divisor = ops.where(is_large, LARGEST_DIVISOR, divisor)
-    return x / divisor, divisor, is_zero
+    return ops.where(is_large, LARGEST_DIVISOR, divisor), is_zero
 
 
 def _largest_magnitude(x: Tensor, axis: Axes | None) -> Tensor:

@@ -107,7 +107,7 @@ def test_a_step_is_safe_from_any_start(seed, shape, spectrum, strength, center, 
     before = np.linalg.svd(matrix, compute_uv=False)
     after = np.linalg.svd(once.astype("float64"), compute_uv=False)
     if np.linalg.norm(matrix) > 1e-5 * np.linalg.norm(kernel):  # Not rounding errors of means.
-        np.testing.assert_allclose(np.linalg.norm(once), np.linalg.norm(matrix), rtol=1e-3)
+        np.testing.assert_allclose(np.linalg.norm(once), np.linalg.norm(kernel), rtol=1e-3)
         assert np.all(after / after[0] >= before / before[0] - 1e-4)
 
 

@@ -148,18 +148,18 @@ class _Conditioning:
     target: Any = None
     changes: list[Tensor] = dataclasses.field(default_factory=list)
 
-    def update(self, update: Tensor, layout: KernelLayout, learning_rate: Tensor) -> Tensor:
+    def update(
+        self, conditioner: Conditioner, update: Tensor, layout: KernelLayout, learning_rate: Tensor
+    ) -> Tensor:
         """The conditioned update."""
-        if self.update_conditioner is None:
-            return update
         wide = widened(update)
         if self.gain == "kernel_norm":
-            conditioned = Reparametrization(self.update_conditioner, self.gain).apply(wide, layout)
+            conditioned = Reparametrization(conditioner, self.gain).apply(wide, layout)
             return cast(conditioned, update.dtype)
         rate = cast(ops.convert_to_tensor(learning_rate), wide.dtype)
         direction = wide / ops.where(rate == 0.0, ops.ones_like(rate), rate)
         factor = _muon_gain(layout, update.shape) if self.gain == "muon" else self.gain
-        conditioned = Reparametrization(self.update_conditioner).apply(direction, layout)
+        conditioned = Reparametrization(conditioner).apply(direction, layout)
         return cast(rate * factor * conditioned, update.dtype)
 
     def weight(self, kernel: Tensor, layout: KernelLayout, updates: Tensor) -> Tensor:
@@ -217,15 +217,17 @@ class ConditionedOptimizer:
         """Updates a variable, a kernel by its conditioned update."""
         own = self._conditioning
         layout = own.layouts.get(position_of(self, variable))
-        own.target, own.changes = (None if layout is None else variable), []
+        is_changed = layout is not None and own.update_conditioner is not None
+        own.target, own.changes = (variable if is_changed else None), []
         try:
             super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
         finally:
             own.target = None
         if layout is None:
             return
-        if own.changes:
-            self.assign_add(variable, own.update(sum(own.changes), layout, learning_rate))
+        if own.update_conditioner is not None and own.changes:
+            update = own.update(own.update_conditioner, sum(own.changes), layout, learning_rate)
+            self.assign_add(variable, update)
         if own.weight_conditioner is not None:
             updates = (self.iterations + 1) // (self.gradient_accumulation_steps or 1)
             self.assign(variable, own.weight(tensor(variable), layout, updates))

@@ -8,7 +8,17 @@ from typing import Any
 from keras_wcond import conditioners
 
 PLAIN, AGAIN = "plain", "plain, again"
+# As many steps as lie between two conditionings of a stored kernel.
+EIGHT_STEPS = "plain, eight steps"
 OURS = tuple(conditioners.METHODS)
+# One step of minimax polynomials whose gradient holds the multiplier constant.
+ONE_STEP = "polar_express, one step"
+VARIANTS = {ONE_STEP: {"steps": 1, "differentiate_multiplier": False}}
+# The plain network, whose optimizer does something to kernels.
+STORED, SELDOM = "newton_step, stored", "newton_step, stored, every 8"
+UPDATES, MUON = "polar_express of updates", "keras Muon"
+BY_OPTIMIZER = (STORED, SELDOM, UPDATES, MUON)
+EVERY = 8
 BATCH, LAYER = "BatchNormalization", "LayerNormalization"
 SPECTRAL = "keras SpectralNormalization"
 RIVALS = (BATCH, LAYER, SPECTRAL)
@@ -46,12 +56,35 @@ class Case:
         keras.utils.set_random_seed(0)
         inputs = keras.Input(self.shape)
         model = keras.Model(inputs, self.network(inputs, Kit(normalization)))
-        if normalization not in OURS:
+        if normalization not in (*OURS, *VARIANTS):
             return model
+        conditioner = normalization
+        if normalization in VARIANTS:
+            conditioner = keras_wcond.conditioners.PolarExpress(**VARIANTS[normalization])
         # A gain that is a number, as `ConditionedDense` has, and every layer.
-        return keras_wcond.condition_model(
-            model, normalization, gain=1.0, layers=keras.layers.Layer
-        )
+        return keras_wcond.condition_model(model, conditioner, gain=1.0, layers=keras.layers.Layer)
+
+    def optimizer(self, normalization, model, rate):
+        """The optimizer of a model: plain SGD, but where the name says otherwise."""
+        import keras
+
+        import keras_wcond
+
+        plain = keras.optimizers.SGD(rate)
+        arguments = {"layers": keras.layers.Layer}
+        match normalization:
+            case "keras Muon":
+                return keras.optimizers.Muon(rate, weight_decay=None)
+            case "polar_express of updates":
+                plain = keras.optimizers.SGD(rate, momentum=0.95, nesterov=True)
+                arguments |= {"update_conditioner": "polar_express", "gain": "muon"}
+            case "newton_step, stored":
+                arguments |= {"weight_conditioner": "newton_step"}
+            case "newton_step, stored, every 8":
+                arguments |= {"weight_conditioner": "newton_step", "every": EVERY}
+            case _:
+                return plain
+        return keras_wcond.condition_optimizer(plain, model, **arguments)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,11 +222,13 @@ def normalizations(case, backend):
     has_twins = backend == "torch" or importlib.util.find_spec("flax") is not None
     if case.twin is not None and backend in TWINS and has_twins:
         twins = (TWIN_PLAIN[backend], *TWINS[backend])
-    return (*OURS, *RIVALS, AGAIN, *twins)
+    return (*OURS, *VARIANTS, *BY_OPTIMIZER, *RIVALS, AGAIN, *twins)
 
 
 def baseline(normalization):
     """The network that a ratio is over."""
+    if normalization == SELDOM:
+        return EIGHT_STEPS
     if normalization.startswith("PyTorch"):
         return TORCH_PLAIN
     return FLAX_PLAIN if normalization.startswith("Flax") else PLAIN

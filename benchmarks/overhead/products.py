@@ -17,8 +17,8 @@ CASE = "ViT-S block, 197 tokens, batch 8"
 # (conditioner, how many products it takes of a square matrix, and of one far wider than high:
 # with the matrix itself, and of its smaller dimension).
 METHODS = {
-    "newton_orthogonalization": {"square": (10, 0), "far wider": (2, 12)},
-    "polynomial_preconditioner": {"square": (2, 6), "far wider": (2, 6)},
+    "newton_orthogonalization": {"square": (10, 1), "far wider": (2, 12)},
+    "polynomial_preconditioner": {"square": (2, 4), "far wider": (2, 4)},
 }
 
 
@@ -35,11 +35,11 @@ def conditioner_of_products(method):
             kind = "far wider" if max(high, wide) >= 2 * min(high, wide) else "square"
             of_matrix, of_gram = METHODS[method][kind]
             # The smaller dimension's Gram matrix, and what the matrix becomes by it, in turn.
-            for _ in range(of_matrix // 2):
+            for index in range(of_matrix // 2):
                 transposed = ops.transpose(matrix)
                 gram = matrix @ transposed if high <= wide else transposed @ matrix
                 power = gram
-                for _ in range(of_gram):
+                for _ in range(0 if index else of_gram):
                     power = power @ gram
                 matrix = power @ matrix if high <= wide else matrix @ power
             return ops.reshape(matrix, kernel.shape)

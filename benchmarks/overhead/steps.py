@@ -24,17 +24,32 @@ def of(case, normalization):
         return of_torch(*networks.torch_twin(case, normalization), case.batch)
     if normalization.startswith("Flax"):
         return of_flax(*networks.flax_twin(case, normalization), case.batch)
-    model = case.model(networks.PLAIN if normalization == networks.AGAIN else normalization)
-    return of_keras(model, case.batch)
+    model = case.model(normalization)
+    made = of_keras(model, case.batch, case.optimizer(normalization, model, RATE))
+    if normalization in (networks.SELDOM, networks.EIGHT_STEPS):
+        # Only one step in eight conditions kernels.
+        made["training"] = repeated(made["training"], networks.EVERY)
+    return made
+
+
+def repeated(step, times):
+    """So many steps, as one."""
+
+    def steps():
+        for _ in range(times):
+            step()
+
+    return steps
 
 
 def normal(shape, seed):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
-def of_keras(model, batch):
+def of_keras(model, batch, optimizer=None):
     """`{"training": step, "inference": call}` of a Keras model on random data.
 
+    The optimizer is plain SGD unless one is given.
     On JAX and PyTorch, `"memory"` is there too: a function that returns the bytes of a step.
     """
     import keras
@@ -42,7 +57,7 @@ def of_keras(model, batch):
 
     x = ops.convert_to_tensor(normal((batch, *model.input_shape[1:]), seed=0))
     y = ops.convert_to_tensor(normal((batch, *model.output_shape[1:]), seed=1))
-    optimizer = keras.optimizers.SGD(RATE)
+    optimizer = optimizer or keras.optimizers.SGD(RATE)
     optimizer.build(model.trainable_variables)
 
     def loss_of(outputs):

@@ -8,7 +8,7 @@ from benchmarks.shared import markdown, timing
 
 METHOD = "row_equilibration"
 # The second table is of what takes products of matrices or more passes over them.
-OTHERS = (*networks.OURS[1:], "PyTorch orthogonal")
+OTHERS = (*networks.OURS[1:], *networks.VARIANTS, "PyTorch orthogonal")
 TWINS = tuple(name for names in networks.TWINS.values() for name in names if name not in OTHERS)
 # The first table is of these.
 RIVALS = (networks.AGAIN, METHOD, *networks.RIVALS, *TWINS)

@@ -7,7 +7,17 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks.overhead import growth, memory, networks, products, report, run, steps, tables
+from benchmarks.overhead import (
+    growth,
+    memory,
+    networks,
+    precisions,
+    products,
+    report,
+    run,
+    steps,
+    tables,
+)
 from benchmarks.shared import environment
 
 
@@ -26,7 +36,8 @@ def test_overhead_measures_and_reports(tmp_path, monkeypatch):
     path = tmp_path / run.file_name(keras.backend.backend(), on_gpu)
     records = [json.loads(line) for line in path.read_text().splitlines()]
     names = [record["normalization"] for record in records]
-    assert set(names) >= {*networks.OURS, *networks.RIVALS, networks.AGAIN}
+    assert set(names) >= {*networks.OURS, *networks.RIVALS, *networks.BY_OPTIMIZER}
+    assert set(names) >= {networks.AGAIN, networks.ONE_STEP}
     assert len(names) == len(set(names))
     for record in records:
         assert record["status"] == "measured"
@@ -191,3 +202,51 @@ def test_products_are_as_many_as_the_methods_take():
                 )
             ]
             assert found[0] == found[1]
+
+
+def test_optimizers_by_name():
+    case = small_case()
+    model = case.model(networks.PLAIN)
+    configs = {
+        name: case.optimizer(name, model, 0.1).get_config() for name in networks.BY_OPTIMIZER[:3]
+    }
+    assert [configs[name]["every"] for name in (networks.STORED, networks.SELDOM)] == [1, 8]
+    assert configs[networks.UPDATES]["gain"] == "muon"
+    assert isinstance(case.optimizer(networks.PLAIN, model, 0.1), keras.optimizers.SGD)
+    conditioned = case.model(networks.ONE_STEP).layers[-1]
+    assert not conditioned.kernel_conditioner.differentiate_multiplier
+
+
+def test_what_is_done_seldom_is_measured_over_eight_steps():
+    calls = []
+    steps.repeated(lambda: calls.append(1), 8)()
+    assert len(calls) == 8
+    assert networks.baseline(networks.SELDOM) == networks.EIGHT_STEPS
+
+
+def test_precisions_are_measured_and_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(precisions, "CASES", {"small": lambda batch: small_case()})
+    set_to = []
+    monkeypatch.setattr(precisions, "set_precision", set_to.append)
+    precisions.main(["--budget", "0.01", "--results", str(tmp_path)])
+    assert set_to == ["float32", "tf32", "bfloat16"]
+    (path,) = tmp_path.iterdir()
+    assert path.name == f"{keras.backend.backend()}-precisions.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(records) == 3 * len(precisions.NAMES)
+    table = capsys.readouterr().out
+    for name in ("plain, ms", *precisions.NAMES):
+        (row,) = [line for line in table.splitlines() if line[2:].split(" |")[0].strip() == name]
+        assert row.count("|") == 2 + 3
+
+
+@pytest.mark.parametrize("precision", precisions.PRECISIONS)
+def test_precisions_can_be_set(precision):
+    before = keras.config.dtype_policy()
+    try:
+        precisions.set_precision(precision)
+        expected = "mixed_bfloat16" if precision == "bfloat16" else "float32"
+        assert keras.config.dtype_policy().name == expected
+    finally:
+        precisions.set_precision("float32")
+        keras.config.set_dtype_policy(before)

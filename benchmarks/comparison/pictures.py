@@ -49,7 +49,7 @@ def draw(family, cells):
 
 
 def draw_overview(compared):
-    """A figure of the differences to the best rival, a row for each place it was measured in.
+    """A figure of the differences to the best rival, a row for each setting.
 
     Args:
         compared: What `significance.comparisons` returns.
@@ -74,7 +74,7 @@ def draw_overview(compared):
     axes.set_xscale("symlog", linthresh=1.0)
     axes.xaxis.set_major_formatter("{x:+g}")
     axes.set_yticks(range(len(keys), 0, -1), map(sentences.place, keys), fontsize=8)
-    axes.set_xlabel("test score less that of the best rival, in per cent or half decibels")
+    axes.set_xlabel("difference from the best baseline, in percentage points or half decibels")
     axes.set_title("right: better; filled: significant, after correction", fontsize=9)
     plots.tidy(axes)
     if keys:

@@ -78,80 +78,78 @@ def cost_of(everything):
     hours, later = (sum(r["seconds"] for r in some) / 3600 for some in (records, afterwards))
     return (
         f"{len(records)} runs, {hours:.1f} hours of one core, of which {len(afterwards)} runs and "
-        f"{later:.1f} hours for what was tried afterwards"
+        f"{later:.1f} hours for variants and for tasks that came later"
     )
 
 
 EXPLANATION = """\
-**The search.** Each method got the same number of runs, at points of one low-discrepancy sequence
-over the logarithm of the learning rate and, but for the networks without a method, over the
-logarithm of the scale and the mode of the gain. While winners lay at edges of the ranges, the one
-at which most of them lay was moved for all, up to three times; *(edge)* marks a choice at an edge
-that was left. The ranges began around what a scan of the plain and the row-equilibrated network
-had found. The best point on validation data and some around it were trained from another seed;
-the best of these was chosen, and trained again from five fresh seeds.
+**Settings.** A setting is a task, an optimizer and a normalization of activations. Muon is Keras'
+own, which updates matrices by orthogonal directions and all other weights, the last layer included,
+by AdamW. Keras' Muon updates convolutions by AdamW, so that the CNN has no such setting.
 
-**The scale** is the initial scale of kernels, as a factor to Keras' own: of *scale tuned*, of
-weight normalization, and where the mode is *initial_norm* (the gain keeps the kernel's initial
-norm) or *kernel_norm* (its present norm). It is the gain itself where the mode is *fixed* or
-*scalar* (fixed and trainable), on what the method makes of a kernel: rows of unit norm, singular
-values near 1, or, of the polynomial, the largest one that the kernel has itself: one range of
-scales is not the same for all. *Scale matched* starts with the very kernels that row equilibration
-starts with at its chosen point, at a rate of its own.
+**Search.** Each configuration gets the same number of runs, at the points of one low-discrepancy
+sequence. Its dimensions are the logarithm of the learning rate, the logarithm of the scale and the
+mode of the gain, or the factor of the penalty for the regularizer. Networks alone have only the
+learning rate. The ranges began around the best learning rates of the plain and the row-equilibrated
+network, and grew up to three times at edges where most of the best points lay. Configurations that
+came later were tuned in the final ranges. *(edge)* marks a best point at the edge of a range. The
+best point on validation data and five points around it are then trained from another seed. The best
+of these six is tested with five new seeds.
 
-**The scores** are mean ± half of the 95 % interval of five seeds, on test data, and the worst
-seed, one that diverged counting as 0. Seeds change initial weights and order; training,
-validation and test data stay the same. *At a gain of 1* is the method as one of the package's
-layers has it by default (but weight normalization, which begins at the kernel's own norm), at the
-rate that was chosen for the network without it.
+**Scale.** The scale multiplies the initial kernels, and Keras' own scale is 1. With the modes
+*initial_norm* and *kernel_norm* the gain keeps the initial or the current norm of the kernel. With
+*fixed* and *scalar*, which is trainable, the scale is the gain itself. The conditioned kernel then
+has rows of unit norm, singular values near 1 or, for the polynomial, its own largest singular
+value.
 
-**The comparisons.** Columns with *less* are differences, paired by seed, to the network alone, to
-that with matched and with tuned initial scale, to Frobenius normalization, and to the best rival,
-which is the best *on the test data itself* of the network alone, weight normalization, weight
-standardization and spectral normalization: the hardest to beat. p is of a paired t-test, corrected
-for all comparisons of this page after Benjamini and Hochberg, which holds for tests that are
-independent or depend on each other positively, as those against a common rival do; bold below
-0.05, which is called a win or a loss. A tie says that five seeds show no difference, not that
-there is none. The *best without* is the best of plain networks, controls and rivals, and the *best
-with conditioning* of row equilibration, Newton's iteration and the polynomial, each with or without
-normalization of activations and both chosen by the validation scores of the five seeds.
+**Baselines.** *scale tuned* is the network alone with tuned scale. *scale matched* starts from the
+kernels that row equilibration has at its best point. *at_start* starts from the kernels that a
+method makes, and trains as the network alone. The orthogonal initializer and the orthogonal
+regularizer are those of Keras; the former keeps the norm of the kernel.
 
-**Newton's iteration centers rows**, as weight standardization does, since that is part of the
-published method. How much of its effect is that of the spectrum is told by
-*uncentered_newton_orthogonalization*. This and what stands below it in the tables was tried after
-a first look at the others: methods one after the other; *everywhere*, on first and last layers as
-well, which no rival touches; *constraint*, which equilibrates the stored kernels after each update.
-Fifty layers and the other starts of training came then, too; in these starts weight
-standardization and spectral normalization came last, tuned in the ranges that the others had
-settled on.
+**Methods.** Newton's iteration and the polar express of one step center rows. The multiplier of
+matrix methods is constant in the gradient, except for *differentiated*. *stored* applies one
+Newton step to the stored kernels after every eighth update, and starts from orthogonal kernels.
+*orthogonal_updates* makes the updates of kernels orthogonal and keeps their norm. *everywhere*
+includes first and last layers, and *constraint* equilibrates the stored kernels after each update.
 
-**The measures.** *To plain's last* is what training takes until validation reaches what the plain
-network ends with: the median of epochs, and in brackets steps, seconds on one core, and their part
-of the plain network's whole training; times are of a gain that is fixed. *Band of rates* is the
-factor between the extreme rates at which runs of the first search came within 1 % or 0.5 dB of its
-best; it is that of sampled points, of which a method with a scale has as many as one without. κ is
-the median condition number over the numerical rank. λ_max is the largest eigenvalue of the Hessian
-of the loss on validation samples after training, of one seed, to some per cent: in the weights as
-they are stored, so that it falls where they have grown, and compares networks only roughly."""
+**Scores.** Scores are the mean and half of the 95 % confidence interval of five seeds on test data.
+A seed that diverges scores 0. Seeds change initial weights and the order of the data. *At a gain of
+1* is the method with a gain of 1 at the best learning rate of the network alone.
+
+**Tests.** The columns "vs." give the difference of means, paired by seed. The best baseline is the
+best *on test data* of the network alone, weight normalization, weight standardization, spectral
+normalization and the orthogonal regularizer, which is the hardest choice to beat. p is that of a
+paired t-test, corrected for all tests of this page (Benjamini and Hochberg). Below 0.05 it is a win
+or a loss and bold. A tie means that five seeds show no difference.
+
+**Measures.** *To plain's last* is the median number of epochs until validation reaches the final
+score of the plain network, with its steps, its seconds on one core, and the ratio to the plain
+network's whole training. *Band of rates* is the ratio of the highest to the lowest learning rate
+whose run comes within 1 % or 0.5 dB of the best. κ is the median effective condition number of the
+conditioned kernels. λ_max is the largest eigenvalue of the Hessian of the loss after training, of
+one seed and on validation samples. It refers to the stored weights, so that it compares networks
+only roughly."""
 
 
 SECONDS = """\
-In each setting, the best configuration of this package and the best of all others, which are plain
-networks with any start, rivals, and Muon with any of these, in as many seconds of training as the
-plain network takes for its epochs: the steps of each epoch are so many fewer. Both are chosen by
-validation after that time, among the first three of each side. p as above, corrected for the rows
-of this table."""
+Each setting compares the best configuration of this package with the best of all others, at the
+training time of the plain network. The others are the network alone with any start or scale, the
+baselines, and Muon with these. A configuration with longer steps gets fewer steps in each epoch.
+The three best of each side on validation data are trained so, and the best of these, again on
+validation data, is compared. p is corrected for the rows of this table."""
 
 STARTS = """\
-Plain networks that start from the kernels that a method makes, tuned by the same budget. What they
-gain over the plain network is the part of the method's gain that costs nothing. For stored kernels
-and for Newton's iteration without centering, the start is orthogonal."""
+The start column is a plain network with the method's own initial kernels, tuned with the same
+budget. Its share of the method's gain costs nothing. For stored kernels and for Newton's iteration
+without centering, the start is orthogonal."""
 
 PARTS = """\
-Of each win over the network alone: what the plain network gains by the method's start, by its scale
-alone, and by rows that are centered and scaled in every step (weight standardization); and what the
-method has over the best of these, which is the spectrum during training. The last column names the
-configuration with the shortest step whose mean lies within the interval of the method's."""
+Each row is a win over the network alone. The parts are the gains of plain networks with the
+method's start and with tuned scale, and of weight standardization, which centers and scales rows in each
+step. The remainder is the method's gain over the best of them, which is the effect of the spectrum
+during training. The last column is the configuration with the shortest step whose mean lies within
+the confidence interval of the method."""
 
 
 CROSSCHECK = """\
@@ -211,7 +209,7 @@ def report(options):
     told = sentences.findings(complete, compared, measured)
     told += sentences.agreement(agreements)
     told += unfinished(everything)
-    picture = "![Differences to the best rival]({}comparison.png)"
+    picture = "![Differences from the best baseline]({}comparison.png)"
     gains = attribution.gains(complete, compared, measured)
     outcomes = equal_seconds.outcomes(everything, complete, measured)
     summary = "\n\n".join(

@@ -7,11 +7,11 @@ from benchmarks.comparison import evidence, families, naming, significance
 
 # What a method is compared with, in words; "it" is the method.
 ROLES = {
-    "alone": "the network without it",
+    "alone": "the network alone",
     "start": "that network with the method's own start",
     "tuned": "that network with tuned initial scale",
     "Frobenius": "Frobenius normalization",
-    "best rival": "the best of its rivals",
+    "best rival": "the best baseline",
 }
 # Further comparisons, which have no column in the tables.
 PHRASES = {
@@ -59,7 +59,7 @@ def place(key):
 
 
 def outcomes_of(compared, method, role):
-    """Where a method wins and loses, by how much, and in how many of all places it ties.
+    """Where a method wins and loses, by how much, and in how many of all settings it ties.
 
     Nothing where it was not compared.
     """
@@ -75,7 +75,7 @@ def outcomes_of(compared, method, role):
     parts = [f"{verb} {'; '.join(places(o))}" for o, verb in OUTCOMES.items() if places(o)]
     ties = len(cells) - sum(map(len, map(places, OUTCOMES)))
     if ties:
-        parts.append(f"ties in {ties} of {len(cells)} places")
+        parts.append(f"ties in {ties} of {len(cells)} settings")
     return f"- `{method}` against {PHRASES[role]} {'. It '.join(parts)}." if parts else ""
 
 
@@ -101,22 +101,23 @@ def in_short(compared, times):
             throughout.append(f"`{method}`")
     if not told:
         return ""
-    *rivals, last = (name.replace("_", " ") for name in families.RIVALS)
-    rivals = f"{', '.join(rivals)} and {last}"
-    places = "place" if count == 1 else "places"
+    settings = "setting" if count == 1 else "settings"
+    winners = "No method wins everywhere"
+    if throughout:
+        verb = "wins" if len(throughout) == 1 else "win"
+        winners = f"{' and '.join(throughout)} {verb} everywhere"
     return "\n".join(
         [
-            f"**In short**, after as many epochs, against the best of the network without it, "
-            f"{rivals}, in {count} {places} of a family, an optimizer and a normalization of "
-            "activations:\n",
+            f"**In short**: after the same number of epochs, compared with {ROLES['best rival']} "
+            f"in {count} {settings} (task × optimizer × activation normalization):\n",
             *told,
-            f"- Methods that win in every place: {', '.join(throughout) or 'none'}.",
+            f"- {winners}.",
         ]
     )
 
 
 def cost_of_steps(method, cells, times):
-    """How many times the step of the network without it a method's step takes, where known."""
+    """The ratio of a method's step time to that of the network alone, where known."""
     ratios = []
     for family, optimizer, base in cells:
         measured = times.get((family, optimizer))
@@ -126,7 +127,7 @@ def cost_of_steps(method, cells, times):
     if not ratios:
         return ""
     ends = dict.fromkeys(f"{ratio:.1f}" for ratio in (min(ratios), max(ratios)))
-    return f"; its step takes {' to '.join(ends)} times as long as without it"
+    return f"; its steps take {' to '.join(ends)} times as long as plain ones"
 
 
 def configuration(key, chosen):
@@ -145,7 +146,7 @@ def at_equal_seconds(chosen):
 
 
 def by_family(compared):
-    """Wins, ties and losses of each method in each family."""
+    """Wins, ties and losses of each method in each task."""
     told = []
     for method in families.OURS:
         cells = comparisons_of(compared, method, "best rival")
@@ -155,7 +156,7 @@ def by_family(compared):
             counts.append(f"{family} {counted(own)}")
         if counts:
             told.append(
-                f"- `{method}` against {ROLES['best rival']}, by family: {', '.join(counts)}."
+                f"- `{method}` against {ROLES['best rival']}, by task: {', '.join(counts)}."
             )
     return "\n".join(told)
 

@@ -47,7 +47,7 @@ def scores(family, found, compared):
             ]
         )
     headers = ["normalization", "rate, scale, mode", label, "worst", "at a gain of 1"]
-    return markdown.table(rows, [*headers, *(f"less {role}" for role in sentences.ROLES)])
+    return markdown.table(rows, [*headers, *(f"vs. {role}" for role in sentences.ROLES)])
 
 
 def training(family, found, times):
@@ -84,7 +84,7 @@ def to_level(family, summary, times):
 
 
 def best(found, compared):
-    """In each place, the best with conditioning beside the best without, controls included."""
+    """In each setting, the best with conditioning beside the best without, controls included."""
     rows = []
     for (family, optimizer), cell in compared.items():
         for (name, role), comparison in cell.items():
@@ -101,7 +101,7 @@ def best(found, compared):
 
 
 def counts(compared):
-    """Wins, ties and losses of each method against rival and controls."""
+    """Wins, ties and losses of each method against the baselines."""
     rows = []
     for method in (*families.OURS, *families.VARIANTS):
         cells = [
@@ -168,7 +168,7 @@ def attribution(gains, times):
             ]
         )
     headers = ["setting", "method", "gain", "start alone", "scale alone", "centering and scale"]
-    headers += ["method less the best of these", "cost of a step", "cheapest that keeps it"]
+    headers += ["remainder", "cost of a step", "cheapest that keeps it"]
     return markdown.table(rows, headers)
 
 

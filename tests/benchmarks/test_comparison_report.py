@@ -33,7 +33,8 @@ def test_hours_tell_what_was_tried_afterwards():
         ("deep50", "adamw"): [record("deep50", "none", 0.5)],
     }
     assert report.cost_of(everything) == (
-        "3 runs, 1.7 hours of one core, of which 2 runs and 0.7 hours for what was tried afterwards"
+        "3 runs, 1.7 hours of one core, of which 2 runs and 0.7 hours for variants and for tasks "
+        "that came later"
     )
 
 
@@ -74,18 +75,18 @@ def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsy
     assert "to be made" not in page
     against = "against that network with tuned initial scale wins in shape, sgd (+5.0"
     assert f"- `row_equilibration` {against}" in page
-    assert "against the best of its rivals, by family: shape 1 / 0 / 0." in page
-    assert "- Methods that win in every place: `row_equilibration`." in page
+    assert "against the best baseline, by task: shape 1 / 0 / 0." in page
+    assert "- `row_equilibration` wins everywhere." in page
     assert (
-        "in 1 place of a family, an optimizer and a normalization of activations:\n\n"
-        "- `row_equilibration` wins in 1, ties in 0, loses in 0; its step takes 1.5 times as long "
-        "as without it.\n- `newton_orthogonalization` wins in"
+        "in 1 setting (task × optimizer × activation normalization):\n\n"
+        "- `row_equilibration` wins in 1, ties in 0, loses in 0; its steps take 1.5 times as long "
+        "as plain ones.\n- `newton_orthogonalization` wins in"
     ) in page
-    assert "![Differences to the best rival](comparison.png)" in page
+    assert "![Differences from the best baseline](comparison.png)" in page
     assert (output / "comparison.png").read_bytes().startswith(b"\x89PNG")
     summary = readme.read_text()
     assert "old" not in summary
-    assert "in every place: `row_equilibration`" in summary
+    assert "`row_equilibration` wins everywhere" in summary
     # For the page alone.
     assert "by family" not in summary
     assert "](docs/comparison.png)" in summary
@@ -195,21 +196,21 @@ def test_nothing_is_said_to_win_that_ties_once(family, scores):
         ("shape", "adamw"): times.Times({"none": 0.1, "row_equilibration": 0.2}, 80),
     }
     told = sentences.in_short(compared, measured)
-    assert "in 2 places of" in told
+    assert "in 2 settings (task" in told
     assert (
-        "\n- `row_equilibration` wins in 1, ties in 1, loses in 0; its step takes 1.2 to 2.0 times "
-        "as long as without it.\n"
+        "\n- `row_equilibration` wins in 1, ties in 1, loses in 0; its steps take 1.2 to 2.0 times "
+        "as long as plain ones.\n"
     ) in told
-    assert told.endswith("\n- Methods that win in every place: none.")
-    assert "takes" not in sentences.in_short(compared, {})
+    assert told.endswith("\n- No method wins everywhere.")
+    assert "steps take" not in sentences.in_short(compared, {})
     assert sentences.in_short({}, {}) == ""
     # Beside the network with the same normalization of activations, not the one without.
     seconds = {"none": 0.1, "row_equilibration": 0.2, "batch": 0.4, "batch+row_equilibration": 0.5}
     cells, measured = {("cnn", "sgd", "batch"): None}, {("cnn", "sgd"): times.Times(seconds, 80)}
-    assert "takes 1.2 times" in sentences.cost_of_steps("row_equilibration", cells, measured)
+    assert "take 1.2 times" in sentences.cost_of_steps("row_equilibration", cells, measured)
     told = sentences.outcomes_of(compared, "row_equilibration", "best rival")
-    assert "best of its rivals wins in shape, sgd (+" in told
-    assert told.endswith(". It ties in 1 of 2 places.")
+    assert "the best baseline wins in shape, sgd (+" in told
+    assert told.endswith(". It ties in 1 of 2 settings.")
     # What was tried next is counted, and not against all controls.
     table = tables.counts(compared)
     (row,) = [line for line in table.splitlines() if "`uncentered_newton" in line]

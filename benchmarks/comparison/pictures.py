@@ -22,12 +22,13 @@ COLORS = {
 }
 
 
-def draw(family, cells):
+def draw(family, cells, measured):
     """A figure with a row for each optimizer.
 
     Args:
         family: A `families.Family`.
         cells: {optimizer: (records, {name: evidence.Summary})}.
+        measured: {optimizer: `times.Times`}.
     """
     plt = plots.pyplot()
     names = max((list(found) for _, found in cells.values()), key=len)
@@ -41,7 +42,7 @@ def draw(family, cells):
         row[0].set_title(f"{optimizer}: five seeds at the chosen point", fontsize=10)
         draw_tuning(row[1], family, records)
         row[1].set_title(f"{optimizer}: the search, failures below", fontsize=10)
-        draw_curves(row[2], family, records)
+        draw_curves(row[2], family, records, measured[optimizer])
         row[2].set_title(f"{optimizer}: validation, median of five seeds", fontsize=10)
     for ax in axes.flat:
         plots.tidy(ax)
@@ -155,18 +156,26 @@ def draw_tuning(axes, family, records):
         axes.plot([r["rate"] for r in far], [bottom] * len(far), "|", color=color, markersize=9)
 
 
-def draw_curves(axes, family, records):
-    """Validation scores after each epoch."""
+def draw_curves(axes, family, records, measured):
+    """Validation scores after each epoch, over seconds of training where those were measured."""
     _, unit, _ = evidence.FORMS[family.test_score]
+    tested = {
+        name: own
+        for name in COLORS
+        if (own := evidence.of(records, normalization=name, phase="test"))
+    }
+    in_seconds = all(map(measured.of_step, tested))
     curves = {}
-    for name in COLORS:
-        tested = evidence.of(records, normalization=name, phase="test")
-        if tested:
-            curves[name] = unit * np.median([record["scores"] for record in tested], axis=0)
-            epochs = np.arange(1, len(curves[name]) + 1)
-            axes.plot(epochs, curves[name], color=COLORS[name], label=name)
+    for name, own in tested.items():
+        curves[name] = unit * np.median([record["scores"] for record in own], axis=0)
+        epochs = np.arange(1, len(curves[name]) + 1)
+        seconds = epochs * measured.steps * measured.of_step(name) if in_seconds else epochs
+        axes.plot(seconds, curves[name], color=COLORS[name], label=name)
     axes.set(xlabel="epoch", ylabel="validation score")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    if in_seconds:
+        axes.set(xscale="log", xlabel="seconds of training on one core")
+    else:
+        axes.xaxis.get_major_locator().set_params(integer=True)
     if curves:
         top = max(curve.max() for curve in curves.values())
         # What fails leaves the picture at its lower border.

@@ -146,10 +146,10 @@ without centering, the start is orthogonal."""
 
 PARTS = """\
 Each row is a win over the network alone. The parts are the gains of plain networks with the
-method's start and with tuned scale, and of weight standardization, which centers and scales rows in each
-step. The remainder is the method's gain over the best of them, which is the effect of the spectrum
-during training. The last column is the configuration with the shortest step whose mean lies within
-the confidence interval of the method."""
+method's start and with tuned scale, and of weight standardization, which centers and scales rows
+in each step. The remainder is the method's gain over the best of them, which is the effect of the
+spectrum during training. The last column is the configuration with the shortest step whose mean
+lies within the confidence interval of the method."""
 
 
 CROSSCHECK = """\
@@ -187,7 +187,9 @@ def report(options):
         tested = {o: cell for o, cell in cells.items() if any(s.scores for s in cell.values())}
         if tested:
             pictures.draw(
-                family, {o: (everything[name, o], cell) for o, cell in tested.items()}
+                family,
+                {o: (everything[name, o], cell) for o, cell in tested.items()},
+                {o: measured[name, o] for o in tested},
             ).savefig(options.output / f"comparison-{name}.png", dpi=130)
             sections.append(f"![](comparison-{name}.png)")
         for optimizer, cell in cells.items():

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wcond import conditioners
+from keras_wcond import backends, conditioners
 from keras_wcond.arguments import positive_integer
 from keras_wcond.conditioners.conditioner import Conditioner, ConditionerLike
 from keras_wcond.gains import standardize_gain
@@ -122,6 +122,21 @@ def condition_optimizer(
 
 
 @dataclasses.dataclass
+class _Updated:
+    """A kernel whose optimizer has done its part.
+
+    Args:
+        variable: The kernel.
+        layout: `KernelLayout`. Its reading as matrices.
+        update: The change that is to be conditioned, or None.
+    """
+
+    variable: Any
+    layout: KernelLayout
+    update: Tensor
+
+
+@dataclasses.dataclass
 class _Conditioning:
     """What a conditioned optimizer does to kernels.
 
@@ -136,6 +151,9 @@ class _Conditioning:
         layouts: Dict from the position of each kernel among the variables to its layout.
         target: The kernel that is updated at the moment, or None.
         changes: The changes of that kernel so far.
+        given: The variables that are being updated, or None before the first update.
+        waiting: The positions of the kernels among them.
+        updated: Those that were updated, and are to be conditioned together.
     """
 
     optimizer: dict[str, Any]
@@ -147,33 +165,56 @@ class _Conditioning:
     layouts: dict[int, KernelLayout] = dataclasses.field(default_factory=dict)
     target: Any = None
     changes: list[Tensor] = dataclasses.field(default_factory=list)
+    given: list[Any] | None = None
+    waiting: set[int] | None = None
+    updated: list[_Updated] = dataclasses.field(default_factory=list)
 
-    def update(
-        self, conditioner: Conditioner, update: Tensor, layout: KernelLayout, learning_rate: Tensor
-    ) -> Tensor:
-        """The conditioned update."""
-        wide = widened(update)
+    def begin(self, variables: Sequence[Any]) -> None:
+        """Begins an update of variables."""
+        self.given, self.waiting, self.updated = [*variables], None, []
+
+    def is_complete(self, optimizer: Any) -> bool:
+        """Whether all kernels of the update that has begun were updated."""
+        if self.given is None or backends.updates_variables_apart():
+            return True
+        if self.waiting is None:
+            positions = {position_of(optimizer, variable) for variable in self.given}
+            self.waiting = positions & self.layouts.keys()
+        return len(self.updated) >= len(self.waiting)
+
+    def updates(self, updated: list[_Updated], learning_rate: Tensor) -> list[Tensor]:
+        """The conditioned updates of kernels."""
+        if self.update_conditioner is None:
+            return []
+        layouts = [each.layout for each in updated]
+        dtypes = [each.update.dtype for each in updated]
+        wide = [widened(each.update) for each in updated]
         if self.gain == "kernel_norm":
-            conditioned = Reparametrization(conditioner, self.gain).apply(wide, layout)
-            return cast(conditioned, update.dtype)
-        rate = cast(ops.convert_to_tensor(learning_rate), wide.dtype)
-        direction = wide / ops.where(rate == 0.0, ops.ones_like(rate), rate)
-        factor = _muon_gain(layout, update.shape) if self.gain == "muon" else self.gain
-        conditioned = Reparametrization(conditioner).apply(direction, layout)
-        return cast(rate * factor * conditioned, update.dtype)
+            reparametrization = Reparametrization(self.update_conditioner, self.gain)
+            return _cast_all(reparametrization.apply_to_all(wide, layouts), dtypes)
+        rates = [cast(ops.convert_to_tensor(learning_rate), update.dtype) for update in wide]
+        directions = [
+            update / ops.where(rate == 0.0, ops.ones_like(rate), rate)
+            for update, rate in zip(wide, rates, strict=True)
+        ]
+        conditioned = Reparametrization(self.update_conditioner).apply_to_all(directions, layouts)
+        factors = [
+            _muon_gain(layout, update.shape) if self.gain == "muon" else self.gain
+            for layout, update in zip(layouts, wide, strict=True)
+        ]
+        products = [
+            rate * factor * each
+            for rate, factor, each in zip(rates, factors, conditioned, strict=True)
+        ]
+        return _cast_all(products, dtypes)
 
-    def weight(self, kernel: Tensor, layout: KernelLayout, updates: Tensor) -> Tensor:
-        """The kernel after a number of updates, conditioned if this is one of every `every`."""
+    def weights(self, kernels: list[Tensor], layouts: list[KernelLayout]) -> list[Tensor]:
+        """The conditioned kernels."""
         if self.weight_conditioner is None:
-            return kernel
+            return kernels
         reparametrization = Reparametrization(self.weight_conditioner, "kernel_norm")
-
-        def conditioned() -> Tensor:
-            return cast(reparametrization.apply(widened(kernel), layout), kernel.dtype)
-
-        if self.every == 1:
-            return conditioned()
-        return ops.cond(ops.equal(updates % self.every, 0), conditioned, lambda: kernel)
+        found = reparametrization.apply_to_all([*map(widened, kernels)], layouts)
+        return _cast_all(found, [kernel.dtype for kernel in kernels])
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, for serialization."""
@@ -195,6 +236,7 @@ class ConditionedOptimizer:
     """
 
     _conditioning: _Conditioning
+    _trainable_variables: Any
     iterations: Any
     gradient_accumulation_steps: int | None
 
@@ -213,24 +255,61 @@ class ConditionedOptimizer:
                 )
             self._conditioning.layouts[position] = _layout(kernel)
 
+    def apply(self, grads: Sequence[Any], trainable_variables: Any = None) -> Any:
+        """Updates the variables whose gradients are not None, then conditions kernels."""
+        own = self._conditioning
+        variables = trainable_variables
+        if variables is None:
+            variables = self._trainable_variables
+        pairs = zip(grads, variables, strict=False)
+        variables = [variable for gradient, variable in pairs if gradient is not None]
+        own.begin(variables)
+        result = super().apply(grads, trainable_variables)  # type: ignore[misc]
+        if own.weight_conditioner is not None:
+            self._condition_weights(variables)
+        return result
+
     def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
         """Updates a variable, a kernel by its conditioned update."""
         own = self._conditioning
         layout = own.layouts.get(position_of(self, variable))
-        is_changed = layout is not None and own.update_conditioner is not None
-        own.target, own.changes = (variable if is_changed else None), []
+        if layout is None or own.update_conditioner is None:
+            super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
+            return
+        own.target, own.changes = variable, []
         try:
             super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
         finally:
             own.target = None
-        if layout is None:
-            return
-        if own.update_conditioner is not None and own.changes:
-            update = own.update(own.update_conditioner, sum(own.changes), layout, learning_rate)
-            self.assign_add(variable, update)
-        if own.weight_conditioner is not None:
-            updates = (self.iterations + 1) // (self.gradient_accumulation_steps or 1)
-            self.assign(variable, own.weight(tensor(variable), layout, updates))
+        own.updated.append(_Updated(variable, layout, sum(own.changes) if own.changes else None))
+        if own.is_complete(self):
+            updated, own.updated = [each for each in own.updated if each.update is not None], []
+            for each, update in zip(updated, own.updates(updated, learning_rate), strict=True):
+                self.assign_add(each.variable, update)
+
+    def _condition_weights(self, variables: Sequence[Any]) -> None:
+        """Conditions the kernels among the variables, if this is one of every `every` updates."""
+        own = self._conditioning
+        found = [(own.layouts.get(position_of(self, each)), each) for each in variables]
+        layouts, chosen = [], []
+        for layout, variable in found:
+            if layout is not None:
+                layouts.append(layout)
+                chosen.append(variable)
+        kernels = [tensor(variable) for variable in chosen]
+        # Keras counts the calls, of which several make an update if gradients are accumulated.
+        period = own.every * (self.gradient_accumulation_steps or 1)
+        if period == 1:
+            conditioned = own.weights(kernels, layouts)
+        else:
+            conditioned = ops.cond(
+                ops.equal(self.iterations % period, 0),
+                lambda: own.weights(kernels, layouts),
+                lambda: kernels,
+            )
+        for variable, before, after in zip(chosen, kernels, conditioned, strict=True):
+            if after is not before:
+                variable.assign(after)
 
     def assign_add(self, variable: Any, value: Tensor) -> None:
         """Adds to a variable."""
@@ -282,6 +361,10 @@ def _muon_gain(layout: KernelLayout, shape: Sequence[int]) -> float:
     return MUON_RATE * math.sqrt(max(rows, columns))
 
 
+def _cast_all(tensors: list[Tensor], dtypes: list[Any]) -> list[Tensor]:
+    return [cast(each, dtype) for each, dtype in zip(tensors, dtypes, strict=True)]
+
+
 def _name(variable: keras.Variable) -> str:
     """The names of the layer and the variable. Names of models change when they are loaded."""
     return "/".join(variable.path.split("/")[-2:])
@@ -300,16 +383,16 @@ def _require_optimizer(optimizer: Any) -> keras.optimizers.Optimizer:
             "Expected `optimizer` to be a Keras optimizer, or a name or config of one. Received: "
             f"optimizer={optimizer!r} (of type {type(optimizer).__name__})"
         )
+    if isinstance(found, ConditionedOptimizer):
+        raise ValueError(
+            "Expected `optimizer` to be a plain optimizer. Received: one that "
+            "`condition_optimizer()` made. Give both conditioners in one call."
+        )
     if type(found).apply is not keras.optimizers.Optimizer.apply:
         raise ValueError(
             "Expected `optimizer` to make updates itself. Received: an optimizer of type "
             f"{type(found).__name__}, which applies others. Condition these, and combine the "
             "results."
-        )
-    if isinstance(found, ConditionedOptimizer):
-        raise ValueError(
-            "Expected `optimizer` to be a plain optimizer. Received: one that "
-            "`condition_optimizer()` made. Give both conditioners in one call."
         )
     return found
 
@@ -320,7 +403,8 @@ def _around(
     """A new optimizer with the config of another one, and conditioning."""
     serialized = keras.optimizers.serialize(optimizer)
     config = serialized.pop("config")
-    cls = _class_around(type(optimizer))  # type: ignore[arg-type]
+    changes_updates = arguments["update_conditioner"] is not None
+    cls = _class_around(type(optimizer), changes_updates)  # type: ignore[arg-type]
     # Not by the mixin's own `from_config()`.
     made = super(ConditionedOptimizer, cls).from_config(config)
     # Not by assignment, upon which Keras would look for variables in it.
@@ -330,11 +414,13 @@ def _around(
 
 
 @functools.cache
-def _class_around(cls: Any) -> Any:
+def _class_around(cls: Any, changes_updates: bool) -> Any:
     """A class that extends an optimizer's class, and is registered as the mixin is."""
-    # On PyTorch, Keras replaces some classes by others, which update all variables at once.
-    public = getattr(keras.optimizers, cls.__name__, cls)
-    base = public if issubclass(cls, public) else cls
+    base = cls
+    if changes_updates:
+        # On PyTorch, Keras replaces some classes by others, which update all variables at once.
+        public = getattr(keras.optimizers, cls.__name__, cls)
+        base = public if issubclass(cls, public) else cls
     made = type(f"Conditioned{base.__name__}", (ConditionedOptimizer, base), {})
     register = keras.saving.register_keras_serializable("keras_wcond", "ConditionedOptimizer")
     register(made)

@@ -1,6 +1,7 @@
 """The reparametrization of a kernel W as gain · C(W)."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,9 @@ from keras_wcond.gains import (
 from keras_wcond.internals import full_precision
 from keras_wcond.kernels.layout import KernelLayout
 from keras_wcond.linalg.arrays import Axes, Tensor, cast, namespace, tensor, widened
+
+# Entries of the largest kernels that `apply_to_all()` conditions in one call.
+LARGEST_STACKED = 2**18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +149,52 @@ class Reparametrization:
                 units = layout.broadcastable_units(kernel.shape)
                 gain = namespace(gain).reshape(gain, units)
             return conditioned * cast(gain, conditioned.dtype)
+
+    def apply_to_all(
+        self, kernels: Sequence[Tensor], layouts: Sequence[KernelLayout]
+    ) -> list[Tensor]:
+        """`gain · C(W)` of each kernel, of small kernels of one shape in one call.
+
+        Small kernels take less time to compute than to be dispatched.
+
+        Args:
+            kernels: Tensors in float32 or wider.
+            layouts: The reading of each kernel as matrices.
+
+        Returns:
+            List of tensors. The gain must not be a weight.
+        """
+        groups: dict[Any, list[int]] = {}
+        is_by_matrix = type(self.conditioner).condition_kernel is Conditioner.condition_kernel
+        for index, (kernel, layout) in enumerate(zip(kernels, layouts, strict=True)):
+            is_stacked = is_by_matrix and math.prod(kernel.shape) <= LARGEST_STACKED
+            shape = (tuple(kernel.shape), str(kernel.dtype), layout)
+            groups.setdefault(shape if is_stacked else index, []).append(index)
+        found: dict[int, Tensor] = {}
+        for members in groups.values():
+            layout, own = layouts[members[0]], [kernels[index] for index in members]
+            alone = len(own) == 1
+            results = [self.apply(own[0], layout)] if alone else self._apply_to_stack(own, layout)
+            found.update(zip(members, results, strict=True))
+        return [found[index] for index in range(len(kernels))]
+
+    def _apply_to_stack(self, kernels: list[Tensor], layout: KernelLayout) -> list[Tensor]:
+        """`gain · C(W)` of kernels of one shape."""
+        with full_precision(), backends.without_autocast():
+            stacks = [layout.to_matrices(kernel) for kernel in kernels]
+            matrices = ops.concatenate(stacks)
+            conditioned = self.conditioner.condition_stack(matrices)
+            shape = (len(kernels), *stacks[0].shape)
+            conditioned = ops.reshape(conditioned, shape)
+            if self.gain == "kernel_norm" and not self.conditioner.keeps_norm:
+                ratios = row_norm_ratios(ops.reshape(matrices, shape), conditioned, (1, 2, 3))
+                conditioned = conditioned * ops.reshape(ratios, (-1, 1, 1, 1))
+            elif self.gain not in (1.0, "kernel_norm"):
+                conditioned = conditioned * self.gain
+            return [
+                layout.from_matrices(conditioned[index], kernel.shape)
+                for index, kernel in enumerate(kernels)
+            ]
 
     def product(
         self,

@@ -37,6 +37,7 @@ __all__ = [
     "is_symbolic",
     "is_tracing_apart",
     "parameter_exchanges",
+    "updates_variables_apart",
     "without_autocast",
 ]
 
@@ -44,6 +45,11 @@ __all__ = [
 Function: TypeAlias = Callable[..., Tensor]
 # A function of lists of tensors and data that returns a list of tensors.
 Derivative: TypeAlias = Callable[..., Sequence[Tensor]]
+
+
+def updates_variables_apart() -> bool:
+    """Whether an optimizer can assign only the variable that it is updating."""
+    return False
 
 
 def gradient(loss: Function) -> Derivative:

@@ -115,6 +115,11 @@ def is_tracing_apart() -> bool:
     return not tf.executing_eagerly()
 
 
+def updates_variables_apart() -> bool:
+    """Whether a distribution strategy updates each variable on its own devices."""
+    return bool(tf.distribute.has_strategy())
+
+
 def is_symbolic(tensor: tf.Tensor) -> bool:
     return is_tracing_apart()  # A variable has no value to copy then either.
 

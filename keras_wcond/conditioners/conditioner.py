@@ -161,7 +161,7 @@ class Conditioner:
         return None
 
     def condition(self, matrices: Tensor) -> Tensor:
-        """The conditioned matrices.
+        """The conditioned matrices, each computed from that matrix alone.
 
         Args:
             matrices: Tensor of shape `(matrices, rows, columns)`, one row per output

@@ -32,7 +32,7 @@ def pending_in(measured):
         return [
             dataclasses.replace(run, phase="seconds", part=part)
             for method in first(own)
-            if (part := part_of(measured, name, optimizer, method)) < 1.0
+            if (part := part_of(measured, name, optimizer, method)) and part < 1.0
             for run in tuning.tests(name, method, optimizer, own)
             if run.phase == "test" and dataclasses.replace(run, phase="seconds").key not in done
         ]
@@ -58,14 +58,14 @@ def first(records):
 
 
 def part_of(measured, family, optimizer, name):
-    """The time of a plain step over that of a method's, at most 1, or 1 where it is not known.
+    """The ratio of a plain step's time to a method's, at most 1, or None where it is not known.
 
     Muon's is compared with AdamW's.
     """
     plain = measured[family, "adamw" if optimizer == "muon" else optimizer]
     own = measured[family, optimizer].of_step(name)
     reference = plain.of_step(naming.base_of(name))
-    return min(reference / own, 1.0) if own and reference else 1.0
+    return min(reference / own, 1.0) if own and reference else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +100,8 @@ def outcomes(everything, found, measured):
         records = tuning.latest(everything[family, optimizer])
         for name in first(records):
             part = part_of(measured, family, optimizer, name)
+            if part is None:
+                continue
             phase = "seconds" if part < 1.0 else "test"
             tested = tuning.of_phase(records, name, phase)
             if len(tested) < len(tuning.TEST_SEEDS) or not cell[name].scores:

@@ -105,7 +105,7 @@ class TestEqualSeconds:
         assert part(MEASURED, "shape", "sgd", "none, scale tuned") == 1.0
         # Beside AdamW, not beside itself.
         assert part(MEASURED, "shape", "muon", "none") == pytest.approx(0.4)
-        assert part(MEASURED, "shape", "sgd", "polynomial_preconditioner") == 1.0
+        assert part(MEASURED, "shape", "sgd", "polynomial_preconditioner") is None
 
     def test_runs_are_those_of_the_first_of_each_side(self, family, scores):
         scores = {**scores, NEWTON: 0.96}

@@ -44,8 +44,8 @@ class NewtonStep(SingularValuePolynomial):
 
     >>> kernel = np.diag([1.0, 0.5]).astype("float32")
     >>> print(keras.ops.convert_to_numpy(NewtonStep()(kernel)).round(2))
-    [[0.88 0.  ]
-     [0.   0.69]]
+    [[0.82 0.  ]
+     [0.   0.76]]
 
     Reference:
 

@@ -41,8 +41,8 @@ class PolarExpress(SingularValuePolynomial):
 
     >>> kernel = np.diag([1.0, 0.1]).astype("float32")
     >>> print(keras.ops.convert_to_numpy(PolarExpress(steps=3)(kernel)).round(2))
-    [[1.   0.  ]
-     [0.   0.99]]
+    [[1.01 0.  ]
+     [0.   1.  ]]
 
     Reference:
 

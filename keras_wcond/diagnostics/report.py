@@ -272,7 +272,7 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         table.add_column(header, justify="left" if is_text else "right", no_wrap=not is_text)
     for row in rows:
         table.add_row(*row)
-    console = rich.console.Console(width=200, markup=False, highlight=False, no_color=True)
+    console = rich.console.Console(width=240, markup=False, highlight=False, no_color=True)
     with console.capture() as capture:
         console.print(table)
     lines = [line.rstrip() for line in capture.get().splitlines()]

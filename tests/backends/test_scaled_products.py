@@ -324,7 +324,12 @@ def test_any_number_of_rows_gives_the_gradient_of_the_formed_kernel(rows):
     ],
 )
 def test_static_shapes_decide(inputs, kernel, is_cheaper):
-    assert is_cheaper_than_kernel(inputs, kernel) is is_cheaper
+    assert is_cheaper_than_kernel(inputs, kernel, 2.0) is is_cheaper
+
+
+def test_matrix_methods_multiply_the_product_of_fewer_rows():
+    assert is_cheaper_than_kernel((1000, 1024), (1024, 1024), 1.0)
+    assert not is_cheaper_than_kernel((1500, 1024), (1024, 1024), 1.0)
 
 
 @pytest.mark.parametrize(

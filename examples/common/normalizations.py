@@ -26,13 +26,7 @@ WEIGHT_NORMALIZATION = {
 # standardization does: how much of the method is the narrower spectrum?
 UNCENTERED = "uncentered_newton_orthogonalization"
 CONDITIONERS = {UNCENTERED: keras_wcond.conditioners.NewtonOrthogonalization(center=False)}
-WEIGHTS = (
-    "weight_normalization",
-    *keras_wcond.conditioners.METHODS,
-    UNCENTERED,
-    # The plain network that starts as the row-equilibrated one: the same initial scale.
-    "unit_rows_at_start",
-)
+WEIGHTS = ("weight_normalization", *keras_wcond.conditioners.METHODS, UNCENTERED)
 MODIFIERS = ("everywhere", "constraint", "at_start")
 
 
@@ -61,15 +55,14 @@ def parse(name: str) -> Normalization:
     weights = others if first in ACTIVATIONS else [first, *others]
     modifiers = [weight for weight in weights if weight in MODIFIERS]
     weights = [weight for weight in weights if weight not in MODIFIERS]
-    alone = ("weight_normalization", "unit_rows_at_start")
     is_unknown = any(weight not in WEIGHTS for weight in weights)
-    is_alone = len(weights) > 1 and set(alone) & set(weights)
+    is_alone = len(weights) > 1 and "weight_normalization" in weights
     needs_method = {"everywhere", "at_start"} & {*modifiers}
     if is_unknown or is_alone or (needs_method and not weights):
         raise ValueError(
             f"Expected a normalization: one of {', '.join(ACTIVATIONS)}, or of "
             f"{', '.join(WEIGHTS)}, or one of the former and some of the latter joined by '+'; "
-            f"{' and '.join(alone)} stand alone among the latter. 'constraint' may follow, and "
+            "weight_normalization stands alone among the latter. 'constraint' may follow, and "
             f"'everywhere' and 'at_start' after the latter. Received: normalization={name!r}"
         )
     return Normalization(
@@ -129,9 +122,6 @@ def with_weight_normalization(
     match normalization.weights:
         case ("weight_normalization",):
             arguments |= WEIGHT_NORMALIZATION
-        case ("unit_rows_at_start",):
-            conditioned = keras_wcond.condition_model(model, "row_equilibration", **arguments)
-            return keras_wcond.fold_model(conditioned)
         case names:
             weights = [CONDITIONERS.get(name, name) for name in names]
             arguments["kernel_conditioner"] = weights if len(weights) > 1 else weights[0]

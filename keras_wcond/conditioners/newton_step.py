@@ -27,7 +27,7 @@ class NewtonStep(SingularValuePolynomial):
     Z is W, without the means of its rows if `center`. s is the root mean square of the singular
     values, `‖Z‖_F / √min(m, n)`, or `σ̂/√2` if that is larger, where σ̂ is an upper bound of
     the largest singular value. No singular value becomes negative, from any start, and steps in
-    sequence bring all of them to s.
+    sequence bring all that are not zero to one value.
 
     A zero row stays zero and has a zero gradient. With `center`, so does a row of equal entries.
     A matrix with a non-finite entry becomes NaN.
@@ -71,7 +71,8 @@ class NewtonStep(SingularValuePolynomial):
         z, size, (multiplier,), _, is_tall = self.factors(matrices)
         moved = z @ multiplier if is_tall else multiplier @ z
         moved = centered(moved) if self.center else moved
-        ratio = _squared_norm(z) / ops.where(_squared_norm(z) == 0.0, 1.0, _squared_norm(moved))
+        squares = _squared_norm(z)
+        ratio = squares / ops.where(squares == 0.0, 1.0, _squared_norm(moved))
         ratio = ops.sqrt(ops.where(ratio == 0.0, 1.0, ratio))
         # The result has the scale of Z, so that the gradient in `size` is zero.
         return size * self.multiplier(ratio) * moved

@@ -143,9 +143,9 @@ def test_stored_kernels_are_conditioned_every_so_many_updates(every):
         keras.optimizers.SGD(0.0), model, weight_conditioner=step, every=every
     )
     kernel = to_numpy(model.trainable_weights[0])
-    for _ in range(6 // every):
+    for _ in range(7 // every):  # After updates 3 and 6, and not after the first and the last.
         kernel = to_numpy(step(kernel))
-    found = train(model, optimizer, steps=6)[0]
+    found = train(model, optimizer, steps=7)[0]
     np.testing.assert_allclose(found, kernel, rtol=1e-4, atol=1e-6)
 
 

@@ -87,7 +87,7 @@ class Model:
         if point.mode in ("fixed", "scalar"):
             options = dataclasses.replace(options, gain=point.scale, trainable_gain=None)
         base = naming.base_of(self.normalization)
-        name = naming.with_base(base, "unit_rows_at_start")
+        name = naming.with_base(base, "row_equilibration+at_start")
         return self.family.module.build(name, self.data, options)
 
     def _with_what_was_compiled(self, model, mode):

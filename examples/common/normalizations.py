@@ -2,7 +2,7 @@
 
 A name joins with plus signs what is done to activations and what is done to weights:
 "none", "batch", "row_equilibration", "batch+weight_standardization",
-""layer+row_equilibration+newton_orthogonalization". At its end may stand a modifier:
+"layer+row_equilibration+newton_orthogonalization". At its end may stand a modifier:
 
 - "everywhere" conditions first and last layers as well.
 - "constraint" equilibrates the stored kernels after each update.
@@ -44,8 +44,6 @@ MATRIX_METHODS = (
 )
 # What no layer does in its forward pass.
 AROUND = (
-    # The plain network that starts as the row-equilibrated one: the same initial scale.
-    "unit_rows_at_start",
     # Keras' initializer, at the norm that the kernel had.
     "orthogonal_initializer",
     # Keras' regularizer.
@@ -174,9 +172,6 @@ def with_weight_normalization(
                     kernel.regularizer = OrthogonalFilters(penalty, mode="columns")
         case ("orthogonal_updates",):
             optimizer_conditioning = {"update_conditioner": UPDATES}
-        case ("unit_rows_at_start",):
-            model = keras_wcond.condition_model(model, "row_equilibration", **arguments)
-            at_start = True
         case ("weight_normalization",):
             model = keras_wcond.condition_model(model, **arguments | WEIGHT_NORMALIZATION)
         case names:

@@ -27,7 +27,7 @@ class NewtonStep(SingularValuePolynomial):
     Z is W, without the means of its rows if `center`. s is the root mean square of the singular
     values, `‖Z‖_F / √min(m, n)`, or `σ̂/√2` if that is larger, where σ̂ is an upper bound of
     the largest singular value. No singular value becomes negative, from any start, and steps in
-    sequence bring all of them to s.
+    sequence bring all that are not zero to one value.
 
     A zero row stays zero and has a zero gradient. With `center`, so does a row of equal entries.
     A matrix with a non-finite entry becomes NaN.

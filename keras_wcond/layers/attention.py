@@ -71,7 +71,7 @@ class ProjectionConditioning(ConditionedLayer):
         return folded(self)
 
     def fold_in_place(self) -> None:
-        """Ends the conditioning after that of the projections, which have their own kernels."""
+        """Ends the conditioning. The projections hold the kernels, and are folded before."""
         with folded_for_good(self):
             pass
 

@@ -20,7 +20,7 @@ SCALINGS = [
     "row_equilibration",
     "ruiz_equilibration",
 ]
-# The scale of these methods' results is that of the kernel.
+# These methods keep the scale of the kernel.
 KEEPING_THE_SCALE = ["newton_step", "polynomial_preconditioner"]
 KERNELS = {
     "tall": ((3, 7), KernelLayout()),

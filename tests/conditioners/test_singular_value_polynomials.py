@@ -155,7 +155,7 @@ def test_product_and_kernel_give_the_same_outputs_and_gradients(shape, method, d
 
 
 @pytest.mark.parametrize("gain", [1.0, 2.0, "initial_norm"])
-@pytest.mark.parametrize("rows", [8, 2000])
+@pytest.mark.parametrize("rows", [8, 400, 2000])
 def test_layer_multiplies_the_product_for_few_rows_and_the_kernel_for_many(monkeypatch, gain, rows):
     forms = []
     monkeypatch.setattr(
@@ -164,6 +164,14 @@ def test_layer_multiplies_the_product_for_few_rows_and_the_kernel_for_many(monke
     layer = ConditionedDense(200, kernel_conditioner="polar_express", gain=gain)
     layer(normal(rows, 300))
     assert forms == ([8] if rows == 8 else [])
+
+
+@pytest.mark.parametrize("shape", [(12, 40), (96, 32)])
+def test_rounding_errors_do_not_grow_with_the_number_of_polynomials(shape):
+    kernel = kernel_with("decaying", shape)
+    found = NewtonOrthogonalization(20, center=False).condition_stack(kernel[None])[0]
+    expected = methods_in_numpy.newton_orthogonalization(kernel.astype("float64"), 20, False)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_arguments_are_checked():

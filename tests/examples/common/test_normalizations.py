@@ -9,12 +9,12 @@ from tests.examples.loading import example
 from tests.examples.small_networks import conditioned_names, small
 
 
-def test_unit_rows_at_start_is_a_plain_network_that_starts_as_the_equilibrated_one():
+def test_rows_at_start_make_a_plain_network_that_starts_as_the_equilibrated_one():
     deep = example("deep")
     options = small("deep")
     data = deep.load_data(options)
     outputs = []
-    for name in ("row_equilibration", "unit_rows_at_start"):
+    for name in ("row_equilibration", "row_equilibration+at_start"):
         keras.utils.set_random_seed(0)
         model = deep.build(name, data, options)
         images = data.test.images[:8].astype("float32")
@@ -39,7 +39,7 @@ def test_weight_normalization_starts_as_the_scale_of_the_plain_network_and_train
     "name",
     [
         "batchnorm", "batch+spectral", "batch+layer", "", "row_equilibration+", "none+none",
-        "none+everywhere",
+        "none+everywhere", "none+at_start",
     ],
 )  # fmt: skip
 def test_unknown_normalization(name):
@@ -49,7 +49,7 @@ def test_unknown_normalization(name):
 
 def test_what_stands_alone():
     with pytest.raises(
-        ValueError, match=r"weight_normalization and unit_rows_at_start and .* stand alone"
+        ValueError, match=r"weight_normalization and orthogonal_initializer and .* stand alone"
     ):
         example("common.normalizations").parse("batch+weight_normalization+spectral_normalization")
 

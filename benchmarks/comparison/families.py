@@ -32,15 +32,19 @@ UPDATES = "orthogonal_updates"
 AROUND = (*AT_START, REGULARIZED, STORED, CENTERED_STORED, UPDATES)
 # What came after a first comparison of the others.
 LATE = (UNCENTERED, *AROUND)
-# Centering made no difference in deep networks.
-LATE_IN_DEEP = tuple(name for name in LATE if name != CENTERED_STORED)
-# With Muon, besides `METHODS`.
+# Centering makes little difference but where convolutions lack batch normalization, and in 3D
+# shape.
+LATE_UNCENTERED = tuple(name for name in LATE if name != CENTERED_STORED)
+# With Muon.
+WITH_MUON = ("weight_standardization", ROWS, NEWTON, POLAR_EXPRESS)
 LATE_WITH_MUON = (ORTHOGONAL, STORED)
 MODES = ("fixed", "initial_norm", "kernel_norm", "scalar")
 PENALTIES = ("0.01", "0.1", "1", "10")
 # Matrix methods whose gradient passes through the multiplier, without normalization of
-# activations.
+# activations. Of the slow families the first.
 DIFFERENTIATED = (f"{NEWTON}+differentiated", f"{POLYNOMIAL}+differentiated")
+# Two methods in one: centered kernels, and orthogonal updates.
+CENTERED_UPDATES = f"weight_standardization+{UPDATES}"
 # Other uses of row equilibration.
 NEXT = (f"{ROWS}+everywhere", f"{ROWS}+constraint", "constraint")
 # What the package conditions during training, and variants of it, which the best is not chosen of.
@@ -78,6 +82,7 @@ class Family:
         growths: Stretches that were added to the ranges of rates and scales, by optimizer, as
             the winners of the first comparison asked for: ("rate" or "scale", -1 or 1). Others
             follow from the records.
+        with_muon: Names of methods that are compared with Muon.
         late: Names of what came after a first comparison, with SGD and AdamW and under each
             normalization of activations.
         next: Names of what came with it under one of them.
@@ -93,6 +98,7 @@ class Family:
     rates: dict[str, tuple[float, float]]
     activations: tuple[str, ...]
     growths: dict[str, tuple[tuple[str, int], ...]] = dataclasses.field(default_factory=dict)
+    with_muon: tuple[str, ...] = WITH_MUON
     late: tuple[str, ...] = LATE
     next: tuple[str, ...] = DIFFERENTIATED
     scales: tuple[float, float] = (0.3, 3.0)
@@ -117,7 +123,7 @@ class Family:
         names = []
         for base in (PLAIN, *self.activations):
             if optimizer == "muon":
-                names += [base, f"{base}, {TUNED}", *self.under(base, METHODS)]
+                names += [base, f"{base}, {TUNED}", *self.under(base, self.with_muon)]
             else:
                 controls = (f"{base}, {MATCHED}", f"{base}, {TUNED}")
                 names += [base, *controls, *self.under(base, (FROBENIUS, *METHODS))]
@@ -164,7 +170,7 @@ _DEEP = Family(
     "accuracy",
     {"sgd": (2e-3, 0.1), "adamw": (1e-4, 6e-3), "muon": MUON},
     (),
-    late=LATE_IN_DEEP,
+    late=LATE_UNCENTERED,
 )
 
 FAMILIES = {
@@ -189,7 +195,7 @@ FAMILIES = {
             growths=dict.fromkeys(
                 ("sgd", "adamw"), (RATE_UP,) if start == "fine_tuned" else ()
             ),
-            late=tuple(name for name in LATE_IN_DEEP if name != UNCENTERED),
+            late=tuple(name for name in LATE_UNCENTERED if name != UNCENTERED),
             next=(),
         )
         for start in STARTS
@@ -206,7 +212,7 @@ FAMILIES = {
         {"sgd": (5e-3, 1.0), "adamw": (1e-3, 0.1)},
         ("batch",),
         growths={"sgd": (), "adamw": (SCALE_UP, SCALE_DOWN)},
-        next=(*DIFFERENTIATED, *(f"batch+{name}" for name in NEXT)),
+        next=(DIFFERENTIATED[0], CENTERED_UPDATES, *(f"batch+{name}" for name in NEXT)),
     ),
     "vit": Family(
         "vit",
@@ -220,8 +226,9 @@ FAMILIES = {
         {"sgd": (5e-3, 0.3), "adamw": (5e-4, 0.03), "muon": MUON},
         ("layer",),
         growths={"sgd": (RATE_DOWN,), "adamw": (RATE_UP, SCALE_UP)},
+        late=LATE_UNCENTERED,
         # The kernels of attention have axes that a constraint cannot know.
-        next=(*DIFFERENTIATED, f"layer+{NEXT[0]}"),
+        next=(DIFFERENTIATED[0], f"layer+{NEXT[0]}"),
     ),
     "nerf": Family(
         "nerf",
@@ -233,6 +240,8 @@ FAMILIES = {
         "PSNR",
         {"sgd": (0.3, 8.0), "adamw": (3e-3, 0.08), "muon": MUON},
         (),
+        late=LATE_UNCENTERED,
+        next=(DIFFERENTIATED[0], CENTERED_UPDATES),
         growths={"sgd": (RATE_UP,), "adamw": ()},
     ),
     "shape": Family(
@@ -245,6 +254,8 @@ FAMILIES = {
         "IoU",
         {"sgd": (2e-3, 0.2), "adamw": (6e-4, 0.03), "muon": MUON},
         (),
+        with_muon=METHODS,
+        next=(*DIFFERENTIATED, CENTERED_UPDATES),
         growths={"sgd": (), "adamw": (SCALE_UP,)},
         curvature_samples=2048,
     ),

@@ -87,9 +87,9 @@ def compare(options, pending=tuning.pending):
     for name in options.families:
         path = options.results / f"{name}.jsonl"
         family = families.FAMILIES[name]
-        for optimizer in (each for each in options.optimizers if each in family.rates):
-            setting = family.fingerprint(optimizer, conditions["backend"])
-            with Processes(options.cores) as processes:
+        with Processes(options.cores) as processes:
+            for optimizer in (each for each in options.optimizers if each in family.rates):
+                setting = family.fingerprint(optimizer, conditions["backend"])
                 while runs := pending(name, optimizer, known(path, optimizer, setting)):
                     made = progress.bar(
                         processes.perform(runs),

@@ -12,7 +12,8 @@ import time
 
 from benchmarks.comparison import examples, families, naming, tuning
 
-# Fewer looks at the loss take less time, and change no number.
+# Fewer looks at the loss take less time, and change no number. With PyTorch, Keras looks at
+# each step.
 STEPS_PER_EXECUTION = 25
 CACHE = pathlib.Path("~/.cache/keras_wcond/compiled").expanduser()
 
@@ -69,7 +70,7 @@ class Model:
             initial_scale=1.0 if in_gain else point.scale,
             gain="kernel_norm" if point.mode == "kernel_norm" else "initial_norm",
             trainable_gain="scalar" if point.mode == "scalar" else None,
-            steps_per_execution=STEPS_PER_EXECUTION,
+            steps_per_execution=1 if keras.backend.backend() == "torch" else STEPS_PER_EXECUTION,
             part_of_epoch=run.part,
             penalty=float(point.mode) if point.mode in families.PENALTIES else 1.0,
         )
@@ -154,10 +155,18 @@ def images_of(data, count, options):
     return image_batches.Batches(data.validation, data, count, options)[0]
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
+def cells(family, optimizer):
+    """The cells of one setting, as far as there are any; those of the last one are let go."""
+    return {}
+
+
 def cell(family, normalization, optimizer):
     """The models of a cell, with what was compiled for them."""
-    return Model(family, normalization, optimizer)
+    found = cells(family, optimizer)
+    if normalization not in found:
+        found[normalization] = Model(family, normalization, optimizer)
+    return found[normalization]
 
 
 def perform(run):
@@ -180,7 +189,7 @@ def perform(run):
     except Exception as error:
         record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"[:300]}
         # What was compiled may hold arrays that are gone.
-        cell.cache_clear()
+        cells.cache_clear()
     record["seconds"] = round(time.perf_counter() - began, 2)
     return record
 

@@ -10,6 +10,8 @@ A name joins with plus signs what is done to activations and what is done to wei
 - "stored" starts from kernels that the method was applied to many times, and applies it to the
   stored kernels after every eighth update.
 - "differentiated" lets the gradient pass through the multiplier of a matrix method.
+- "orthogonal_updates" makes the updates of kernels orthogonal, at the norm that they had. It may
+  also stand alone.
 """
 
 import dataclasses
@@ -48,8 +50,6 @@ AROUND = (
     "orthogonal_initializer",
     # Keras' regularizer.
     "orthogonal_regularizer",
-    # The updates of kernels become orthogonal, at the norm that they had.
-    "orthogonal_updates",
 )
 WEIGHTS = (
     "weight_normalization",
@@ -57,7 +57,9 @@ WEIGHTS = (
     *CONDITIONERS,
     *AROUND,
 )
-MODIFIERS = ("everywhere", "constraint", "at_start", "stored", "differentiated")
+# Those that need no method of the forward pass, and those that do.
+ALONE = ("constraint", "orthogonal_updates")
+MODIFIERS = (*ALONE, "everywhere", "at_start", "stored", "differentiated")
 # How many updates lie between two steps of a stored kernel, and how many steps come before.
 EVERY, STEPS_AT_START = 8, 20
 UPDATES = keras_wcond.conditioners.PolarExpress(steps=4, lower=1e-3)
@@ -75,6 +77,7 @@ class Normalization:
         at_start: Whether the methods are applied once, before training.
         stored: Whether the methods are applied to the stored kernels.
         differentiated: Whether the gradient passes through multipliers.
+        orthogonal_updates: Whether the updates of kernels become orthogonal.
     """
 
     activations: str = "none"
@@ -84,6 +87,7 @@ class Normalization:
     at_start: bool = False
     stored: bool = False
     differentiated: bool = False
+    orthogonal_updates: bool = False
 
 
 def parse(name: str) -> Normalization:
@@ -95,13 +99,13 @@ def parse(name: str) -> Normalization:
     alone = ("weight_normalization", *AROUND)
     is_unknown = any(weight not in WEIGHTS for weight in weights)
     is_alone = len(weights) > 1 and set(alone) & set(weights)
-    needs_method = {*modifiers} - {"constraint"}
+    needs_method = {*modifiers} - {*ALONE}
     if is_unknown or is_alone or (needs_method and not weights):
         raise ValueError(
             f"Expected a normalization: one of {', '.join(ACTIVATIONS)}, or of "
             f"{', '.join(WEIGHTS)}, or one of the former and some of the latter joined by '+'; "
-            f"{' and '.join(alone)} stand alone among the latter. 'constraint' may follow, and "
-            f"{', '.join(MODIFIERS)} after the latter. Received: normalization={name!r}"
+            f"{' and '.join(alone)} stand alone among the latter. {' and '.join(ALONE)} may "
+            f"follow, and {', '.join(MODIFIERS)} after the latter. Received: normalization={name!r}"
         )
     return Normalization(
         activations=first if first in ACTIVATIONS else "none",
@@ -160,7 +164,9 @@ def with_weight_normalization(
         "layers": "*" if normalization.everywhere else layers,
     }
     at_start = normalization.at_start or normalization.stored
-    optimizer_conditioning = None
+    optimizer_conditioning = {}
+    if normalization.orthogonal_updates:
+        optimizer_conditioning["update_conditioner"] = UPDATES
     match normalization.weights:
         case ():
             pass
@@ -170,21 +176,19 @@ def with_weight_normalization(
                     _make_orthogonal(kernel)
                 else:
                     kernel.regularizer = OrthogonalFilters(penalty, mode="columns")
-        case ("orthogonal_updates",):
-            optimizer_conditioning = {"update_conditioner": UPDATES}
         case ("weight_normalization",):
             model = keras_wcond.condition_model(model, **arguments | WEIGHT_NORMALIZATION)
         case names:
             methods = [_conditioner(name, normalization.differentiated) for name in names]
             if normalization.stored:
-                optimizer_conditioning = {"weight_conditioner": methods, "every": EVERY}
+                optimizer_conditioning |= {"weight_conditioner": methods, "every": EVERY}
                 methods = methods * STEPS_AT_START
             conditioner = methods if len(methods) > 1 else methods[0]
             model = keras_wcond.condition_model(model, conditioner, **arguments)
     model = keras_wcond.fold_model(model) if at_start else model
     if optimizer_conditioning:
         optimizer_conditioning["layers"] = arguments["layers"]
-    model.optimizer_conditioning = optimizer_conditioning
+    model.optimizer_conditioning = optimizer_conditioning or None
     return model
 
 

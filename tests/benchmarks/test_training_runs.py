@@ -39,7 +39,7 @@ def small_families(monkeypatch):
     }
     monkeypatch.setattr(families, "FAMILIES", small)
     training_runs.data_of.cache_clear()
-    training_runs.cell.cache_clear()
+    training_runs.cells.cache_clear()
 
 
 def run_of(normalization, seed=0, family="deep", **point):
@@ -57,7 +57,7 @@ def test_a_run_does_not_depend_on_those_before_it(family, mode):
         other, point=search.Point(math.inf, 1.0, "initial_norm" if mode == "fixed" else mode)
     )
     alone = training_runs.perform(wanted)
-    training_runs.cell.cache_clear()
+    training_runs.cells.cache_clear()
     assert training_runs.perform(diverging)["status"] == "diverged"
     training_runs.perform(other)
     after = training_runs.perform(wanted)
@@ -70,7 +70,7 @@ def test_a_run_does_not_depend_on_those_before_it(family, mode):
 @pytest.mark.usefixtures("small_families")
 def test_gains_and_scales_are_those_of_the_point():
     def effective(mode, scale):
-        training_runs.cell.cache_clear()
+        training_runs.cells.cache_clear()
         cell = training_runs.cell("deep", "row_equilibration", "sgd")
         model, _ = cell.new(run_of("row_equilibration", scale=scale, mode=mode))
         layer = model.get_layer("hidden_1")
@@ -90,7 +90,7 @@ def test_the_matched_control_starts_at_the_scale_of_unit_rows():
         point = {"mode": mode, "scale": scale}
         kernels = []
         for name in ("row_equilibration", "none, scale matched"):
-            training_runs.cell.cache_clear()
+            training_runs.cells.cache_clear()
             cell = training_runs.cell("deep", name, "sgd")
             model, _ = cell.new(run_of(name, **point))
             layer = model.get_layer("hidden_1")
@@ -126,7 +126,8 @@ def test_compare_writes_every_run_down(tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "GROWTHS", 0)
     monkeypatch.setattr(search, "REFINEMENTS", 2)
     monkeypatch.setattr(tuning, "TEST_SEEDS", (1,))
-    monkeypatch.setattr(families.Family, "normalizations", lambda _: ["none", "row_equilibration"])
+    names = ["none", "row_equilibration"]
+    monkeypatch.setattr(families.Family, "normalizations", lambda *_: names)
     monkeypatch.setattr(run.Processes, "perform", lambda _, runs: map(training_runs.perform, runs))
     words = ["--families", "deep", "--optimizers", "sgd", "--results", str(tmp_path)]
     options = run.parse(words)

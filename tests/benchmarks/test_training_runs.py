@@ -34,7 +34,9 @@ def small_families(monkeypatch):
         },
     }  # fmt: skip
     small = {
-        name: dataclasses.replace(families.FAMILIES[name], changes={**each, "epochs": 2})
+        name: dataclasses.replace(
+                families.FAMILIES[name], changes={**each, "epochs": 2}, growths={"sgd": ()}
+            )
         for name, each in changes.items()
     }
     monkeypatch.setattr(families, "FAMILIES", small)

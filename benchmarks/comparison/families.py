@@ -48,7 +48,7 @@ CENTERED_UPDATES = f"weight_standardization+{UPDATES}"
 # Other uses of row equilibration.
 NEXT = (f"{ROWS}+everywhere", f"{ROWS}+constraint", "constraint")
 # What the package conditions during training, and variants of it, which the best is not chosen of.
-OURS = (ROWS, *MATRIX_METHODS, STORED, CENTERED_STORED, UPDATES)
+OURS = (ROWS, *MATRIX_METHODS, STORED, CENTERED_STORED, UPDATES, CENTERED_UPDATES)
 VARIANTS = (UNCENTERED, *DIFFERENTIATED, *NEXT)
 # Options that each run sets for itself, or that change no number.
 FREE_OPTIONS = (

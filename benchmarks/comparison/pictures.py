@@ -19,6 +19,7 @@ COLORS = {
     families.STORED: "#CC79A7",
     families.CENTERED_STORED: "#AA4499",
     families.UPDATES: "#D55E00",
+    families.CENTERED_UPDATES: "#882255",
 }
 
 

@@ -10,6 +10,7 @@ import pathlib
 
 from benchmarks.comparison import (
     attribution,
+    choice,
     equal_seconds,
     evidence,
     families,
@@ -152,6 +153,23 @@ spectrum during training. The last column is the configuration with the shortest
 lies within the confidence interval of the method."""
 
 
+CHOICES = """\
+Each cell is the gain over the network alone after the same number of epochs, and the time of a step
+over that of the network alone. Each kind is represented by its configuration that is best on
+validation data:
+
+- *start*: another start of the plain network, orthogonal, by a method or with tuned scale
+- *baselines*: weight normalization, weight standardization, spectral normalization or the
+  orthogonal regularizer
+- *row equilibration*: in the forward pass
+- *stored*: Newton steps on the stored kernels, after every eighth update
+- *forward*: a method that narrows the spectrum, in the forward pass
+- *updates*: orthogonal updates, also with weight standardization
+
+Bold differences are significant, with p corrected for all cells. The choice has the shortest step
+of those that come within the confidence interval of the best. It is nothing where no kind has a
+significant gain."""
+
 CROSSCHECK = """\
 The plain network and the conditioned ones without normalization of activations, trained on other
 backends at the points that the comparison chose. Seeds mean other random numbers there: means are
@@ -214,6 +232,7 @@ def report(options):
     picture = "![Differences from the best baseline]({}comparison.png)"
     gains = attribution.gains(complete, compared, measured)
     outcomes = equal_seconds.outcomes(everything, complete, measured)
+    chosen = choice.choices(complete, measured)
     summary = "\n\n".join(
         filter(
             None,
@@ -232,6 +251,7 @@ def report(options):
         f"{cost_of(everything)}\n\n{conditions_of(everything)}",
         EXPLANATION,
         f"## Summary\n\n{summary.format('')}\n{sentences.by_family(compared)}".rstrip(),
+        *(["## Choice", CHOICES, tables.choices(chosen)] if chosen else []),
         *after_the_summary(found, gains, outcomes, measured),
         *sections,
     ]
@@ -240,6 +260,8 @@ def report(options):
     if options.readme:
         folder = os.path.relpath(options.output, options.readme.parent)
         markdown.replace_block(options.readme, "comparison", summary.format(f"{folder}/"))
+    if options.guide:
+        markdown.replace_block(options.guide, "choice", f"{CHOICES}\n\n{tables.choices(chosen)}")
     print(f"Saved {path}")
 
 
@@ -265,7 +287,10 @@ def parse(words=None):
         default=records.RESULTS / "crosscheck",
         help="folder with one folder of records for each other backend (%(default)s)",
     )
-    parser.add_argument("--readme", type=pathlib.Path, help="file whose block is replaced")
+    parser.add_argument("--readme", type=pathlib.Path, help="file whose summary is replaced")
+    parser.add_argument(
+        "--guide", type=pathlib.Path, help="file whose table of choices is replaced"
+    )
     return parser.parse_args(words)
 
 

@@ -3,6 +3,16 @@
 from benchmarks.comparison import evidence, families, naming, sentences, significance
 from benchmarks.shared import markdown
 
+# The kinds of `choice.KINDS`, as headers of a table.
+KINDS = {
+    "start": "start",
+    "rival": "baselines",
+    "rows": "row equilibration",
+    "stored": "stored",
+    "forward": "forward",
+    "updates": "updates",
+}
+
 
 def chosen(summary):
     """The point at which a method was tested."""
@@ -180,6 +190,29 @@ def cost(name, gain, times):
     step, plain = (measured.of_step(each) if measured and each else None for each in names)
     ratio = f"{step / plain:.2f}×" if step and plain else "-"
     return ratio if name == gain.method else f"`{name}` ({ratio})" if name else "-"
+
+
+def choices(chosen):
+    """What each kind of conditioning gains in each setting, and what to choose."""
+    rows = []
+    for choice in chosen:
+        form = evidence.FORMS[families.FAMILIES[choice.key[0]].test_score]
+        cells = []
+        for kind in KINDS:
+            candidate = choice.candidates.get(kind)
+            cells.append(gain_and_cost(candidate, form[1]) if candidate else "")
+        best = choice.chosen
+        name = f"`{naming.without_base(best.name)}`" if best else "nothing"
+        alone = sentences.with_interval(choice.alone, form)
+        rows.append([sentences.place(choice.key), alone, *cells, name])
+    return markdown.table(rows, ["setting", "network alone", *KINDS.values(), "choose"])
+
+
+def gain_and_cost(candidate, unit):
+    """The gain over the network alone, bold where significant, and the ratio of step times."""
+    gain = f"{unit * candidate.comparison.difference:+.2f}"
+    gain = gain if candidate.comparison.outcome == "tie" else f"**{gain}**"
+    return gain if candidate.cost is None else f"{gain}, {candidate.cost:.1f}×"
 
 
 def crosscheck(agreements):

@@ -35,8 +35,8 @@ def small_families(monkeypatch):
     }  # fmt: skip
     small = {
         name: dataclasses.replace(
-                families.FAMILIES[name], changes={**each, "epochs": 2}, growths={"sgd": ()}
-            )
+            families.FAMILIES[name], changes={**each, "epochs": 2}, growths={"sgd": ()}
+        )
         for name, each in changes.items()
     }
     monkeypatch.setattr(families, "FAMILIES", small)

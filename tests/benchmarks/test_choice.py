@@ -1,0 +1,83 @@
+"""What to choose in each setting."""
+
+import re
+
+import pytest
+
+from benchmarks.comparison import choice, evidence, families, naming, tables, times
+from tests.benchmarks.finished import records_of
+
+WHERE = ("shape", "sgd")
+NEWTON, UPDATES = "newton_orthogonalization", "orthogonal_updates"
+SECONDS = {
+    "none": 0.1, NEWTON: 0.3, UPDATES: 0.2, "row_equilibration": 0.11, "newton_step+stored": 0.1,
+    "weight_normalization": 0.1, "weight_standardization": 0.1, "spectral_normalization": 0.1,
+    "orthogonal_regularizer": 0.1, "polynomial_preconditioner": 0.3,
+}  # fmt: skip
+
+
+def choices_of(family, scores):
+    found = {WHERE: evidence.summaries(family, "sgd", records_of(family, scores))}
+    return choice.choices(found, {WHERE: times.Times(SECONDS, 80)})
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("none", None),
+        ("none, scale tuned", "start"),
+        ("batch, scale matched", "start"),
+        ("orthogonal_initializer", "start"),
+        (f"batch+{NEWTON}+at_start", "start"),
+        ("layer+weight_standardization", "rival"),
+        ("layer+row_equilibration", "rows"),
+        ("newton_step+stored", "stored"),
+        (f"batch+{NEWTON}", "forward"),
+        (f"batch+{UPDATES}", "updates"),
+        (f"weight_standardization+{UPDATES}", "updates"),
+        ("frobenius_normalization", None),
+    ],
+)
+def test_kinds(name, kind):
+    assert choice.kind_of(name) == (naming.base_of(name), kind)
+
+
+def test_every_configuration_of_the_package_has_a_kind():
+    kinds = {choice.kind_of(name)[1] for name in families.OURS}
+    assert kinds == {"rows", "stored", "forward", "updates"}
+
+
+@pytest.mark.parametrize(
+    ("gains", "expected"),
+    [
+        ({NEWTON: 0.06}, NEWTON),
+        # As good, by shorter steps.
+        ({NEWTON: 0.06, UPDATES: 0.06}, UPDATES),
+        ({NEWTON: 0.06, UPDATES: 0.06, "none, scale tuned": 0.06}, "none, scale tuned"),
+        # Better, by longer ones.
+        ({NEWTON: 0.06, UPDATES: 0.04}, NEWTON),
+        ({}, None),
+    ],
+)
+def test_the_choice_is_the_cheapest_of_the_best(family, scores, gains, expected):
+    alone = scores["none"]
+    scores = {
+        **dict.fromkeys(scores, alone),
+        **{name: alone + gain for name, gain in gains.items()},
+    }
+    (found,) = choices_of(family, scores)
+    assert found.key == (*WHERE, "none")
+    assert (found.chosen and found.chosen.name) == expected
+    table = tables.choices([found])
+    row = table.splitlines()[-1]
+    assert row.split("|")[-2].strip() == (f"`{expected}`" if expected else "nothing")
+    if NEWTON in gains:
+        assert re.search(r"\*\*\+6\.0\d\*\*, 3\.0×", row)
+
+
+def test_nothing_is_chosen_where_costs_are_unknown(family, scores):
+    found = {WHERE: evidence.summaries(family, "sgd", records_of(family, {**scores, NEWTON: 0.99}))}
+    (choices,) = choice.choices(found, {WHERE: times.Times({}, 0)})
+    assert choices.chosen is None
+    assert "×" not in tables.choices([choices]).splitlines()[-1]
+    assert choice.choices({}, {}) == []

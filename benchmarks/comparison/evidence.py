@@ -37,7 +37,7 @@ class Summary:
         band: Factor between the lowest and the highest rate among the runs of the tuning
             that come within the tolerance of the best.
         searched: How many runs the point was chosen from.
-        diverged: How many of these did not finish.
+        diverged: How many of these diverged.
         epochs: Median number of epochs until validation reaches the plain network's last
             score, or None where most seeds do not reach it.
         loss: Median of the last training losses.
@@ -112,13 +112,46 @@ def summaries(family, optimizer, records):
             at_edge=not naming.is_matched(name) and at_edge(point, ranges),
             band=band(tuned, TOLERANCE[family.test_score]),
             searched=len(tuned) + len(refined),
-            diverged=sum(record["status"] != "finished" for record in tuned + refined),
+            diverged=sum(r["status"] not in ("finished", "stopped") for r in tuned + refined),
             epochs=epochs_to(level, tested),
             loss=_median(record["losses"][-1] for record in finished),
             condition_number=_median(record["condition_numbers"][1] for record in finished),
             curvature=_median(record.get("largest_eigenvalue") for record in finished),
         )
     return found
+
+
+def searches_run_in_full(everything):
+    """How many searches have no stopped run, and in how many stopping would change the best point.
+
+    Args:
+        everything: {(family, optimizer): records}.
+    """
+    count = changed = 0
+    for (name, _), records in everything.items():
+        epochs = families.FAMILIES[name].options().epochs
+        searches = {}
+        for record in tuning.latest(records):
+            if record["phase"] == "tune":
+                searches.setdefault(record["normalization"], []).append(record)
+        for own in searches.values():
+            if any(record["status"] == "stopped" for record in own) or tuning.best(own) is None:
+                continue
+            count += 1
+            changed += _best_if_stopped(own, epochs) is not tuning.best(own)
+    return count, changed
+
+
+def _best_if_stopped(searched, epochs):
+    """The best record of a search if hopeless runs had been stopped."""
+    best = None
+    for record in sorted(searched, key=lambda record: record["index"]):
+        scores = record["scores"]
+        counts = range(1, len(scores) + 1)
+        known = best and best["scores"]
+        if not any(search.is_hopeless(scores[:count], known, epochs) for count in counts):
+            best = tuning.best([*([best] if best else []), record])
+    return best
 
 
 def scores_of(records, name):

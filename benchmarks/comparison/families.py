@@ -16,7 +16,6 @@ POLYNOMIAL, POLAR_EXPRESS = "polynomial_preconditioner", "one_step_polar_express
 RIVALS = ("weight_normalization", "weight_standardization", "spectral_normalization")
 ROWS = "row_equilibration"
 MATRIX_METHODS = (NEWTON, POLYNOMIAL, POLAR_EXPRESS)
-METHODS = (*RIVALS, ROWS, *MATRIX_METHODS)
 # The controls: plain networks, as they are, with their initial scale tuned as well, and with
 # exactly the initial kernels that row equilibration uses at its best point; and the scale alone.
 PLAIN, TUNED, MATCHED = "none", "scale tuned", "scale matched"
@@ -28,23 +27,29 @@ ORTHOGONAL, REGULARIZED = "orthogonal_initializer", "orthogonal_regularizer"
 AT_START = (ORTHOGONAL, *(f"{method}+at_start" for method in STARTS_OF))
 STORED, CENTERED_STORED = "newton_step+stored", "centered_newton_step+stored"
 UPDATES = "orthogonal_updates"
-# What conditions no kernel in the forward pass.
-AROUND = (*AT_START, REGULARIZED, STORED, CENTERED_STORED, UPDATES)
-# What came after a first comparison of the others.
-LATE = (UNCENTERED, *AROUND)
-# Centering makes little difference but where convolutions lack batch normalization, and in 3D
-# shape.
-LATE_UNCENTERED = tuple(name for name in LATE if name != CENTERED_STORED)
-# With Muon.
-WITH_MUON = ("weight_standardization", ROWS, NEWTON, POLAR_EXPRESS)
-LATE_WITH_MUON = (ORTHOGONAL, STORED)
-MODES = ("fixed", "initial_norm", "kernel_norm", "scalar")
-PENALTIES = ("0.01", "0.1", "1", "10")
-# Matrix methods whose gradient passes through the multiplier, without normalization of
-# activations. Of the slow families the first.
-DIFFERENTIATED = (f"{NEWTON}+differentiated", f"{POLYNOMIAL}+differentiated")
 # Two methods in one: centered kernels, and orthogonal updates.
 CENTERED_UPDATES = f"weight_standardization+{UPDATES}"
+# What conditions no kernel in the forward pass.
+AROUND = (*AT_START, REGULARIZED, STORED, CENTERED_STORED, UPDATES)
+# What is tuned first, and has a say in the ranges; and what is tuned when the others have been.
+EARLY = (FROBENIUS, *RIVALS, ROWS)
+LATE = (
+    NEWTON,
+    POLAR_EXPRESS,
+    ORTHOGONAL,
+    f"{NEWTON}+at_start",
+    f"{POLAR_EXPRESS}+at_start",
+    REGULARIZED,
+    STORED,
+    UPDATES,
+)
+# The same with Muon.
+EARLY_WITH_MUON = (ROWS,)
+LATE_WITH_MUON = (NEWTON, POLAR_EXPRESS, ORTHOGONAL, STORED)
+MODES = ("fixed", "initial_norm", "kernel_norm", "scalar")
+PENALTIES = ("0.01", "0.1", "1", "10")
+# Matrix methods whose gradient passes through the multiplier.
+DIFFERENTIATED = (f"{NEWTON}+differentiated", f"{POLYNOMIAL}+differentiated")
 # Other uses of row equilibration.
 NEXT = (f"{ROWS}+everywhere", f"{ROWS}+constraint", "constraint")
 # What the package conditions during training, and variants of it, which the best is not chosen of.
@@ -82,10 +87,10 @@ class Family:
         growths: Stretches that were added to the ranges of rates and scales, by optimizer, as
             the winners of the first comparison asked for: ("rate" or "scale", -1 or 1). Others
             follow from the records.
-        with_muon: Names of methods that are compared with Muon.
-        late: Names of what came after a first comparison, with SGD and AdamW and under each
-            normalization of activations.
-        next: Names of what came with it under one of them.
+        late_bases: Normalizations of activations under which there is what came later, and
+            Muon; or None for all.
+        more: Names of what else is tuned late, with SGD and AdamW.
+        more_with_muon: Names of what else is tuned with Muon.
         scales: Lowest and highest initial scale or gain.
         curvature_samples: How many validation samples the curvature of the loss is measured
             on after training, or 0 where that takes too long.
@@ -98,9 +103,9 @@ class Family:
     rates: dict[str, tuple[float, float]]
     activations: tuple[str, ...]
     growths: dict[str, tuple[tuple[str, int], ...]] = dataclasses.field(default_factory=dict)
-    with_muon: tuple[str, ...] = WITH_MUON
-    late: tuple[str, ...] = LATE
-    next: tuple[str, ...] = DIFFERENTIATED
+    late_bases: tuple[str, ...] | None = None
+    more: tuple[str, ...] = ()
+    more_with_muon: tuple[str, ...] = ()
     scales: tuple[float, float] = (0.3, 3.0)
     curvature_samples: int = 0
 
@@ -122,19 +127,26 @@ class Family:
         """The names of what has a say in the ranges."""
         names = []
         for base in (PLAIN, *self.activations):
-            if optimizer == "muon":
-                names += [base, f"{base}, {TUNED}", *self.under(base, self.with_muon)]
-            else:
+            if optimizer != "muon":
                 controls = (f"{base}, {MATCHED}", f"{base}, {TUNED}")
-                names += [base, *controls, *self.under(base, (FROBENIUS, *METHODS))]
+                names += [base, *controls, *self.under(base, EARLY)]
+            elif base in self.bases_of_late_ones:
+                names += [base, f"{base}, {TUNED}", *self.under(base, EARLY_WITH_MUON)]
+            else:
+                names.append(base)
         return names
 
     def late_ones(self, optimizer):
         """The names of what is tuned in the ranges that the others settled on."""
         is_muon = optimizer == "muon"
-        methods = LATE_WITH_MUON if is_muon else self.late
-        names = [name for base in (PLAIN, *self.activations) for name in self.under(base, methods)]
-        return names if is_muon else [*names, *self.next]
+        methods = LATE_WITH_MUON if is_muon else LATE
+        names = [name for base in self.bases_of_late_ones for name in self.under(base, methods)]
+        return [*names, *(self.more_with_muon if is_muon else self.more)]
+
+    @property
+    def bases_of_late_ones(self):
+        """The normalizations of activations under which all is compared."""
+        return (PLAIN, *self.activations) if self.late_bases is None else self.late_bases
 
     def under(self, base, methods):
         """The names of methods under a normalization of activations."""
@@ -170,7 +182,6 @@ _DEEP = Family(
     "accuracy",
     {"sgd": (2e-3, 0.1), "adamw": (1e-4, 6e-3), "muon": MUON},
     (),
-    late=LATE_UNCENTERED,
 )
 
 FAMILIES = {
@@ -179,14 +190,13 @@ FAMILIES = {
         activations=("layer",),
         curvature_samples=256,
         growths={"sgd": (SCALE_UP,), "adamw": ()},
-        next=(*DIFFERENTIATED, *NEXT),
+        more=(DIFFERENTIATED[0], *NEXT),
     ),
     "deep50": dataclasses.replace(
         _DEEP,
         changes={**_DEEP.changes, "depth": 50},
         rates={"sgd": (5e-4, 0.05), "adamw": (5e-5, 3e-3), "muon": MUON},
         growths={"sgd": (RATE_UP, RATE_DOWN), "adamw": ()},
-        next=(),
     ),
     **{
         start: dataclasses.replace(
@@ -195,8 +205,6 @@ FAMILIES = {
             growths=dict.fromkeys(
                 ("sgd", "adamw"), (RATE_UP,) if start == "fine_tuned" else ()
             ),
-            late=tuple(name for name in LATE_UNCENTERED if name != UNCENTERED),
-            next=(),
         )
         for start in STARTS
     },
@@ -212,7 +220,10 @@ FAMILIES = {
         {"sgd": (5e-3, 1.0), "adamw": (1e-3, 0.1)},
         ("batch",),
         growths={"sgd": (), "adamw": (SCALE_UP, SCALE_DOWN)},
-        next=(DIFFERENTIATED[0], CENTERED_UPDATES, *(f"batch+{name}" for name in NEXT)),
+        more=(
+            DIFFERENTIATED[0], CENTERED_STORED, CENTERED_UPDATES,
+            *(f"batch+{name}" for name in NEXT),
+        ),
     ),
     "vit": Family(
         "vit",
@@ -226,9 +237,10 @@ FAMILIES = {
         {"sgd": (5e-3, 0.3), "adamw": (5e-4, 0.03), "muon": MUON},
         ("layer",),
         growths={"sgd": (RATE_DOWN,), "adamw": (RATE_UP, SCALE_UP)},
-        late=LATE_UNCENTERED,
+        # Transformers without layer normalization are rare.
+        late_bases=("layer",),
         # The kernels of attention have axes that a constraint cannot know.
-        next=(DIFFERENTIATED[0], f"layer+{NEXT[0]}"),
+        more=(f"layer+{NEXT[0]}",),
     ),
     "nerf": Family(
         "nerf",
@@ -240,8 +252,7 @@ FAMILIES = {
         "PSNR",
         {"sgd": (0.3, 8.0), "adamw": (3e-3, 0.08), "muon": MUON},
         (),
-        late=LATE_UNCENTERED,
-        next=(DIFFERENTIATED[0], CENTERED_UPDATES),
+        more=(DIFFERENTIATED[0], CENTERED_UPDATES),
         growths={"sgd": (RATE_UP,), "adamw": ()},
     ),
     "shape": Family(
@@ -254,9 +265,12 @@ FAMILIES = {
         "IoU",
         {"sgd": (2e-3, 0.2), "adamw": (6e-4, 0.03), "muon": MUON},
         (),
-        with_muon=METHODS,
-        next=(*DIFFERENTIATED, CENTERED_UPDATES),
-        growths={"sgd": (), "adamw": (SCALE_UP,)},
+        more=(
+            POLYNOMIAL, f"{POLYNOMIAL}+at_start", "weight_standardization+at_start", UNCENTERED,
+            *DIFFERENTIATED, CENTERED_STORED, CENTERED_UPDATES,
+        ),
+        more_with_muon=(*RIVALS, POLYNOMIAL),
+        growths={"sgd": (), "adamw": (SCALE_UP,), "muon": ()},
         curvature_samples=2048,
     ),
 }  # fmt: skip

@@ -95,7 +95,7 @@ learning rate. The ranges began around the best learning rates of the plain and 
 network, and grew up to three times at edges where most of the best points lay. Configurations that
 came later were tuned in the final ranges. *(edge)* marks a best point at the edge of a range. The
 best point on validation data and five points around it are then trained from another seed. The best
-of these six is tested with five new seeds.
+of these six is tested with five new seeds. {stopping}
 
 **Scale.** The scale multiplies the initial kernels, and Keras' own scale is 1. With the modes
 *initial_norm* and *kernel_norm* the gain keeps the initial or the current norm of the kernel. With
@@ -249,7 +249,7 @@ def report(options):
         "# The comparison",
         "`python -m benchmarks.comparison.run && python -m benchmarks.comparison.report`: "
         f"{cost_of(everything)}\n\n{conditions_of(everything)}",
-        EXPLANATION,
+        EXPLANATION.replace("{stopping}", sentences.stopping(everything)),
         f"## Summary\n\n{summary.format('')}\n{sentences.by_family(compared)}".rstrip(),
         *(["## Choice", CHOICES, tables.choices(chosen)] if chosen else []),
         *after_the_summary(found, gains, outcomes, measured),

@@ -15,6 +15,9 @@ FACTOR = math.sqrt(10.0)
 # Runs at and around the best point, up to these factors from it in rate and in scale.
 REFINEMENTS = 6
 REACH = (2.0, 1.5)
+# A run of the search stops after this part of its epochs if its best score is less than this part
+# of what the best run before it had at the same epoch.
+PATIENCE, HOPELESS = 0.25, 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,3 +129,17 @@ def has_scale(family, normalization):
     """Whether a method's scale is tuned: not that of the networks alone and of matched ones."""
     alone = (families.PLAIN, *family.activations)
     return normalization not in alone and not naming.is_matched(normalization)
+
+
+def is_hopeless(scores, best, epochs):
+    """Whether a run of the search stops.
+
+    Args:
+        scores: Its validation scores after each epoch so far, None where one was not finite.
+        best: Those of the best run before it, or None.
+        epochs: How many epochs a whole run has.
+    """
+    count = len(scores)
+    if best is None or count < PATIENCE * epochs:
+        return False
+    return max(score or 0.0 for score in scores) < HOPELESS * best[count - 1]

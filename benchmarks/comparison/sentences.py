@@ -3,7 +3,7 @@
 import collections
 import statistics
 
-from benchmarks.comparison import evidence, families, naming, significance
+from benchmarks.comparison import evidence, families, naming, search, significance
 
 # What a method is compared with, in words; "it" is the method.
 ROLES = {
@@ -210,6 +210,17 @@ def findings(found, compared, times):
     told += [outcomes_of(compared, method, "constant") for method in families.DIFFERENTIATED]
     told += fifty_layers(found, times)
     return "\n".join(filter(None, told))
+
+
+def stopping(everything):
+    """When a run of the search is stopped, and what this changes."""
+    count, changed = evidence.searches_run_in_full(everything)
+    return (
+        f"A run of the search is stopped after {100 * search.PATIENCE:.0f} % of its epochs or "
+        f"later if its best validation score is below {100 * search.HOPELESS:.0f} % of that of the "
+        f"best run before it at the same epoch. {count} searches were run without this rule, and "
+        f"the rule would have changed the best point of {changed or 'none'} of them."
+    )
 
 
 def agreement(agreements):

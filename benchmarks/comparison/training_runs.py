@@ -10,7 +10,7 @@ import statistics
 import threading
 import time
 
-from benchmarks.comparison import examples, families, naming, tuning
+from benchmarks.comparison import examples, families, naming, search, tuning
 
 # Fewer looks at the loss take less time, and change no number. With PyTorch, Keras looks at
 # each step.
@@ -55,6 +55,8 @@ class Model:
         self.family, self.normalization = families.FAMILIES[family], normalization
         self.optimizer, self.data = optimizer, data_of(family)
         self.kept = {}
+        # The record of the best run of the search so far.
+        self.best = None
 
     def new(self, run):
         """A model for a run, with its options."""
@@ -155,6 +157,29 @@ def images_of(data, count, options):
     return image_batches.Batches(data.validation, data, count, options)[0]
 
 
+def stop_if_hopeless(name, best):
+    """A callback that stops a run that `search.is_hopeless()`.
+
+    Args:
+        name: Name of the validation score.
+        best: The record of the best run before, or None.
+    """
+    import keras
+
+    class StopIfHopeless(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.scores, self.has_stopped = [], False
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.scores.append(rounded((logs or {}).get(name, math.nan)))
+            known = best["scores"] if best else None
+            if search.is_hopeless(self.scores, known, self.params["epochs"]):
+                self.model.stop_training = self.has_stopped = True
+
+    return StopIfHopeless()
+
+
 @functools.lru_cache(maxsize=1)
 def cells(family, optimizer):
     """The cells of one setting, as far as there are any; those of the last one are let go."""
@@ -201,17 +226,22 @@ def rounded(number):
 
 def _trained(run):
     family = families.FAMILIES[run.family]
-    model, options = cell(run.family, run.normalization, run.optimizer).new(run)
+    own = cell(run.family, run.normalization, run.optimizer)
+    model, options = own.new(run)
     data = data_of(run.family)
-    history = family.module.train(model, data, options)
+    is_search = run.phase == "tune"
+    stop = stop_if_hopeless(family.score, own.best)
+    history = family.module.train(model, data, options, [stop] if is_search else [])
     losses, scores = history["loss"], history.get(family.score, [])
     finished = len(losses) == options.epochs and all(map(math.isfinite, (*losses, *scores)))
     record = {
-        "status": "finished" if finished else "diverged",
+        "status": "finished" if finished else "stopped" if stop.has_stopped else "diverged",
         "losses": [rounded(loss) for loss in losses],
         "scores": [rounded(score) for score in scores],
         "score": rounded(scores[-1]) if finished else None,
     }
+    if is_search and finished:
+        own.best = tuning.best([record, *([own.best] if own.best else [])])
     if run.phase in ("test", "seconds", "default") and finished:
         record["test"] = rounded(family.module.evaluate(model, data, options)[family.test_score])
         record["condition_numbers"] = condition_numbers(model)

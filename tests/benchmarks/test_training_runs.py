@@ -232,3 +232,33 @@ def check_name(name):
     words = [*parsed.weights, *(m for m in normalizations.MODIFIERS if getattr(parsed, m))]
     own = "" if "," in name or name == naming.base_of(name) else naming.without_base(name)
     assert "+".join(words) == own
+
+
+@pytest.mark.usefixtures("small_families")
+def test_a_hopeless_run_of_the_search_is_stopped():
+    def run_at(rate, phase="tune", seed=0):
+        index = None if phase == "test" else 0
+        return tuning.Run("deep", "none", "sgd", phase, index, seed, search.Point(rate))
+
+    good = training_runs.perform(run_at(0.1))
+    assert good["status"] == "finished"
+    # Two classes of ten at most, by constant outputs.
+    cell = training_runs.cell("deep", "none", "sgd")
+    assert cell.best["scores"] == good["scores"]
+    cell.best["scores"] = [0.9, 0.9]
+    stopped = training_runs.perform(run_at(1e-9))
+    assert (stopped["status"], stopped["score"], len(stopped["scores"])) == ("stopped", None, 1)
+    assert cell.best["scores"] == [0.9, 0.9]
+    # Only in the search.
+    assert training_runs.perform(run_at(1e-9, "test"))["status"] == "finished"
+
+
+def test_hopeless():
+    best = [0.4, 0.6, 0.8, 0.9]
+    assert search.is_hopeless([0.1], best, 4)
+    assert not search.is_hopeless([0.21], best, 4)
+    assert not search.is_hopeless([0.1], None, 4)
+    # Not before a quarter of the epochs.
+    assert not search.is_hopeless([0.1], best, 8)
+    assert search.is_hopeless([0.1, None], best, 8)
+    assert not search.is_hopeless([0.5, 0.1, 0.1], best, 4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.comparison import evidence, significance, tables
+from benchmarks.comparison import evidence, sentences, significance, tables
 from tests.benchmarks.finished import records_of
 
 
@@ -91,13 +91,13 @@ def test_a_seed_that_diverged_counts_as_nought(family, scores):
     assert summary.mean == pytest.approx(0.9 * 4 / 5, abs=0.01)
     assert summary.default_failed == 0
     for record in records:
-        if record["normalization"] == "newton_orthogonalization" and record["phase"] == "default":
+        if record["normalization"] == "spectral_normalization" and record["phase"] == "default":
             record |= {"status": "diverged", "test": None} if record["seed"] > 3 else {}
     found = evidence.summaries(family, "sgd", records)
     (row,) = [
         line
         for line in tables.scores(family, found, {}).splitlines()
-        if line.startswith("| `newton_orthogonalization`")
+        if line.startswith("| `spectral_normalization`")
     ]
     assert row.count("(2 diverged)") == 1
     # The sequence, and the six around the best.
@@ -134,3 +134,19 @@ def test_bands_edges_and_epochs(family):
     # Two of three reach it, of which one diverges in the end.
     tested[1] |= {"status": "diverged", "scores": [0.1, 0.7, None]}
     assert evidence.epochs_to(0.6, tested) is None
+
+
+def test_searches_that_stopping_would_change(family, scores):
+    records = records_of(family, scores)
+    searches = len({record["normalization"] for record in records})
+    assert evidence.searches_run_in_full({("shape", "sgd"): records}) == (searches, 0)
+    best = max(
+        (r for r in records if (r["normalization"], r["phase"]) == ("none", "tune")),
+        key=lambda record: record["score"],
+    )
+    # It catches up late, and another run comes before it.
+    best["index"], best["scores"] = 99, [0.01, 0.01, 0.01, 0.99]
+    assert evidence.searches_run_in_full({("shape", "sgd"): records}) == (searches, 1)
+    assert "the best point of 1 of them" in sentences.stopping({("shape", "sgd"): records})
+    best["status"] = "stopped"
+    assert evidence.searches_run_in_full({("shape", "sgd"): records}) == (searches - 1, 0)

@@ -41,8 +41,8 @@ def test_every_method_has_the_same_budget():
     assert {counts[name, "refine"] for name in family.normalizations("sgd")} == {6}
     assert {counts[name, "test"] for name in family.normalizations("sgd")} == {5}
     methods = [name for name in family.normalizations("sgd") if counts[name, "default"]]
-    # Frobenius normalization and seven methods, with and without normalization of activations.
-    assert len(methods) == 2 * 8
+    # Frobenius normalization and four methods, with and without normalization of activations.
+    assert len(methods) == 2 * 5
     assert {counts[name, "default"] for name in methods} == {5}
     assert len({tuning.key_of(r) for r in records}) == len(records)
 
@@ -118,9 +118,9 @@ def test_a_comparison_goes_on_where_it_was():
 
 def test_what_diverges_everywhere_is_not_tested():
     family = FRESH
-    records = play(family, lambda run: None if "newton" in run.normalization else run.point.rate)
-    newton = [r for r in records if r["normalization"] == "newton_orthogonalization"]
-    assert {r["phase"] for r in newton} == {"tune", "default"}
+    records = play(family, lambda run: None if "spectral" in run.normalization else run.point.rate)
+    spectral = [r for r in records if r["normalization"] == "spectral_normalization"]
+    assert {r["phase"] for r in spectral} == {"tune", "default"}
 
 
 def test_the_best_point_is_refined_from_another_seed():
@@ -171,9 +171,9 @@ def test_points_are_chosen_when_all_that_they_rest_on_is_there():
         records = [r for r in whole if (r["normalization"], r["phase"]) != (name, phase)]
         records = [r for r in records if r["phase"] in ("tune", "refine")]
         runs = tuning.pending("deep", "sgd", records, family)
-        return {run.phase for run in runs if run.normalization == "newton_orthogonalization"}
+        return {run.phase for run in runs if run.normalization == "spectral_normalization"}
 
-    assert phases_without("newton_orthogonalization", "refine") == {"refine"}
+    assert phases_without("spectral_normalization", "refine") == {"refine"}
     # A range may yet grow for all.
     records = [r for r in whole if r["phase"] == "tune" and r["normalization"] != "none"]
     runs = tuning.pending("deep", "sgd", records, family)
@@ -206,10 +206,10 @@ def test_matched_networks_are_tuned_after_row_equilibration():
 
 def test_what_else_was_tried_has_no_say_in_the_ranges():
     family = dataclasses.replace(FRESH, activations=())
-    without = dataclasses.replace(family, next=())
+    without = dataclasses.replace(family, more=())
 
     def score(run):
-        return run.point.rate if run.normalization in family.next else -abs(run.point.rate - 0.02)
+        return run.point.rate if run.normalization in family.more else -abs(run.point.rate - 0.02)
 
     def tuning_of(family):
         return [r for r in play(family, score) if r["phase"] == "tune"]
@@ -218,11 +218,11 @@ def test_what_else_was_tried_has_no_say_in_the_ranges():
     points = {r["rate"] for r in tuning_of(without)}
     assert {r["rate"] for r in with_more} == points
     # As many runs as the others have, at the same rates.
-    for name in family.next:
+    for name in family.more:
         tuned = [r for r in with_more if r["normalization"] == name]
         assert len({r["rate"] for r in tuned}) == len(points)
     modes = {
-        name: {r["mode"] for r in with_more if r["normalization"] == name} for name in family.next
+        name: {r["mode"] for r in with_more if r["normalization"] == name} for name in family.more
     }
     assert modes["constraint"] == {None}
     # Stored rows of unit norm, kept, are a gain of 1 whatever the scale.

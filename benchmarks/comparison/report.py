@@ -14,6 +14,7 @@ from benchmarks.comparison import (
     equal_seconds,
     evidence,
     families,
+    first_half,
     naming,
     pictures,
     sentences,
@@ -153,6 +154,11 @@ spectrum during training. The last column is the configuration with the shortest
 lies within the confidence interval of the method."""
 
 
+FIRST_HALF = """\
+Newton's iteration in the first half of the epochs, after which `FoldConditioning` folds the kernels
+and training goes on as that of the plain network. The point is the best one whose gain is not
+trained, also for *all epochs*. p is corrected for all tests of this table."""
+
 CHOICES = """\
 Each cell is the gain over the network alone after the same number of epochs, and the time of a step
 over that of the network alone. Each kind is represented by its configuration that is best on
@@ -253,6 +259,7 @@ def report(options):
         f"## Summary\n\n{summary.format('')}\n{sentences.by_family(compared)}".rstrip(),
         *(["## Choice", CHOICES, tables.choices(chosen)] if chosen else []),
         *after_the_summary(found, gains, outcomes, measured),
+        *condition_then_stop(everything),
         *sections,
     ]
     path = options.output / "comparison.md"
@@ -275,6 +282,14 @@ def after_the_summary(found, gains, outcomes, measured):
         sections += ["## Share of the gain that is the start", STARTS, tables.starts(gains, found)]
         sections += ["## Parts of the gains", PARTS, tables.attribution(gains, measured)]
     return sections
+
+
+def condition_then_stop(everything):
+    """The section on conditioning in the first half of the epochs, where that was run."""
+    halves = first_half.outcomes(everything)
+    if not halves:
+        return []
+    return ["## Conditioning in the first half", FIRST_HALF, tables.first_half(halves)]
 
 
 def parse(words=None):

@@ -141,6 +141,21 @@ def equal_seconds(outcomes):
     return markdown.table(rows, headers)
 
 
+def first_half(outcomes):
+    """Scores without conditioning, with it in the first half of the epochs, and in all."""
+    rows = []
+    for outcome in outcomes:
+        form = evidence.FORMS[families.FAMILIES[outcome.key[0]].test_score]
+        scores = [
+            sentences.with_interval(own, form)
+            for own in (outcome.plain, outcome.half, outcome.whole)
+        ]
+        differences = [against(outcome.comparisons[role], form[1]) for role in ("plain", "whole")]
+        rows.append([sentences.place(outcome.key), *scores, *differences])
+    headers = ["setting", "plain", "first half", "all epochs", "first half vs. plain"]
+    return markdown.table(rows, [*headers, "first half vs. all epochs"])
+
+
 def starts(gains, found):
     """What plain networks gain that start from a method's kernels, beside the method's own gain."""
     rows = []

@@ -231,7 +231,14 @@ def _trained(run):
     data = data_of(run.family)
     is_search = run.phase == "tune"
     stop = stop_if_hopeless(family.score, own.best)
-    history = family.module.train(model, data, options, [stop] if is_search else [])
+    callbacks = [stop] if is_search else []
+    if run.phase == "half":
+        import keras_wcond
+
+        callbacks = [keras_wcond.FoldConditioning(after=options.epochs // 2)]
+        # The model will be another one.
+        del cells(run.family, run.optimizer)[run.normalization]
+    history = family.module.train(model, data, options, callbacks)
     losses, scores = history["loss"], history.get(family.score, [])
     finished = len(losses) == options.epochs and all(map(math.isfinite, (*losses, *scores)))
     record = {
@@ -242,7 +249,7 @@ def _trained(run):
     }
     if is_search and finished:
         own.best = tuning.best([record, *([own.best] if own.best else [])])
-    if run.phase in ("test", "seconds", "default") and finished:
+    if run.phase not in ("tune", "refine") and finished:
         record["test"] = rounded(family.module.evaluate(model, data, options)[family.test_score])
         record["condition_numbers"] = condition_numbers(model)
         # Of one seed, since it takes longer to compile than a run.

@@ -34,7 +34,8 @@ class Run:
         normalization: One of its normalizations.
         optimizer: One of `families.OPTIMIZERS`.
         phase: "tune", "refine" around the best point of that, "test" at the chosen point,
-            "seconds" at the same point in as many seconds as the plain network takes, or
+            "seconds" at the same point in as many seconds as the plain network takes, "half" with
+            conditioning in the first half of the epochs, "whole" at the same point in all, or
             "default": the method at its own default gain, at the rate that was chosen for the
             plain network.
         index: Of the point in its sequence, in tuning counted on through growths; None in tests.

@@ -135,7 +135,10 @@ def comparison(session, backend):
     install(session, backend, "examples")
     session.run("python", "-m", "benchmarks.comparison.run", *session.posargs)
     session.run("python", "-m", "benchmarks.comparison.step_times")
-    session.run("python", "-m", "benchmarks.comparison.report", "--readme", "README.md")
+    for command in ("equal_seconds", "first_half"):
+        session.run("python", "-m", f"benchmarks.comparison.{command}", *session.posargs)
+    documents = ("--readme", "README.md", "--guide", "docs/guide.md")
+    session.run("python", "-m", "benchmarks.comparison.report", *documents)
 
 
 @nox.session

@@ -1,5 +1,6 @@
 """Checks of arguments that several classes share."""
 
+import numbers
 from typing import Any
 
 
@@ -46,12 +47,16 @@ def boolean(name: str, value: bool) -> bool:
     return value
 
 
-def number_between(name: str, value: float, lower: float, upper: float) -> float:
-    """The value of the argument `name`, or an error unless it lies strictly between two bounds."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not lower < value < upper:
+def number_between(
+    name: str, value: float, lower: float, upper: float, includes_upper: bool = False
+) -> float:
+    """The value of the argument `name`, or an error unless it lies between two bounds."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    is_between = is_number and (lower < value < upper or (includes_upper and value == upper))
+    if not is_between:
+        limit = "at most" if includes_upper else "below"
         raise ValueError(
-            f"Expected `{name}` to be a number above {lower:g} and below {upper:g}. Received: "
+            f"Expected `{name}` to be a number above {lower:g} and {limit} {upper:g}. Received: "
             f"{name}={value!r}"
         )
     return float(value)

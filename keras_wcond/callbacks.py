@@ -42,7 +42,13 @@ class FoldConditioning(keras.callbacks.Callback):
     plain ones do.
 
     Gains that are trained are refused, because the optimizer has state for them. Other gains are
-    merged into the kernels.
+    merged into the kernels. Moving averages of weights are refused, because they are those of raw
+    kernels.
+
+    Weights that were saved before the folding do not fit the model afterwards, and those saved
+    afterwards do not fit a model that is still conditioned. With
+    `keras.callbacks.EarlyStopping(restore_best_weights=True)`, pass `start_from_epoch=after` to it.
+    `keras.callbacks.BackupAndRestore` cannot be used.
 
     Args:
         after: Positive integer. The number of epochs with conditioning, counted from epoch 0 of
@@ -50,7 +56,7 @@ class FoldConditioning(keras.callbacks.Callback):
 
     Raises:
         ValueError: `after` is not a positive integer. When training begins, the model has no
-            conditioned layer, or a gain is trained.
+            conditioned layer, a gain is trained, or the optimizer has moving averages.
 
     Example:
 
@@ -69,6 +75,7 @@ class FoldConditioning(keras.callbacks.Callback):
     def __init__(self, after: int) -> None:
         super().__init__()
         self.after = positive_integer("after", after)
+        self._has_folded = False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         layers = conditioned_layers(self.model)
@@ -81,15 +88,24 @@ class FoldConditioning(keras.callbacks.Callback):
                 f"that are. Received: trainable gains in the layers {trained}. Use "
                 "`trainable_gain=None`, or `fold_model()` and compile the plain model."
             )
-        if not layers and self.model.built:
+        if not layers and self.model.built and not self._has_folded:
             raise ValueError(
                 "Expected a model with conditioned layers. Received: "
                 f"model.name={self.model.name!r}, which has none. Convert it by "
                 "`condition_model()`."
             )
 
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        if getattr(optimizer, "use_ema", False) and layers:
+            raise ValueError(
+                "Expected an optimizer without moving averages of the weights, which are those of "
+                "raw kernels when the kernels are folded. Received: "
+                f"{type(optimizer).__name__} with use_ema=True."
+            )
+
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         layers = conditioned_layers(self.model) if epoch >= self.after else []
+        self._has_folded = self._has_folded or bool(layers)
         for layer in reversed(layers):  # Projections before the attention layer around them.
             layer.fold_in_place()
         if layers:

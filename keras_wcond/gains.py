@@ -3,7 +3,7 @@
 import math
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from keras import ops
@@ -21,7 +21,7 @@ Activation: TypeAlias = Callable[[Tensor], Tensor]
 GAIN_WORDS: tuple[GainWord, ...] = get_args(GainWord)
 
 
-def standardize_gain(gain: Gain, words: Sequence[GainWord] = GAIN_WORDS) -> Gain:
+def standardize_gain(gain: Any, words: Sequence[str] = GAIN_WORDS) -> Any:
     """The gain as a float or one of the words, or an error for anything else."""
     if isinstance(gain, str) and gain in words:
         return gain
@@ -33,7 +33,7 @@ def standardize_gain(gain: Gain, words: Sequence[GainWord] = GAIN_WORDS) -> Gain
     raise ValueError(f"{_expected_gain(words)} Received: gain={gain!r}")
 
 
-def _expected_gain(words: Sequence[GainWord]) -> str:
+def _expected_gain(words: Sequence[str]) -> str:
     listed = ", ".join(map(repr, words))
     choices = f"one of {listed}" if len(words) > 1 else listed
     return f"Expected `gain` to be a positive number or {choices}."

@@ -96,7 +96,8 @@ def condition_optimizer(
     kernels = [
         {
             "position": positions[id(kernel.variable)],
-            "name": _name(kernel.variable),
+            "name": kernel.variable.name,
+            "shape": list(kernel.variable.shape),
             "unit_axes": list(kernel.layout.unit_axes),
             "matrix_axes": list(kernel.layout.matrix_axes),
             "blocks": kernel.layout.blocks,
@@ -105,12 +106,17 @@ def condition_optimizer(
         for kernel in choice.selected
         if id(kernel.variable) in positions
     ]
+    if not kernels:
+        raise ValueError(
+            "Expected a model with a trainable kernel to condition. Received: "
+            f"model={model.name!r}, whose chosen kernels are all frozen."
+        )
     given = _require_optimizer(optimizer)
     arguments = {
         "update_conditioner": conditioners.get(update_conditioner),
         "weight_conditioner": conditioners.get(weight_conditioner),
         "every": positive_integer("every", every),
-        "gain": gain if gain == "muon" else standardize_gain(gain, ("kernel_norm",)),
+        "gain": standardize_gain(gain, ("kernel_norm", "muon")),
         "kernels": kernels,
     }
     if update_conditioner is None and weight_conditioner is None:
@@ -143,13 +149,13 @@ class _Conditioning:
     Args:
         optimizer: The config of the given optimizer, without its arguments.
         kernels: List of dicts with the position of each kernel among the trainable weights, its
-            name and the fields of its layout.
+            name and shape and the fields of its layout.
         update_conditioner: `Conditioner` or None.
         weight_conditioner: `Conditioner` or None.
         every: Number of updates from one conditioning of the kernels to the next.
         gain: As in `condition_optimizer()`.
         layouts: Dict from the position of each kernel among the variables to its layout.
-        target: The kernel that is updated at the moment, or None.
+        target: The kernel that the given optimizer updates at the moment, or None.
         changes: The changes of that kernel so far.
         given: The variables that are being updated, or None before the first update.
         waiting: The positions of the kernels among them.
@@ -243,37 +249,38 @@ class ConditionedOptimizer:
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Creates the optimizer's variables, and finds the kernels among the given ones."""
         super().build(variables)  # type: ignore[misc]
-        names = dict(enumerate(map(_name, variables)))
+        # Names of layers and models change when they are loaded.
+        found = {i: (variable.name, tuple(variable.shape)) for i, variable in enumerate(variables)}
         for kernel in self._conditioning.kernels:
-            position, expected = kernel["position"], kernel["name"]
-            if names.get(position) != expected:
+            position, expected = kernel["position"], (kernel["name"], tuple(kernel["shape"]))
+            if found.get(position) != expected:
                 raise ValueError(
                     "Expected the trainable weights of the model that `condition_optimizer()` was "
                     f"given. Received: weights of which number {position} is "
-                    f"{names.get(position)!r}, and not {expected!r}. Build the model, freeze what "
-                    "is to be frozen, then make the optimizer."
+                    f"{found.get(position)}, and not {expected}. Build the model, freeze what is "
+                    "to be frozen, then make the optimizer."
                 )
             self._conditioning.layouts[position] = _layout(kernel)
 
-    def apply(self, grads: Sequence[Any], trainable_variables: Any = None) -> Any:
-        """Updates the variables whose gradients are not None, then conditions kernels."""
+    def _backend_update_step(
+        self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        """Updates variables, then conditions kernels.
+
+        Keras calls this once for an update, after it accumulated gradients, and before moving
+        averages and constraints.
+        """
         own = self._conditioning
-        variables = trainable_variables
-        if variables is None:
-            variables = self._trainable_variables
-        pairs = zip(grads, variables, strict=False)
-        variables = [variable for gradient, variable in pairs if gradient is not None]
-        own.begin(variables)
-        result = super().apply(grads, trainable_variables)  # type: ignore[misc]
+        own.begin(trainable_variables)
+        super()._backend_update_step(grads, trainable_variables, learning_rate)  # type: ignore[misc]
         if own.weight_conditioner is not None:
-            self._condition_weights(variables)
-        return result
+            self._condition_weights(trainable_variables)
 
     def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
         """Updates a variable, a kernel by its conditioned update."""
         own = self._conditioning
         layout = own.layouts.get(position_of(self, variable))
-        if layout is None or own.update_conditioner is None:
+        if layout is None:
             super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
             return
         own.target, own.changes = variable, []
@@ -281,6 +288,8 @@ class ConditionedOptimizer:
             super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
         finally:
             own.target = None
+        if own.update_conditioner is None:
+            return
         own.updated.append(_Updated(variable, layout, sum(own.changes) if own.changes else None))
         if own.is_complete(self):
             updated, own.updated = [each for each in own.updated if each.update is not None], []
@@ -297,13 +306,12 @@ class ConditionedOptimizer:
                 layouts.append(layout)
                 chosen.append(variable)
         kernels = [tensor(variable) for variable in chosen]
-        # Keras counts the calls, of which several make an update if gradients are accumulated.
-        period = own.every * (self.gradient_accumulation_steps or 1)
-        if period == 1:
+        if own.every == 1:
             conditioned = own.weights(kernels, layouts)
         else:
+            # Keras counts this update afterwards.
             conditioned = ops.cond(
-                ops.equal(self.iterations % period, 0),
+                ops.equal((self.iterations + 1) % own.every, 0),
                 lambda: own.weights(kernels, layouts),
                 lambda: kernels,
             )
@@ -313,15 +321,15 @@ class ConditionedOptimizer:
 
     def assign_add(self, variable: Any, value: Tensor) -> None:
         """Adds to a variable."""
-        if self._is_conditioned(variable):
-            self._conditioning.changes.append(ops.convert_to_tensor(value))
+        if self._has_conditioned_update(variable):
+            self._conditioning.changes.append(backends.dense(ops.convert_to_tensor(value)))
         else:
             super().assign_add(variable, value)  # type: ignore[misc]
 
     def assign_sub(self, variable: Any, value: Tensor) -> None:
         """Subtracts from a variable."""
-        if self._is_conditioned(variable):
-            self._conditioning.changes.append(-ops.convert_to_tensor(value))
+        if self._has_conditioned_update(variable):
+            self._conditioning.changes.append(-backends.dense(ops.convert_to_tensor(value)))
         else:
             super().assign_sub(variable, value)  # type: ignore[misc]
 
@@ -351,6 +359,10 @@ class ConditionedOptimizer:
             arguments[name] = conditioners.deserialize(arguments[name], custom_objects)
         return _around(inner, arguments)
 
+    def _has_conditioned_update(self, variable: Any) -> bool:
+        is_conditioned = self._is_conditioned(variable)
+        return is_conditioned and self._conditioning.update_conditioner is not None
+
     def _is_conditioned(self, variable: Any) -> bool:
         own = vars(self).get("_conditioning")
         return own is not None and own.target is not None and variable is own.target
@@ -363,11 +375,6 @@ def _muon_gain(layout: KernelLayout, shape: Sequence[int]) -> float:
 
 def _cast_all(tensors: list[Tensor], dtypes: list[Any]) -> list[Tensor]:
     return [cast(each, dtype) for each, dtype in zip(tensors, dtypes, strict=True)]
-
-
-def _name(variable: keras.Variable) -> str:
-    """The names of the layer and the variable. Names of models change when they are loaded."""
-    return "/".join(variable.path.split("/")[-2:])
 
 
 def _layout(kernel: dict[str, Any]) -> KernelLayout:
@@ -391,8 +398,8 @@ def _require_optimizer(optimizer: Any) -> keras.optimizers.Optimizer:
     if type(found).apply is not keras.optimizers.Optimizer.apply:
         raise ValueError(
             "Expected `optimizer` to make updates itself. Received: an optimizer of type "
-            f"{type(found).__name__}, which applies others. Condition these, and combine the "
-            "results."
+            f"{type(found).__name__}, whose own `apply()` may leave them to others. Condition "
+            "these, and combine the results."
         )
     return found
 
@@ -401,8 +408,12 @@ def _around(
     optimizer: keras.optimizers.Optimizer, arguments: dict[str, Any]
 ) -> keras.optimizers.Optimizer:
     """A new optimizer with the config of another one, and conditioning."""
-    serialized = keras.optimizers.serialize(optimizer)
+    rate = vars(optimizer).get("_learning_rate")
+    is_function = callable(rate) and not isinstance(rate, keras.Variable)
+    serialized = keras.optimizers.serialize(_at_constant_rate(optimizer, is_function))
     config = serialized.pop("config")
+    if is_function:
+        config["learning_rate"] = rate
     changes_updates = arguments["update_conditioner"] is not None
     cls = _class_around(type(optimizer), changes_updates)  # type: ignore[arg-type]
     # Not by the mixin's own `from_config()`.
@@ -411,6 +422,19 @@ def _around(
     vars(made)["_conditioning"] = _Conditioning(serialized, **arguments)
     share_weight_decay(made, optimizer)
     return made
+
+
+def _at_constant_rate(
+    optimizer: keras.optimizers.Optimizer, is_function: bool
+) -> keras.optimizers.Optimizer:
+    """The optimizer with a number in place of a function, which may have no config."""
+    if not is_function:
+        return optimizer
+    # Not by `copy`, which saves and loads an optimizer.
+    copied = object.__new__(type(optimizer))
+    vars(copied).update(vars(optimizer))
+    vars(copied)["_learning_rate"] = keras.Variable(0.0)
+    return copied
 
 
 @functools.cache

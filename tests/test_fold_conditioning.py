@@ -87,6 +87,26 @@ def test_run_that_ends_before_stays_conditioned():
     assert len(conditioned_layers(model)) == count
 
 
+def test_second_call_of_fit_goes_on_with_the_plain_model():
+    model = model_of_all_kinds()
+    model.compile("sgd", "mse")
+    callback = FoldConditioning(after=1)
+    losses = fit(model, 2, [callback])
+    assert fit(model, 4, [callback], initial_epoch=2)[0] < losses[-1]
+
+
+def test_early_stopping_may_restore_weights_from_after_the_folding():
+    model = model_of_all_kinds()
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    stopping = keras.callbacks.EarlyStopping(
+        "loss", patience=1, start_from_epoch=2, restore_best_weights=True
+    )
+    losses = fit(model, 6, [FoldConditioning(after=2), stopping])
+    assert len(losses) == 4
+    x, y = normal(8, 6, 4), normal(8, 3, seed=1)
+    np.testing.assert_allclose(model.evaluate(x, y, verbose=0), losses[0], rtol=1e-5)
+
+
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match=r"`after` to be a positive integer. Received: after=0"):
         FoldConditioning(after=0)
@@ -100,3 +120,7 @@ def test_bad_input_is_refused():
         fit(trained, 1, [FoldConditioning(after=1)])
     with pytest.raises(ValueError, match=r"a model with conditioned layers. Received: model.name"):
         fit(plain, 1, [FoldConditioning(after=1)])
+    averaged = model_of_all_kinds()
+    averaged.compile(keras.optimizers.SGD(use_ema=True), "mse")
+    with pytest.raises(ValueError, match=r"without moving averages.* Received: .*use_ema=True"):
+        fit(averaged, 1, [FoldConditioning(after=1)])

@@ -273,7 +273,141 @@ def test_bad_input_is_refused():
     made = condition_optimizer("sgd", model, "polar_express")
     with pytest.raises(ValueError, match=r"to be a plain optimizer. Received"):
         condition_optimizer(made, model, "polar_express")
-    with pytest.raises(ValueError, match=r"number 0 is 'dense.*/kernel', and not 'dense.*/kernel'"):
-        made.build(dense_model().trainable_variables)
+    other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match=r"number 0 is \('kernel', \(3, 2\)\), and not \('kernel'"):
+        made.build(other.trainable_variables)
     with pytest.raises(ValueError, match=r"adds an update to a kernel. Received: ConditionedFtrl"):
         train(model, condition_optimizer("ftrl", model, "polar_express"), steps=1, run_eagerly=True)
+    stored = condition_optimizer("ftrl", model, weight_conditioner="newton_step")
+    with pytest.raises(ValueError, match=r"adds an update to a kernel. Received: ConditionedFtrl"):
+        train(model, stored, steps=1, run_eagerly=True)
+    with pytest.raises(ValueError, match=r"neither functional nor Sequential.* Received: model="):
+        condition_optimizer("sgd", Subclassed(), "polar_express")
+    for layer in model.layers[:2]:
+        layer.trainable = False
+    with pytest.raises(ValueError, match=r"a trainable kernel to condition. Received: model="):
+        condition_optimizer("sgd", model, "polar_express")
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(2)
+        self.build((None, 3))
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def test_accumulated_gradients_make_one_update():
+    model = dense_model()
+    step = conditioners.NewtonStep()
+    given = keras.optimizers.SGD(0.0, gradient_accumulation_steps=3)
+    optimizer = condition_optimizer(given, model, weight_conditioner=step, every=2)
+    model.compile(optimizer, "mse")
+    x, y = normal(8, 12), normal(8, 5, seed=1)
+    changed = []
+    for call in range(1, 13):
+        before = to_numpy(model.trainable_weights[0])
+        model.train_on_batch(x, y)
+        if np.abs(to_numpy(model.trainable_weights[0]) - before).max() > 1e-6:
+            changed.append(call)
+    # Updates are calls 3, 6, 9 and 12.
+    assert changed == [6, 12]
+
+
+def test_moving_averages_and_constraints_come_after_the_conditioning():
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dense(8, kernel_constraint="non_neg"), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((12,)), *layers])
+    optimizer = condition_optimizer(
+        keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.0),
+        model,
+        weight_conditioner=conditioners.NewtonOrthogonalization(20, center=False),
+    )
+    model.compile(optimizer, "mse")
+    model.train_on_batch(normal(8, 12), normal(8, 2, seed=1))
+    kernel, *_ = optimizer._model_variables_moving_average
+    assert np.linalg.cond(to_numpy(kernel)) == pytest.approx(1.0, abs=1e-3)
+    assert to_numpy(model.layers[0].kernel).min() >= 0.0
+
+
+@keras.saving.register_keras_serializable("tests")
+class Inside(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(5)
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def test_layers_may_have_other_names_when_they_are_loaded(tmp_path):
+    model = keras.Sequential([keras.Input((12,)), Inside(), keras.layers.Dense(5)])
+    optimizer = condition_optimizer("adam", model, "polar_express")
+    train(model, optimizer, steps=1)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.layers[0].dense.name != model.layers[0].dense.name
+    x, y = normal(8, 12), normal(8, 5, seed=1)
+    for each in (model, loaded):
+        each.fit(x, y, batch_size=8, verbose=0)
+    for found, expected in zip(loaded.weights, model.weights, strict=True):
+        np.testing.assert_allclose(to_numpy(found), to_numpy(expected), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("given", ["sgd", "adagrad", "rmsprop", "adam"])
+def test_updates_of_embeddings_are_conditioned(given):
+    model = keras.Sequential(
+        [
+            keras.Input((5,), dtype="int32"),
+            keras.layers.Embedding(7, 4),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+    conditioner = conditioners.NewtonOrthogonalization(20, center=False)
+    optimizer = condition_optimizer(given, model, conditioner, layers=keras.layers.Embedding)
+    model.compile(optimizer, "mse")
+    before = to_numpy(model.layers[0].embeddings)
+    x = np.arange(40).reshape(8, 5) % 7
+    model.train_on_batch(x, normal(8, 3))
+    update = to_numpy(model.layers[0].embeddings) - before
+    assert np.linalg.cond(update) == pytest.approx(1.0, abs=0.05)
+
+
+class Rising(keras.optimizers.schedules.LearningRateSchedule):
+    """Has no config."""
+
+    def __call__(self, step):
+        return 0.01 * keras.ops.cast(step + 1, "float32")
+
+
+@pytest.mark.parametrize("rate", [Rising(), lambda: 0.01])
+def test_learning_rates_need_no_config(rate):
+    plain, model = dense_model(), dense_model()
+    expected = train(plain, keras.optimizers.SGD(rate), steps=3)
+    given = keras.optimizers.SGD(rate)
+    optimizer = condition_optimizer(given, model, Unchanged())
+    for found, weight in zip(train(model, optimizer, steps=3), expected, strict=True):
+        np.testing.assert_allclose(found, weight, rtol=1e-4, atol=1e-6)
+    assert given._learning_rate is rate
+
+
+def test_kernels_of_conditioned_layers_may_be_named():
+    model = condition_model(dense_model(), "newton_orthogonalization")
+    optimizer = condition_optimizer("sgd", model, "polar_express", layers=keras.layers.Dense)
+    assert len(optimizer.get_config()["kernels"]) == 3
+
+
+def test_variables_may_come_from_an_iterator():
+    model = dense_model()
+    optimizer = condition_optimizer("sgd", model, "polar_express", "newton_step")
+    before = [to_numpy(variable) for variable in model.trainable_variables]
+    gradients = [keras.ops.ones(variable.shape) for variable in model.trainable_variables]
+    optimizer.apply(gradients, iter(model.trainable_variables))
+    for variable, value in zip(model.trainable_variables, before, strict=True):
+        assert np.abs(to_numpy(variable) - value).max() > 1e-3

@@ -27,6 +27,7 @@ from keras_wcond.linalg.norms import normalized
 __all__ = [
     "call_traced_anew",
     "column_equilibrated_product",
+    "dense",
     "equilibrated",
     "equilibrated_product",
     "files_that_run_again",
@@ -50,6 +51,11 @@ Derivative: TypeAlias = Callable[..., Sequence[Tensor]]
 def updates_variables_apart() -> bool:
     """Whether an optimizer can assign only the variable that it is updating."""
     return False
+
+
+def dense(x: Tensor) -> Tensor:
+    """The tensor, with all its rows if only some are given."""
+    return x
 
 
 def gradient(loss: Function) -> Derivative:

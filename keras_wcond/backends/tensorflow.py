@@ -115,6 +115,11 @@ def is_tracing_apart() -> bool:
     return not tf.executing_eagerly()
 
 
+def dense(x: Any) -> tf.Tensor:
+    # The gradient of an embedding has those rows only that were looked up.
+    return tf.convert_to_tensor(x)
+
+
 def updates_variables_apart() -> bool:
     """Whether a distribution strategy updates each variable on its own devices."""
     return bool(tf.distribute.has_strategy())

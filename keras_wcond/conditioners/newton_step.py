@@ -63,9 +63,7 @@ class NewtonStep(SingularValuePolynomial):
         differentiate_multiplier: bool = True,
     ) -> None:
         super().__init__(center, differentiate_multiplier)
-        if strength != 1.0:
-            number_between("strength", strength, 0.0, 1.0)
-        self.strength = float(strength)
+        self.strength = number_between("strength", strength, 0.0, 1.0, includes_upper=True)
 
     def condition(self, matrices: Tensor) -> Tensor:
         ops = namespace(matrices)
@@ -80,8 +78,12 @@ class NewtonStep(SingularValuePolynomial):
         multiplier = (1.0 + half) * identity - half / scale * found.gram
         moved = z @ multiplier if is_tall else multiplier @ z
         moved = centered(moved) if self.center else moved
-        squares = _squared_norm(matrices / size) if self.center else found.squared_norm
-        ratio = squares / (_squared_norm(moved) + ops.where(is_zero, ops.ones_like(squares), 0.0))
+        # Of a zero matrix both norms are 1, so that the gradient of their ratio is finite.
+        one_if_zero = ops.where(is_zero, ops.ones_like(found.squared_norm), 0.0)
+        squares = found.squared_norm
+        if self.center:
+            squares = _squared_norm(matrices / size) + one_if_zero
+        ratio = squares / (_squared_norm(moved) + one_if_zero)
         # The result has the scale of Z, so that the gradient in `size` is zero.
         return size * self.multiplier(ops.sqrt(ratio)) * moved
 

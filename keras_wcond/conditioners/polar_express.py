@@ -60,7 +60,7 @@ class PolarExpress(SingularValuePolynomial):
         super().__init__(center, differentiate_multiplier)
         self.steps = positive_integer("steps", steps)
         self.lower = number_between("lower", lower, 0.0, 1.0)
-        if degree not in LIMITS:
+        if degree not in tuple(LIMITS):
             raise ValueError(
                 f"Expected `degree` to be 3 or 5. Received: degree={degree!r}. More `steps` move "
                 "singular values further."

@@ -11,15 +11,23 @@ LIMITS = {3: (1.5, -0.5), 5: (1.875, -1.25, 0.375)}
 # longer be told from 1 in float64.
 SMALL_ERROR = 1e-2
 _EXCHANGES = 50
+# At the upper end of a wide interval, a polynomial makes rounding errors ten times as large.
+# Intervals whose ends differ by more than this ratio are therefore wider by this factor at their
+# upper end than the range of the preceding polynomial, so that no number leaves them.
+WIDE, MARGIN = 50.0, 1.001
+# The lowest value of a polynomial on its interval is some multiple of the interval's lower end. It
+# has to be well above rounding errors, so that no number changes its sign.
+LOWEST_END = 1e-3
 
 
 @functools.cache
 def minimax_polynomials(count: int, lower: float, degree: int) -> tuple[tuple[float, ...], ...]:
     """The odd polynomials to apply one after the other to numbers in `[lower, 1]`.
 
-    Each is the minimax polynomial for the interval `[1 - e, 1 + e]` that its predecessor maps to,
-    where e is the predecessor's largest error. The composition has the smallest largest error of
-    all compositions of as many odd polynomials of this degree.
+    Each is the minimax polynomial for the interval that its predecessor maps to. In exact
+    arithmetic that has the smallest largest error of all compositions of as many odd polynomials
+    of this degree. For rounding errors, intervals that are `WIDE` are made wider by `MARGIN` at
+    their upper end, and none begins below `LOWEST_END` times its upper end.
 
     Args:
         count: Positive integer. The number of polynomials.
@@ -39,9 +47,11 @@ def minimax_polynomials(count: int, lower: float, degree: int) -> tuple[tuple[fl
         if 1.0 - lowest < SMALL_ERROR:
             polynomials.append(LIMITS[degree])
             continue
-        coefficients, error = odd_minimax(lowest, highest, degree)
+        upper = highest * MARGIN if highest > WIDE * lowest else highest
+        coefficients, error = odd_minimax(max(lowest, LOWEST_END * upper), upper, degree)
         polynomials.append(coefficients)
-        lowest, highest = 1.0 - error, 1.0 + error
+        powers = lowest ** np.arange(1, degree + 1, 2)
+        lowest, highest = min(1.0 - error, float(powers @ coefficients)), 1.0 + error
     return tuple(polynomials)
 
 

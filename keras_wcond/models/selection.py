@@ -66,7 +66,7 @@ def choose(
         listed = list(criteria) if isinstance(criteria, (list, tuple)) else [criteria]
         names = _names_of_layers(model)
         matches = [_matcher(criterion, names) for criterion in listed]
-        _require_matches(model, listed, matches)
+        _require_matches(model, listed, matches, even_conditioned)
         select = _selection_by(matches)
     if not even_conditioned:
         select = _unless_conditioned(select)
@@ -141,6 +141,12 @@ def _unless_conditioned(select: Select) -> Select:
 
 
 def _default_selection(model: keras.Model) -> Select:
+    if not hasattr(model, "outputs"):
+        raise ValueError(
+            "Expected `layers` for a model that is neither functional nor Sequential, since it "
+            f"does not show which layers make its outputs. Received: model={model.name!r}, "
+            "layers=None. Name the layers, or pass layers=keras.layers.Layer for all of them."
+        )
     heads = _output_layers(model)
 
     def select(kernel: Kernel, above: Above) -> str | None:
@@ -217,7 +223,10 @@ def _names_of_layers(model: keras.Model) -> set[str]:
 
 
 def _require_matches(
-    model: keras.Model, criteria: Sequence[Criterion], matches: Sequence[Match]
+    model: keras.Model,
+    criteria: Sequence[Criterion],
+    matches: Sequence[Match],
+    even_conditioned: bool,
 ) -> None:
     layers = list(graph_layers(model))
     kernels = [(kernel, above) for layer, above in layers for kernel in survey(layer)]
@@ -230,7 +239,7 @@ def _require_matches(
                 f"layers={criterion!r}, which matches none of {names}.{_class_hint(criterion)}"
             )
         twice = [kernel.path for kernel in matching if kernel.conditioned_by]
-        if twice:
+        if twice and not even_conditioned:
             raise ValueError(
                 "Expected `layers` to match kernels that are not conditioned yet. Received: "
                 f"layers={criterion!r}, which matches {twice}, conditioned already."

@@ -174,6 +174,16 @@ def test_rounding_errors_do_not_grow_with_the_number_of_polynomials(shape):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["newton_step", "polar_express", "newton_orthogonalization"])
+def test_zero_and_constant_kernels_have_zero_gradients_with_centering(method):
+    conditioner = conditioners.get({"class_name": method, "config": {"center": True}})
+    for kernel in (np.zeros((5, 4), "float32"), np.ones((5, 4), "float32")):
+        found = helpers.gradient(
+            lambda w: keras.ops.sum(keras.ops.multiply(conditioner(w), normal(5, 4))), kernel
+        )
+        np.testing.assert_array_equal(helpers.to_numpy(found), np.zeros((5, 4)))
+
+
 def test_arguments_are_checked():
     with pytest.raises(ValueError, match=r"`steps` to be a positive integer. Received: steps=0"):
         PolarExpress(steps=0)

@@ -60,6 +60,18 @@ def test_coefficients_are_the_published_ones(lower, degree, expected):
 
 
 @pytest.mark.parametrize("degree", [3, 5])
+@pytest.mark.parametrize("lower", [1e-100, 1e-17, 1e-5, 1e-4, 1e-3, 0.02])
+def test_rounding_errors_do_not_grow(lower, degree):
+    random = np.random.default_rng(0)
+    s = np.append(np.geomspace(max(lower, 1e-5), 1.0, 1001), np.ones(1000)).astype("float32")
+    for coefficients in minimax_polynomials(300, lower, degree):
+        s = value(np.asarray(coefficients, "float32"), s)
+        s = s * (1.0 + 1e-6 * random.normal(size=s.shape)).astype("float32")
+        assert np.all((s > 0.0) & (s <= 2.01))
+    np.testing.assert_allclose(s, 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("degree", [3, 5])
 @pytest.mark.parametrize("lower", [1e-4, 0.05, 0.5, 0.999])
 def test_compositions_come_to_one_and_stay_there(lower, degree):
     s = np.geomspace(lower, 1.0, 1001)

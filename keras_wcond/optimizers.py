@@ -322,14 +322,16 @@ class ConditionedOptimizer:
     def assign_add(self, variable: Any, value: Tensor) -> None:
         """Adds to a variable."""
         if self._has_conditioned_update(variable):
-            self._conditioning.changes.append(backends.dense(ops.convert_to_tensor(value)))
+            change = backends.dense(ops.convert_to_tensor(value), variable.shape)
+            self._conditioning.changes.append(change)
         else:
             super().assign_add(variable, value)  # type: ignore[misc]
 
     def assign_sub(self, variable: Any, value: Tensor) -> None:
         """Subtracts from a variable."""
         if self._has_conditioned_update(variable):
-            self._conditioning.changes.append(-backends.dense(ops.convert_to_tensor(value)))
+            change = backends.dense(ops.convert_to_tensor(value), variable.shape)
+            self._conditioning.changes.append(-change)
         else:
             super().assign_sub(variable, value)  # type: ignore[misc]
 

@@ -115,9 +115,9 @@ def is_tracing_apart() -> bool:
     return not tf.executing_eagerly()
 
 
-def dense(x: Any) -> tf.Tensor:
+def dense(x: Any, shape: Sequence[int]) -> tf.Tensor:
     # The gradient of an embedding has those rows only that were looked up.
-    return tf.convert_to_tensor(x)
+    return tf.ensure_shape(tf.convert_to_tensor(x), shape)
 
 
 def updates_variables_apart() -> bool:

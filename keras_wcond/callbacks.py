@@ -94,7 +94,7 @@ class FoldConditioning(keras.callbacks.Callback):
                 f"model.name={self.model.name!r}, which has none. Convert it by "
                 "`condition_model()`."
             )
-
+        # A LossScaleOptimizer has its own.
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         if getattr(optimizer, "use_ema", False) and layers:
             raise ValueError(

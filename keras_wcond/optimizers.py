@@ -75,9 +75,10 @@ def condition_optimizer(
         A new optimizer of a class that extends that of `optimizer`, not built.
 
     Raises:
-        ValueError: Both conditioners are None, `every` is not a positive integer, the model is
-            not built or no kernel of it is chosen, or the optimizer applies others. Another
-            object than a Keras optimizer is a `TypeError`.
+        ValueError: Both conditioners are None, `every` is not a positive integer, `gain` or
+            `every` is given without the conditioner that it belongs to, the model is not built,
+            no kernel of it is chosen, or the optimizer applies others. Another object than a
+            Keras optimizer is a `TypeError`.
 
     Example:
 
@@ -123,6 +124,16 @@ def condition_optimizer(
         raise ValueError(
             "Expected `update_conditioner` or `weight_conditioner` to be a conditioner. Received: "
             "update_conditioner=None, weight_conditioner=None. Use the optimizer itself."
+        )
+    if update_conditioner is None and gain != "kernel_norm":
+        raise ValueError(
+            "Expected `gain` with an `update_conditioner`, because stored kernels keep their norm. "
+            f"Received: gain={gain!r}, update_conditioner=None"
+        )
+    if weight_conditioner is None and every != 1:
+        raise ValueError(
+            "Expected `every` with a `weight_conditioner`, because all updates are conditioned. "
+            f"Received: every={every}, weight_conditioner=None"
         )
     return _around(given, arguments)
 

@@ -81,7 +81,8 @@ class Conditioner:
 
         Returns:
             Tensor of the kernel's shape and dtype, computed in float32 or wider. A `ValueError`
-            is raised if `unit_axes` does not fit the kernel's shape.
+            is raised if `unit_axes` does not fit the kernel's shape, a `TypeError` if the
+            kernel's dtype is not a floating-point one.
         """
         wide = widened(tensor(kernel))
         with backends.without_autocast():

@@ -12,6 +12,7 @@ import keras
 from keras_wcond.internals import sublayers
 from keras_wcond.kernels.keras_layers import kernel_layouts
 from keras_wcond.kernels.layout import KernelLayout
+from keras_wcond.linalg.arrays import is_floating
 
 # The unit axes of a kernel, or None for the unit axes in the table.
 UnitAxes: TypeAlias = int | Sequence[int] | None
@@ -231,20 +232,16 @@ def _unit_axes_by_pattern(weights: Any) -> Mapping[str, UnitAxes]:
 
 def _require_matrix(path: str, weight: keras.Variable, pattern: str) -> None:
     if len(weight.shape) < 2 or "bias" in weight.name or not _is_floating(weight):
+        dtype = keras.backend.standardize_dtype(weight.value.dtype)
         raise ValueError(
             "Expected patterns that match kernels: floating-point weights with at least two "
             f"axes that are no biases. Received: pattern {pattern!r}, which matches {path!r} of "
-            f"shape {tuple(weight.shape)} and dtype {_dtype(weight)}. Choose a narrower pattern."
+            f"shape {tuple(weight.shape)} and dtype {dtype}. Choose a narrower pattern."
         )
 
 
 def _is_floating(variable: keras.Variable) -> bool:
-    return "float" in _dtype(variable)
-
-
-def _dtype(variable: keras.Variable) -> str:
-    dtype: str = keras.backend.standardize_dtype(variable.value.dtype)
-    return dtype
+    return is_floating(variable.value.dtype)
 
 
 def all_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:

@@ -73,11 +73,24 @@ def is_wide(dtype: Dtype) -> bool:
     return keras.backend.standardize_dtype(dtype) in ("float32", "float64")
 
 
+def is_floating(dtype: Dtype) -> bool:
+    """Whether a dtype is a floating-point one of any width."""
+    return "float" in keras.backend.standardize_dtype(dtype)
+
+
 def widened(x: Tensor) -> Tensor:
     """The tensor, variable or array in float32, or in float64 if that is its own dtype."""
     # Not by the variable's own `dtype`, which is `floatx` where autocasting is switched off.
     x = x if isinstance(x, np.ndarray) else tensor(x)
-    return x if is_wide(x.dtype) else cast(x, "float32")
+    if is_wide(x.dtype):
+        return x
+    if not is_floating(x.dtype):
+        # Cast back to integers, conditioned weights would become zeros.
+        raise TypeError(
+            "Expected weights of a floating-point dtype. Received: weights of dtype "
+            f"{keras.backend.standardize_dtype(x.dtype)} and shape {tuple(x.shape)}"
+        )
+    return cast(x, "float32")
 
 
 def cast(x: Tensor, dtype: Dtype) -> Tensor:

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_wcond import ConditionedDense, conditioners
+from keras_wcond import ConditionedDense, WeightConditioning, conditioners
 from keras_wcond.conditioners import Conditioner, RowEquilibration
 from tests.helpers import normal, to_numpy
 
@@ -85,6 +85,13 @@ def test_own_conditioner_without_a_method_says_what_to_write():
 
     with pytest.raises(NotImplementedError, match=r"Empty must implement `condition\(matrices\)`"):
         Empty()(normal(3, 4))
+
+
+@pytest.mark.parametrize("apply", [RowEquilibration(), WeightConditioning()], ids=repr)
+def test_kernels_of_integers_are_refused(apply):
+    message = r"of a floating-point dtype. Received: weights of dtype int32 and shape \(3, 4\)"
+    with pytest.raises(TypeError, match=message):
+        apply(np.ones((3, 4), "int32"))
 
 
 def test_own_conditioner_that_changes_the_shape_is_refused():

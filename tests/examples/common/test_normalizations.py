@@ -109,7 +109,10 @@ def test_a_stored_kernel_is_conditioned_after_every_eighth_update():
     model = deep.build("orthogonal_updates", data, options)
     optimizer = example("common.training").optimizer(options, model)
     assert optimizer.get_config()["update_conditioner"]["class_name"].endswith("PolarExpress")
-    kernels = [kernel["name"] for kernel in optimizer.get_config()["kernels"]]
+    kernels = [
+        model.trainable_variables[kernel["position"]].path
+        for kernel in optimizer.get_config()["kernels"]
+    ]
     assert kernels == [f"hidden_{index}/kernel" for index in (1, 2, 3)]
 
 

@@ -127,12 +127,12 @@ def condition_optimizer(
         )
     if update_conditioner is None and gain != "kernel_norm":
         raise ValueError(
-            "Expected `gain` with an `update_conditioner`, because stored kernels keep their norm. "
-            f"Received: gain={gain!r}, update_conditioner=None"
+            "Expected `gain` only with an `update_conditioner`, since stored kernels keep their "
+            f"norm. Received: gain={gain!r}, update_conditioner=None"
         )
     if weight_conditioner is None and every != 1:
         raise ValueError(
-            "Expected `every` with a `weight_conditioner`, because all updates are conditioned. "
+            "Expected `every` only with a `weight_conditioner`, since each update is conditioned. "
             f"Received: every={every}, weight_conditioner=None"
         )
     return _around(given, arguments)
@@ -421,6 +421,7 @@ def _around(
     optimizer: keras.optimizers.Optimizer, arguments: dict[str, Any]
 ) -> keras.optimizers.Optimizer:
     """A new optimizer with the config of another one, and conditioning."""
+    # The public property calls a function, and returns its value.
     rate = vars(optimizer).get("_learning_rate")
     is_function = callable(rate) and not isinstance(rate, keras.Variable)
     serialized = keras.optimizers.serialize(_at_constant_rate(optimizer, is_function))

@@ -268,9 +268,9 @@ def test_bad_input_is_refused():
         condition_optimizer("sgd", without, "polar_express")
     with pytest.raises(ValueError, match=r"Expected `gain` to be .* Received: gain='auto'"):
         condition_optimizer("sgd", model, "polar_express", gain="auto")
-    with pytest.raises(ValueError, match=r"`gain` with an `update_conditioner`.* gain='muon'"):
+    with pytest.raises(ValueError, match=r"`gain` only with an `update_conditioner`.* gain='muon'"):
         condition_optimizer("sgd", model, weight_conditioner="newton_step", gain="muon")
-    with pytest.raises(ValueError, match=r"`every` with a `weight_conditioner`.* every=8"):
+    with pytest.raises(ValueError, match=r"`every` only with a `weight_conditioner`.* every=8"):
         condition_optimizer("sgd", model, "polar_express", every=8)
     with pytest.raises(ValueError, match=r"to make updates itself. Received: .*LossScale"):
         condition_optimizer(scaled, model, "polar_express")

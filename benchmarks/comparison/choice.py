@@ -16,7 +16,7 @@ KINDS = {
     "rows": (families.ROWS,),
     "stored": (families.STORED, families.CENTERED_STORED),
     "forward": (*families.MATRIX_METHODS, families.UNCENTERED),
-    "updates": (families.UPDATES, families.CENTERED_UPDATES),
+    "updates": (families.UPDATES, families.STARTED_UPDATES, families.CENTERED_UPDATES),
 }
 
 

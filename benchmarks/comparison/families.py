@@ -27,10 +27,11 @@ ORTHOGONAL, REGULARIZED = "orthogonal_initializer", "orthogonal_regularizer"
 AT_START = (ORTHOGONAL, *(f"{method}+at_start" for method in STARTS_OF))
 STORED, CENTERED_STORED = "newton_step+stored", "centered_newton_step+stored"
 UPDATES = "orthogonal_updates"
-# Two methods in one: centered kernels, and orthogonal updates.
+# Two methods in one: an orthogonal start or centered kernels, and orthogonal updates.
+STARTED_UPDATES = f"{ORTHOGONAL}+{UPDATES}"
 CENTERED_UPDATES = f"weight_standardization+{UPDATES}"
 # What conditions no kernel in the forward pass.
-AROUND = (*AT_START, REGULARIZED, STORED, CENTERED_STORED, UPDATES)
+AROUND = (*AT_START, REGULARIZED, STORED, CENTERED_STORED, UPDATES, STARTED_UPDATES)
 # What is tuned first, and has a say in the ranges; and what is tuned when the others have been.
 EARLY = (FROBENIUS, *RIVALS, ROWS)
 LATE = (
@@ -45,7 +46,8 @@ LATE = (
 )
 # The same with Muon.
 EARLY_WITH_MUON = (ROWS,)
-LATE_WITH_MUON = (NEWTON, POLAR_EXPRESS, ORTHOGONAL, STORED)
+LATE_WITH_MUON = (NEWTON, POLAR_EXPRESS, ORTHOGONAL, STORED, UPDATES)
+FEW_WITH_MUON = (ORTHOGONAL, UPDATES, STARTED_UPDATES)
 MODES = ("fixed", "initial_norm", "kernel_norm", "scalar")
 PENALTIES = ("0.01", "0.1", "1", "10")
 # Matrix methods whose gradient passes through the multiplier.
@@ -53,7 +55,9 @@ DIFFERENTIATED = (f"{NEWTON}+differentiated", f"{POLYNOMIAL}+differentiated")
 # Other uses of row equilibration.
 NEXT = (f"{ROWS}+everywhere", f"{ROWS}+constraint", "constraint")
 # What the package conditions during training, and variants of it, which the best is not chosen of.
-OURS = (ROWS, *MATRIX_METHODS, STORED, CENTERED_STORED, UPDATES, CENTERED_UPDATES)
+OURS = (
+    ROWS, *MATRIX_METHODS, STORED, CENTERED_STORED, UPDATES, STARTED_UPDATES, CENTERED_UPDATES,
+)  # fmt: skip
 VARIANTS = (UNCENTERED, *DIFFERENTIATED, *NEXT)
 # Options that each run sets for itself, or that change no number.
 FREE_OPTIONS = (
@@ -90,6 +94,7 @@ class Family:
         late_bases: Normalizations of activations under which there is what came later, and
             Muon; or None for all.
         more: Names of what else is tuned late, with SGD and AdamW.
+        with_muon: Methods that are tuned late with Muon, under these normalizations.
         more_with_muon: Names of what else is tuned with Muon.
         scales: Lowest and highest initial scale or gain.
         curvature_samples: How many validation samples the curvature of the loss is measured
@@ -105,6 +110,7 @@ class Family:
     growths: dict[str, tuple[tuple[str, int], ...]] = dataclasses.field(default_factory=dict)
     late_bases: tuple[str, ...] | None = None
     more: tuple[str, ...] = ()
+    with_muon: tuple[str, ...] = LATE_WITH_MUON
     more_with_muon: tuple[str, ...] = ()
     scales: tuple[float, float] = (0.3, 3.0)
     curvature_samples: int = 0
@@ -139,7 +145,7 @@ class Family:
     def late_ones(self, optimizer):
         """The names of what is tuned in the ranges that the others settled on."""
         is_muon = optimizer == "muon"
-        methods = LATE_WITH_MUON if is_muon else LATE
+        methods = self.with_muon if is_muon else LATE
         names = [name for base in self.bases_of_late_ones for name in self.under(base, methods)]
         return [*names, *(self.more_with_muon if is_muon else self.more)]
 
@@ -190,21 +196,26 @@ FAMILIES = {
         activations=("layer",),
         curvature_samples=256,
         growths={"sgd": (SCALE_UP,), "adamw": ()},
-        more=(DIFFERENTIATED[0], *NEXT),
+        more=(DIFFERENTIATED[0], *NEXT, STARTED_UPDATES, f"layer+{STARTED_UPDATES}"),
+        more_with_muon=(STARTED_UPDATES, f"layer+{STARTED_UPDATES}"),
     ),
     "deep50": dataclasses.replace(
         _DEEP,
         changes={**_DEEP.changes, "depth": 50},
         rates={"sgd": (5e-4, 0.05), "adamw": (5e-5, 3e-3), "muon": MUON},
-        growths={"sgd": (RATE_UP, RATE_DOWN), "adamw": ()},
+        growths={"sgd": (RATE_UP, RATE_DOWN), "adamw": (), "muon": ()},
+        more=(STARTED_UPDATES,),
+        with_muon=FEW_WITH_MUON,
     ),
     **{
         start: dataclasses.replace(
             _DEEP,
             changes={**_DEEP.changes, "start": start},
-            growths=dict.fromkeys(
-                ("sgd", "adamw"), (RATE_UP,) if start == "fine_tuned" else ()
-            ),
+            growths={
+                **dict.fromkeys(("sgd", "adamw"), (RATE_UP,) if start == "fine_tuned" else ()),
+                "muon": (),
+            },
+            with_muon=FEW_WITH_MUON,
         )
         for start in STARTS
     },
@@ -240,7 +251,8 @@ FAMILIES = {
         # Transformers without layer normalization are rare.
         late_bases=("layer",),
         # The kernels of attention have axes that a constraint cannot know.
-        more=(f"layer+{NEXT[0]}",),
+        more=(f"layer+{NEXT[0]}", f"layer+{STARTED_UPDATES}"),
+        more_with_muon=(f"layer+{STARTED_UPDATES}",),
     ),
     "nerf": Family(
         "nerf",
@@ -252,7 +264,7 @@ FAMILIES = {
         "PSNR",
         {"sgd": (0.3, 8.0), "adamw": (3e-3, 0.08), "muon": MUON},
         (),
-        more=(DIFFERENTIATED[0], CENTERED_UPDATES),
+        more=(DIFFERENTIATED[0], CENTERED_UPDATES, *NEXT),
         growths={"sgd": (RATE_UP,), "adamw": ()},
     ),
     "shape": Family(
@@ -267,7 +279,7 @@ FAMILIES = {
         (),
         more=(
             POLYNOMIAL, f"{POLYNOMIAL}+at_start", "weight_standardization+at_start", UNCENTERED,
-            *DIFFERENTIATED, CENTERED_STORED, CENTERED_UPDATES,
+            *DIFFERENTIATED, CENTERED_STORED, CENTERED_UPDATES, *NEXT,
         ),
         more_with_muon=(*RIVALS, POLYNOMIAL),
         growths={"sgd": (), "adamw": (SCALE_UP,), "muon": ()},

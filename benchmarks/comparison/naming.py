@@ -39,12 +39,13 @@ def start_of(name):
     """The name of the plain network that starts from the kernels that a method makes.
 
     A method that only scales kernels starts as the plain network of tuned scale. Orthogonal updates
-    start from plain kernels.
+    start from plain kernels where the name says nothing else.
     """
     base, method = base_of(name), without_base(name).partition("+")[0]
     if method == families.ROWS:
         return f"{base}, {families.MATCHED}"
-    if without_base(name) in (families.STORED, families.CENTERED_STORED):
+    started = (families.STORED, families.CENTERED_STORED, families.STARTED_UPDATES)
+    if without_base(name) in started:
         return with_base(base, families.ORTHOGONAL)
     if method == families.UNCENTERED:
         return with_base(base, families.ORTHOGONAL)

@@ -20,6 +20,7 @@ COLORS = {
     families.CENTERED_STORED: "#AA4499",
     families.UPDATES: "#D55E00",
     families.CENTERED_UPDATES: "#882255",
+    families.STARTED_UPDATES: "#8B4513",
 }
 
 

@@ -62,7 +62,7 @@ ALONE = ("constraint", "orthogonal_updates")
 MODIFIERS = (*ALONE, "everywhere", "at_start", "stored", "differentiated")
 # How many updates lie between two steps of a stored kernel, and how many steps come before.
 EVERY, STEPS_AT_START = 8, 20
-UPDATES = keras_wcond.conditioners.PolarExpress(steps=4, lower=1e-3)
+UPDATES = keras_wcond.conditioners.PolarExpress(steps=3, lower=1e-2)
 
 
 @dataclasses.dataclass(frozen=True)

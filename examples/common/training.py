@@ -37,7 +37,7 @@ class TrainingOptions:
     """Examples a step."""
     optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
     """SGD has Nesterov momentum of 0.9. Muon updates what is no matrix, and the last layer, by
-    AdamW."""
+    AdamW. With orthogonal_updates these take the place of Muon's own iterations."""
     learning_rate: float = 0.1
     """At its peak."""
     part_of_epoch: float = 1.0
@@ -93,6 +93,7 @@ def optimizer(options: TrainingOptions, model: keras.Model) -> keras.optimizers.
         model: What it is to train, as `normalizations.with_weight_normalization` made it.
     """
     arguments = {"learning_rate": options.learning_rate, "weight_decay": options.weight_decay}
+    conditioning = model.optimizer_conditioning or {}
     match options.optimizer:
         case "sgd":
             chosen = keras.optimizers.SGD(momentum=0.9, nesterov=True, **arguments)
@@ -100,17 +101,26 @@ def optimizer(options: TrainingOptions, model: keras.Model) -> keras.optimizers.
             chosen = keras.optimizers.AdamW(**arguments)
         case "muon":
             chosen = keras.optimizers.Muon(
-                exclude_layers=[rf"\b{name}/" for name in LAST_LAYERS],
+                # Biases of attention have two axes, and embedded positions are no kernel.
+                exclude_layers=[*(rf"\b{name}/" for name in LAST_LAYERS), "bias", "position"],
                 adam_weight_decay=options.weight_decay,
                 **arguments,
             )
+            if "update_conditioner" in conditioning:
+                # The package's iterations in place of Muon's, in all layers that Muon is for.
+                chosen.ns_steps = 0
+                conditioning = conditioning | {"gain": "muon", "layers": _is_not_last}
     if options.weight_decay:
         chosen.exclude_from_weight_decay(
             var_names=["bias", "gain", "gamma", "beta", "position", "token"]
         )
-    if model.optimizer_conditioning:
-        chosen = keras_wcond.condition_optimizer(chosen, model, **model.optimizer_conditioning)
+    if conditioning:
+        chosen = keras_wcond.condition_optimizer(chosen, model, **conditioning)
     return chosen
+
+
+def _is_not_last(layer):
+    return layer.name not in LAST_LAYERS
 
 
 def schedule(options: TrainingOptions):

@@ -11,9 +11,9 @@ PLAIN, AGAIN = "plain", "plain, again"
 # As many steps as lie between two conditionings of a stored kernel.
 EIGHT_STEPS = "plain, eight steps"
 OURS = tuple(conditioners.METHODS)
-# One step of minimax polynomials whose gradient holds the multiplier constant.
+# One step of minimax polynomials.
 ONE_STEP = "polar_express, one step"
-VARIANTS = {ONE_STEP: {"steps": 1, "differentiate_multiplier": False}}
+VARIANTS = {ONE_STEP: {"steps": 1}}
 # The plain network, whose optimizer does something to kernels.
 STORED, SELDOM = "newton_step, stored", "newton_step, stored, every 8"
 UPDATES, MUON = "polar_express of updates", "keras Muon"

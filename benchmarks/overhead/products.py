@@ -1,7 +1,8 @@
 """What the matrix methods cost in a ViT-S block, beside the products that they are made of.
 
-The block trains plain, under Newton's iteration and the polynomial, and with kernels that pass
-through the same products of the same shapes and nothing else, in turn, in one process. What is told
+The block trains plain, under Newton's iteration and the polynomial, both differentiated wholly, and
+with kernels that pass through the same products of the same shapes and nothing else, in turn, in
+one process. What is told
 is the method's time on top of the plain step, over that of its products alone.
 
 Appends a line for each method to benchmarks/results/overhead/products.jsonl.
@@ -20,6 +21,13 @@ METHODS = {
     "newton_orthogonalization": {"square": (10, 1), "far wider": (2, 12)},
     "polynomial_preconditioner": {"square": (2, 4), "far wider": (2, 4)},
 }
+
+
+def differentiated(method):
+    """A method whose gradient passes through all its products."""
+    from keras_wcond import conditioners
+
+    return conditioners.METHODS[method](differentiate_multiplier=True)
 
 
 def conditioner_of_products(method):
@@ -70,7 +78,7 @@ def main(words=None):
     options = parser.parse_args(words)
     functions = {"plain": network(None)}
     for method in METHODS:
-        functions[method] = network(method)
+        functions[method] = network(differentiated(method))
         functions[f"{method}, products"] = network(conditioner_of_products(method))
     seconds = timing.time_in_turn(functions, options.budget, 100, "rounds")
     for method, products in METHODS.items():

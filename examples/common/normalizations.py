@@ -10,8 +10,8 @@ A name joins with plus signs what is done to activations and what is done to wei
 - "stored" starts from kernels that the method was applied to many times, and applies it to the
   stored kernels after every eighth update.
 - "differentiated" lets the gradient pass through the multiplier of a matrix method.
-- "orthogonal_updates" makes the updates of kernels orthogonal, at the norm that they had. It may
-  also stand alone.
+- "orthogonal_updates" makes the updates of kernels orthogonal, at the norm that they had or at
+  Muon's. It may also stand alone.
 """
 
 import dataclasses
@@ -37,13 +37,6 @@ CONDITIONERS = {
     "one_step_polar_express": keras_wcond.conditioners.PolarExpress(steps=1, center=True),
     "centered_newton_step": keras_wcond.conditioners.NewtonStep(center=True),
 }
-MATRIX_METHODS = (
-    "newton_orthogonalization",
-    "polynomial_preconditioner",
-    "polar_express",
-    "newton_step",
-    *CONDITIONERS,
-)
 # What no layer does in its forward pass.
 AROUND = (
     # Keras' initializer, at the norm that the kernel had.
@@ -195,9 +188,9 @@ def with_weight_normalization(
 def _conditioner(name: str, differentiated: bool) -> keras_wcond.conditioners.Conditioner:
     """The conditioner of a name."""
     found = keras_wcond.conditioners.get(CONDITIONERS.get(name, name))
-    if name not in MATRIX_METHODS:
+    if not differentiated:
         return found
-    return type(found)(**found.get_config() | {"differentiate_multiplier": differentiated})
+    return type(found)(**found.get_config() | {"differentiate_multiplier": True})
 
 
 def _kernels(model: keras.Model, arguments: dict[str, Any]) -> list[keras.Variable]:

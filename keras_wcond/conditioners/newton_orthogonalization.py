@@ -36,7 +36,7 @@ class NewtonOrthogonalization(SingularValuePolynomial):
         center: Boolean. Whether to subtract the mean of each row first. Defaults to `True`.
         differentiate_multiplier: Boolean. Whether the gradient passes through the matrix by
             which the iterations multiply Z. Otherwise that matrix is a constant of the gradient.
-            Defaults to `True`.
+            Defaults to `False`.
 
     Example:
 
@@ -55,7 +55,7 @@ class NewtonOrthogonalization(SingularValuePolynomial):
     """
 
     def __init__(
-        self, iterations: int = 5, center: bool = True, differentiate_multiplier: bool = True
+        self, iterations: int = 5, center: bool = True, differentiate_multiplier: bool = False
     ) -> None:
         super().__init__(center, differentiate_multiplier)
         self.iterations = positive_integer("iterations", iterations)

@@ -38,7 +38,7 @@ class NewtonStep(SingularValuePolynomial):
         center: Boolean. Whether to subtract the mean of each row first. Defaults to `False`.
         differentiate_multiplier: Boolean. Whether the gradient passes through the matrix by
             which Z is multiplied. It matters in a layer only, where the step is differentiated.
-            Defaults to `True`.
+            Defaults to `False`.
 
     Example:
 
@@ -60,7 +60,7 @@ class NewtonStep(SingularValuePolynomial):
         self,
         strength: float = 1.0,
         center: bool = False,
-        differentiate_multiplier: bool = True,
+        differentiate_multiplier: bool = False,
     ) -> None:
         super().__init__(center, differentiate_multiplier)
         self.strength = number_between("strength", strength, 0.0, 1.0, includes_upper=True)

@@ -36,7 +36,7 @@ class PolarExpress(SingularValuePolynomial):
         center: Boolean. Whether to subtract the mean of each row first. Defaults to `False`.
         differentiate_multiplier: Boolean. Whether the gradient passes through the matrix by
             which the steps multiply Z. Otherwise that matrix is a constant of the gradient.
-            Defaults to `True`.
+            Defaults to `False`.
 
     Example:
 
@@ -56,7 +56,7 @@ class PolarExpress(SingularValuePolynomial):
         lower: float = 0.05,
         degree: int = 5,
         center: bool = False,
-        differentiate_multiplier: bool = True,
+        differentiate_multiplier: bool = False,
     ) -> None:
         super().__init__(center, differentiate_multiplier)
         self.steps = positive_integer("steps", steps)

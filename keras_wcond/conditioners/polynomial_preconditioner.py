@@ -42,7 +42,7 @@ class PolynomialPreconditioner(SingularValuePolynomial):
         degree: 1, 2, 3 or 4. The degree of the polynomial q. Defaults to `4`.
         differentiate_multiplier: Boolean. Whether the gradient passes through the matrix by
             which W is multiplied. Otherwise that matrix is a constant of the gradient.
-            Defaults to `True`.
+            Defaults to `False`.
 
     Example:
 
@@ -59,7 +59,7 @@ class PolynomialPreconditioner(SingularValuePolynomial):
     gram_iterations = 4
     keeps_largest = True
 
-    def __init__(self, degree: int = 4, differentiate_multiplier: bool = True) -> None:
+    def __init__(self, degree: int = 4, differentiate_multiplier: bool = False) -> None:
         super().__init__(center=False, differentiate_multiplier=differentiate_multiplier)
         if positive_integer("degree", degree) not in COEFFICIENTS:
             raise ValueError(

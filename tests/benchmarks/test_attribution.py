@@ -34,6 +34,7 @@ NEWTON = "newton_orthogonalization"
         ("batch+centered_newton_step+stored", "batch+orthogonal_initializer"),
         ("spectral_normalization", "none, scale tuned"),
         ("layer+orthogonal_updates", "layer, scale tuned"),
+        ("orthogonal_initializer+orthogonal_updates", "orthogonal_initializer"),
     ],
 )
 def test_the_start_of_a_method(name, start):

@@ -186,7 +186,6 @@ def test_the_peak_is_that_of_the_tensors_a_step_makes():
 
 
 def test_products_are_as_many_as_the_methods_take():
-    from keras_wcond import conditioners
     from tests.helpers import operations
 
     names = {"dot_general", "BatchMatMulV2", "MatMul", "bmm", "mm"}
@@ -197,7 +196,7 @@ def test_products_are_as_many_as_the_methods_take():
             found = [
                 sum(name in names for name in operations(conditioner, kernel))
                 for conditioner in (
-                    conditioners.get(method),
+                    products.differentiated(method),
                     products.conditioner_of_products(method),
                 )
             ]

@@ -86,7 +86,7 @@ class TestNewton:
         with pytest.raises(TypeError, match=r"`center` to be a boolean. Received: center=1 "):
             NewtonOrthogonalization(center=1)
         config = NewtonOrthogonalization(3, center=False).get_config()
-        assert config == {"iterations": 3, "center": False, "differentiate_multiplier": True}
+        assert config == {"iterations": 3, "center": False, "differentiate_multiplier": False}
 
 
 class TestPolynomial:

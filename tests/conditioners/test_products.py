@@ -5,6 +5,7 @@ import pytest
 from keras_wcond import conditioners
 from tests.helpers import normal, operations
 
+DIFFERENTIATED = {"differentiate_multiplier": True}
 PRODUCTS = {"dot_general", "BatchMatMulV2", "MatMul", "bmm", "mm"}
 
 
@@ -13,26 +14,30 @@ PRODUCTS = {"dot_general", "BatchMatMulV2", "MatMul", "bmm", "mm"}
     [
         # One for each Gram matrix; one more for powers above the second, and one with the kernel.
         (conditioners.SpectralNormalization(iterations=6), (8, 8), 6),
-        (conditioners.PolynomialPreconditioner(degree=1), (8, 8), 4 + 1),
-        (conditioners.PolynomialPreconditioner(degree=2), (8, 8), 4 + 1),
-        (conditioners.PolynomialPreconditioner(degree=3), (8, 8), 4 + 2),
-        (conditioners.PolynomialPreconditioner(degree=4), (8, 8), 4 + 2),
+        (conditioners.PolynomialPreconditioner(degree=1, **DIFFERENTIATED), (8, 8), 4 + 1),
+        (conditioners.PolynomialPreconditioner(degree=2, **DIFFERENTIATED), (8, 8), 4 + 1),
+        (conditioners.PolynomialPreconditioner(degree=3, **DIFFERENTIATED), (8, 8), 4 + 2),
+        (conditioners.PolynomialPreconditioner(degree=4, **DIFFERENTIATED), (8, 8), 4 + 2),
         # Two for σ̂, which the first step uses, and one with the kernel. Each further step takes a
         # Gram matrix and a product with it.
-        (conditioners.NewtonOrthogonalization(iterations=1), (8, 8), 2 + 1),
-        (conditioners.NewtonOrthogonalization(iterations=5), (8, 8), 2 + 1 + 2 * 4),
+        (conditioners.NewtonOrthogonalization(iterations=1, **DIFFERENTIATED), (8, 8), 2 + 1),
+        (
+            conditioners.NewtonOrthogonalization(iterations=5, **DIFFERENTIATED),
+            (8, 8),
+            2 + 1 + 2 * 4,
+        ),
         # All but the first and the last have the smaller dimension.
-        (conditioners.NewtonOrthogonalization(iterations=5), (8, 32), 14),
-        (conditioners.NewtonOrthogonalization(iterations=5), (32, 8), 14),
-        (conditioners.NewtonOrthogonalization(iterations=6), (8, 32), 16),
+        (conditioners.NewtonOrthogonalization(iterations=5, **DIFFERENTIATED), (8, 32), 14),
+        (conditioners.NewtonOrthogonalization(iterations=5, **DIFFERENTIATED), (32, 8), 14),
+        (conditioners.NewtonOrthogonalization(iterations=6, **DIFFERENTIATED), (8, 32), 16),
         # A Gram matrix, its square and a product for each step.
-        (conditioners.NewtonStep(), (8, 8), 2),
-        (conditioners.PolarExpress(steps=1), (8, 8), 3),
-        (conditioners.PolarExpress(steps=1), (32, 8), 3),
-        (conditioners.PolarExpress(steps=3), (8, 8), 9),
+        (conditioners.NewtonStep(**DIFFERENTIATED), (8, 8), 2),
+        (conditioners.PolarExpress(steps=1, **DIFFERENTIATED), (8, 8), 3),
+        (conditioners.PolarExpress(steps=1, **DIFFERENTIATED), (32, 8), 3),
+        (conditioners.PolarExpress(steps=3, **DIFFERENTIATED), (8, 8), 9),
         # A constant multiplier is applied once more, except for the products that it consists of.
-        (conditioners.PolarExpress(steps=1, differentiate_multiplier=False), (8, 8), 3),
-        (conditioners.PolarExpress(steps=2, differentiate_multiplier=False), (8, 8), 7),
+        (conditioners.PolarExpress(steps=1), (8, 8), 3),
+        (conditioners.PolarExpress(steps=2), (8, 8), 7),
         # Norms alone take none.
         (conditioners.RowEquilibration(), (8, 8), 0),
     ],

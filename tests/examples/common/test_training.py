@@ -129,6 +129,29 @@ def test_optimizers_by_name(optimizer):
             )
             if velocity is None
         ]
-        assert by_muon == [
-            f"{name}/kernel" for name in ("first", "hidden_1", "hidden_2", "hidden_3")
-        ]
+        assert by_muon == [f"{name}/kernel" for name in MATRICES]
+
+
+MATRICES = ("first", "hidden_1", "hidden_2", "hidden_3")
+
+
+def test_orthogonal_updates_take_the_place_of_those_of_muon():
+    deep, training = example("deep"), example("common.training")
+    options = dataclasses.replace(small("deep"), optimizer="muon")
+    model = deep.build("orthogonal_updates", deep.load_data(options), options)
+    optimizer = training.optimizer(options, model)
+    assert optimizer.get_config()["optimizer"]["config"]["ns_steps"] == 0
+    weights = model.trainable_variables
+    before = [keras.ops.convert_to_numpy(weight) for weight in weights]
+    rng = np.random.default_rng(0)
+    gradients = [rng.normal(size=weight.shape).astype("float32") for weight in weights]
+    optimizer.apply([*map(keras.ops.convert_to_tensor, gradients)], weights)
+    updates = {
+        weight.path: keras.ops.convert_to_numpy(weight) - start
+        for weight, start in zip(weights, before, strict=True)
+    }
+    for name in MATRICES:
+        update = updates[f"{name}/kernel"]
+        rate = options.learning_rate * 0.2 * np.sqrt(max(update.shape))
+        # Three steps leave singular values between 0.73 and 1.27.
+        np.testing.assert_allclose(np.linalg.svd(update)[1], rate, rtol=0.28)

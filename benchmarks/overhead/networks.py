@@ -174,6 +174,7 @@ CASES = {
     "ResNet block, 64 channels, 32 × 32, batch 16": Case(residual_block(64), (32, 32, 64), 16),
     "ViT-S block, 197 tokens, batch 8": Case(transformer_block(384, 6), (197, 384), 8),
     "ViT-S block, 197 tokens, batch 32": Case(transformer_block(384, 6), (197, 384), 32),
+    "Deep network 20 × 64, batch 128": Case(dense(64, 20), (64,), 128, {"width": 64, "depth": 20}),
     "NeRF MLP 8 × 256, batch 4096": Case(dense(256, 8), (256,), 4096, {"width": 256, "depth": 8}),
 }
 

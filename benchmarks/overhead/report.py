@@ -90,6 +90,13 @@ def page(on_cpu, on_gpu, memory, grown, products):
             ]
             if others:
                 parts += [f"\n{of_others}", tables.ratios(measured, kind, tables.OTHERS)]
+            by_optimizer = [r for r in measured if r["normalization"] in networks.BY_OPTIMIZER]
+            if by_optimizer and kind == "training":
+                table = tables.ratios(by_optimizer, kind, networks.BY_OPTIMIZER)
+                parts += [
+                    BY_OPTIMIZER.format(conditions=environment.conditions(by_optimizer)),
+                    table,
+                ]
         if memory.get(backend):
             title = f"\n### Memory on {backend}\n"
             parts += [title, MEMORY[backend], tables.memory(memory[backend])]
@@ -133,6 +140,13 @@ From a GPU, the plain network's milliseconds are told too. PyTorch starts operat
 Python, which takes longer than most of them take to run.
 
 ![Training steps over the plain network's, on a GPU](overhead-gpu.png)
+"""
+
+BY_OPTIMIZER = """
+Optimizers that condition stored kernels or updates, and Keras' Muon. A step with a conditioning
+after every eighth update is the mean of eight steps. Measured with:
+
+{conditions}
 """
 
 MEMORY = {

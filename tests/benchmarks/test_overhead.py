@@ -89,6 +89,8 @@ def test_overhead_measures_and_reports(tmp_path, monkeypatch):
     assert page.count(f"## {keras.backend.backend()} (GPU)\n") == 1
     assert "| plain, ms " in page
     assert "| row_equilibration " in page
+    # In the tables of training steps on a CPU, and not in those of inference.
+    assert page.count(f"| {networks.SELDOM} ") == 1
     assert "| width 16, batch 128, 3 layers | " in page
     assert page.count("+3.0 ") == 1
     for name in ("overhead-gpu.png", "overhead-growth.png"):

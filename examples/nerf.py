@@ -113,17 +113,22 @@ def train(model, data: Scene, options: Options, callbacks=()):
     # Random, since neighbouring pixels say much the same.
     chosen = np.random.default_rng(0).permutation(len(rays))[:4096]
     rays, colors = training.even_part((rays[chosen], colors[chosen]))
-    history = training.fit(
+    return training.fit(
         model,
         batches,
         options,
-        callbacks,
+        [PSNR(), *callbacks],
         validation_data=(rays, targets(colors)),
         validation_batch_size=training.shared_evenly(1024),
     )
-    for prefix in ("", "val_"):
-        history[f"{prefix}psnr"] = [-10 * np.log10(e) for e in history[f"{prefix}fine_loss"]]
-    return history
+
+
+class PSNR(keras.callbacks.Callback):
+    """Adds the PSNR of the fine field, in dB, to what other callbacks and the history get."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        for prefix in ("", "val_"):
+            logs[f"{prefix}psnr"] = -10.0 * float(np.log10(logs[f"{prefix}fine_loss"]))
 
 
 class RayBatches(coordinates.RandomBatches):

@@ -172,7 +172,7 @@ def stop_if_hopeless(name, best):
             self.scores, self.has_stopped = [], False
 
         def on_epoch_end(self, epoch, logs=None):
-            self.scores.append(rounded((logs or {}).get(name, math.nan)))
+            self.scores.append(rounded(logs[name]))
             known = best["scores"] if best else None
             if search.is_hopeless(self.scores, known, self.params["epochs"]):
                 self.model.stop_training = self.has_stopped = True

@@ -235,6 +235,20 @@ def check_name(name):
 
 
 @pytest.mark.usefixtures("small_families")
+@pytest.mark.parametrize("name", ["deep", "nerf"])
+def test_the_score_of_each_epoch_is_known_before_the_next(name):
+    family, seen = families.FAMILIES[name], []
+    data, options = training_runs.data_of(name), family.options()
+    model = family.module.build("none", data, options)
+    note = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda _, logs: seen.append(logs[family.score])
+    )
+    history = family.module.train(model, data, options, [note])
+    assert history[family.score] == seen
+    assert len(seen) == options.epochs
+
+
+@pytest.mark.usefixtures("small_families")
 def test_a_hopeless_run_of_the_search_is_stopped():
     def run_at(rate, phase="tune", seed=0):
         index = None if phase == "test" else 0

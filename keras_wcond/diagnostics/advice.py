@@ -54,12 +54,13 @@ def _of_plain(kappa: float, spread: float, predicted: dict[str, float]) -> str:
     if best < HELP * kappa:
         name = next(name for name, left in scalings.items() if left <= best / HELP)
         return f"{name} helps: κ {_number(kappa)} → {_number(scalings[name])}"
-    rows = "rows are alike, scaling them leaves κ" if spread < 2.0 else "scalings leave κ"
-    stronger = [name for name in _STRONGER if predicted.get(name, kappa) < HELP * kappa]
-    if not stronger:
+    rows = "rows have similar norms, scaling leaves κ" if spread < 2.0 else "scaling leaves κ"
+    known = {name: predicted[name] for name in _STRONGER if name in predicted}
+    strongest = min(known, key=lambda name: known[name], default=None)
+    if strongest is None or known[strongest] >= HELP * kappa:
         return rows
-    left = " or ".join(f"{_number(predicted[name])} by {name}" for name in stronger)
-    return f"{rows}; {left}"
+    narrow = f"{strongest} (κ {_number(known[strongest])})"
+    return f"{rows}; orthogonal updates or {narrow} may help"
 
 
 def _of_conditioned(record: dict[str, Any]) -> str:

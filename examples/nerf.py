@@ -124,7 +124,7 @@ def train(model, data: Scene, options: Options, callbacks=()):
 
 
 class PSNR(keras.callbacks.Callback):
-    """Adds the PSNR of the fine field, in dB, to what other callbacks and the history get."""
+    """Adds the PSNR of the fine field, in dB, to the logs of each epoch."""
 
     def on_epoch_end(self, epoch, logs=None):
         for prefix in ("", "val_"):

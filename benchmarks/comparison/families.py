@@ -94,7 +94,7 @@ class Family:
         late_bases: Normalizations of activations under which there is what came later, and
             Muon; or None for all.
         more: Names of what else is tuned late, with SGD and AdamW.
-        with_muon: Methods that are tuned late with Muon, under these normalizations.
+        with_muon: Methods that are tuned late with Muon, under each of `late_bases`.
         more_with_muon: Names of what else is tuned with Muon.
         scales: Lowest and highest initial scale or gain.
         curvature_samples: How many validation samples the curvature of the loss is measured

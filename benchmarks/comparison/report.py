@@ -114,9 +114,9 @@ regularizer are those of Keras; the former keeps the norm of the kernel.
 matrix methods is constant in the gradient, except for *differentiated*. *stored* applies one
 Newton step to the stored kernels after every eighth update, and starts from orthogonal kernels.
 *orthogonal_updates* makes the updates of kernels orthogonal by three steps of the polar express and
-keeps their norm. With Muon these steps take the place of Muon's own, in all layers that Muon is
-for. *everywhere* includes first and last layers, and *constraint* equilibrates the stored kernels
-after each update.
+keeps their norm. With Muon these steps take the place of Muon's own, in all layers but the last,
+convolutions and attention included. *everywhere* includes first and last layers, and *constraint*
+equilibrates the stored kernels after each update.
 
 **Scores.** Scores are the mean and half of the 95 % confidence interval of five seeds on test data.
 A seed that diverges scores 0. Seeds change initial weights and the order of the data. *At a gain of

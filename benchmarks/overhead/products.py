@@ -1,9 +1,9 @@
 """What the matrix methods cost in a ViT-S block, beside the products that they are made of.
 
-The block trains plain, under Newton's iteration and the polynomial, both differentiated wholly, and
-with kernels that pass through the same products of the same shapes and nothing else, in turn, in
-one process. What is told
-is the method's time on top of the plain step, over that of its products alone.
+The block trains plain, under Newton's iteration and the polynomial, both with the gradient of all
+their products, and with kernels that pass through the same products of the same shapes and nothing
+else, in rounds in one process. The figure is a ratio: the method's time on top of the plain step,
+to the time of its products alone on top of it.
 
 Appends a line for each method to benchmarks/results/overhead/products.jsonl.
 """

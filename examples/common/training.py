@@ -37,7 +37,7 @@ class TrainingOptions:
     """Examples a step."""
     optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
     """SGD has Nesterov momentum of 0.9. Muon updates what is no matrix, and the last layer, by
-    AdamW. With orthogonal_updates these take the place of Muon's own iterations."""
+    AdamW. With the normalization orthogonal_updates, those take the place of Muon's iterations."""
     learning_rate: float = 0.1
     """At its peak."""
     part_of_epoch: float = 1.0
@@ -107,7 +107,7 @@ def optimizer(options: TrainingOptions, model: keras.Model) -> keras.optimizers.
                 **arguments,
             )
             if "update_conditioner" in conditioning:
-                # The package's iterations in place of Muon's, in all layers that Muon is for.
+                # The package's iterations in place of Muon's, also of convolutions and attention.
                 chosen.ns_steps = 0
                 conditioning = conditioning | {"gain": "muon", "layers": _is_not_last}
     if options.weight_decay:

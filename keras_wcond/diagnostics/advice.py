@@ -60,7 +60,7 @@ def _of_plain(kappa: float, spread: float, predicted: dict[str, float]) -> str:
     if strongest is None or known[strongest] >= HELP * kappa:
         return rows
     narrow = f"{strongest} (κ {_number(known[strongest])})"
-    return f"{rows}; orthogonal updates or {narrow} may help"
+    return f"{rows}; orthogonal updates by condition_optimizer or {narrow} may help"
 
 
 def _of_conditioned(record: dict[str, Any]) -> str:

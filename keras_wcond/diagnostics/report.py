@@ -148,13 +148,10 @@ class ConditioningReport:
     def _summary(self) -> str:
         conditioned = [record for record in self.records if record["conditioner"]]
         median = np.median([record["effective_condition_number"] for record in self.records])
-        told = (
+        return (
             f"{counted(len(self.records), 'kernel')}, {len(conditioned)} conditioned; median κ "
             f"{_cell(float(median))}. Every κ is over the numerical rank."
         )
-        if any("orthogonal updates" in record["advice"] for record in self.records):
-            told += " Orthogonal updates: see `condition_optimizer()`."
-        return told
 
 
 def conditioning_report(

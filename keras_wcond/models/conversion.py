@@ -56,10 +56,9 @@ def condition_model(
     `trainable_gain="per_unit"`, each gain starts at the norm of its row, and the copy computes
     the same function.
 
-    Conditioning in the forward pass is one of five ways to condition a network. In most settings
-    of the package's comparison `condition_optimizer()` with orthogonal updates scores as high or
-    higher, and its model stays plain. The section *Choice* of the guide has the gain and the cost
-    of each way in each setting.
+    Conditioning in the forward pass is one of five ways to condition a network. Which one scores
+    highest depends on the task and the optimizer. With `condition_optimizer()` the model stays
+    plain. The section *Choice* of the guide has code for each way.
 
     A layer that has a conditioned class becomes a layer of that class. Any other layer is wrapped
     in `Conditioned`, which conditions the layers inside it.

@@ -49,6 +49,12 @@ def test_gradient_is_that_of_a_product_with_numbers(name, shape):
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_the_multiplier_is_constant_by_default_where_the_spectrum_changes(name):
+    method = conditioners.METHODS[name]
+    assert method().differentiate_multiplier == (method.changes != "spectrum")
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_zero_rows_have_zero_gradients(name):
     kernel = normal(6, 5)
     kernel[:, 2] = 0.0

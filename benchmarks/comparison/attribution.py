@@ -7,8 +7,8 @@ import dataclasses
 
 from benchmarks.comparison import evidence, families, naming
 
-# Methods that narrow spectra, forward or in what is stored.
-METHODS = (*families.MATRIX_METHODS, families.STORED, families.CENTERED_STORED)
+# Methods that narrow spectra: forward, in what is stored, or of the updates.
+METHODS = tuple(method for method in families.OURS if method != families.ROWS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Gain:
         of_start: What the plain network gains that starts from the method's kernels.
         of_scale: What the plain network of tuned scale gains.
         of_centering: What weight standardization gains, which centers and scales rows.
-        of_spectrum: What the method has over the best of these and of the network alone.
+        of_spectrum: What the method has over the best of these and of the network alone: the effect
+            of the spectrum of its kernels, or of its updates.
         cheapest: Name of the configuration that comes within the interval of the method's mean
             and whose steps take the least time, or None where times are unknown.
     """
@@ -71,7 +72,7 @@ def gain_of(where, base, method, cell, compared, times):
     controls = {
         "start": naming.start_of(name),
         "scale": f"{base}, {families.TUNED}",
-        "centering": naming.with_base(base, "weight_standardization"),
+        "centering": naming.with_base(base, families.CENTERING),
     }
     if any(each not in cell or not cell[each].scores for each in (name, base, *controls.values())):
         return None

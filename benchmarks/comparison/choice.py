@@ -56,13 +56,18 @@ class Choice:
     candidates: dict[str, Candidate]
 
     @property
+    def better(self):
+        """The candidates that are significantly better than the network alone."""
+        return [each for each in self.candidates.values() if each.comparison.outcome == "win"]
+
+    @property
     def chosen(self):
         """The candidate with the shortest step among those as good as the best, or None.
 
         As good is a mean within the interval of the best mean. None stands for the network alone,
-        where no kind is significantly better.
+        where no kind is significantly better, and for costs that are not known.
         """
-        better = [each for each in self.candidates.values() if each.comparison.outcome == "win"]
+        better = self.better
         if not better or any(each.cost is None for each in better):
             return None
         best = max(better, key=lambda each: each.mean)

@@ -13,7 +13,8 @@ from benchmarks.comparison import examples
 OPTIMIZERS = ("sgd", "adamw", "muon")
 NEWTON, UNCENTERED = "newton_orthogonalization", "uncentered_newton_orthogonalization"
 POLYNOMIAL, POLAR_EXPRESS = "polynomial_preconditioner", "one_step_polar_express"
-RIVALS = ("weight_normalization", "weight_standardization", "spectral_normalization")
+CENTERING = "weight_standardization"
+RIVALS = ("weight_normalization", CENTERING, "spectral_normalization")
 ROWS = "row_equilibration"
 MATRIX_METHODS = (NEWTON, POLYNOMIAL, POLAR_EXPRESS)
 # The controls: plain networks, as they are, with their initial scale tuned as well, and with
@@ -22,14 +23,14 @@ PLAIN, TUNED, MATCHED = "none", "scale tuned", "scale matched"
 FROBENIUS = "frobenius_normalization"
 # Plain networks that start from the kernels that a method makes. Of row equilibration that is the
 # network of matched scale, of methods that only scale the kernel that of tuned scale.
-STARTS_OF = ("weight_standardization", *MATRIX_METHODS)
+STARTS_OF = (CENTERING, *MATRIX_METHODS)
 ORTHOGONAL, REGULARIZED = "orthogonal_initializer", "orthogonal_regularizer"
 AT_START = (ORTHOGONAL, *(f"{method}+at_start" for method in STARTS_OF))
 STORED, CENTERED_STORED = "newton_step+stored", "centered_newton_step+stored"
 UPDATES = "orthogonal_updates"
 # Two methods in one: an orthogonal start or centered kernels, and orthogonal updates.
 STARTED_UPDATES = f"{ORTHOGONAL}+{UPDATES}"
-CENTERED_UPDATES = f"weight_standardization+{UPDATES}"
+CENTERED_UPDATES = f"{CENTERING}+{UPDATES}"
 # What conditions no kernel in the forward pass.
 AROUND = (*AT_START, REGULARIZED, STORED, CENTERED_STORED, UPDATES, STARTED_UPDATES)
 # What is tuned first, and has a say in the ranges; and what is tuned when the others have been.
@@ -232,7 +233,7 @@ FAMILIES = {
         ("batch",),
         growths={"sgd": (), "adamw": (SCALE_UP, SCALE_DOWN)},
         more=(
-            DIFFERENTIATED[0], CENTERED_STORED, CENTERED_UPDATES,
+            f"{CENTERING}+at_start", DIFFERENTIATED[0], CENTERED_STORED, CENTERED_UPDATES,
             *(f"batch+{name}" for name in NEXT),
         ),
     ),
@@ -264,7 +265,7 @@ FAMILIES = {
         "PSNR",
         {"sgd": (0.3, 8.0), "adamw": (3e-3, 0.08), "muon": MUON},
         (),
-        more=(DIFFERENTIATED[0], CENTERED_UPDATES, *NEXT),
+        more=(f"{CENTERING}+at_start", DIFFERENTIATED[0], CENTERED_UPDATES, *NEXT),
         growths={"sgd": (RATE_UP,), "adamw": ()},
     ),
     "shape": Family(
@@ -278,7 +279,7 @@ FAMILIES = {
         {"sgd": (2e-3, 0.2), "adamw": (6e-4, 0.03), "muon": MUON},
         (),
         more=(
-            POLYNOMIAL, f"{POLYNOMIAL}+at_start", "weight_standardization+at_start", UNCENTERED,
+            POLYNOMIAL, f"{POLYNOMIAL}+at_start", f"{CENTERING}+at_start", UNCENTERED,
             *DIFFERENTIATED, CENTERED_STORED, CENTERED_UPDATES, *NEXT,
         ),
         more_with_muon=(*RIVALS, POLYNOMIAL),

@@ -60,7 +60,7 @@ def unfinished(everything):
         for name, family in families.FAMILIES.items()
         if any(tuning.pending(name, o, everything.get((name, o), [])) for o in family.rates)
     ]
-    return f"\n- Not run yet, or not to the end: {', '.join(names)}." if names else ""
+    return f"*Not run yet, or not to the end: {', '.join(names)}.*" if names else ""
 
 
 def conditions_of(everything):
@@ -146,15 +146,17 @@ validation data, is compared. p is corrected for the rows of this table."""
 
 STARTS = """\
 The start column is a plain network with the method's own initial kernels, tuned with the same
-budget. Its share of the method's gain costs nothing. For stored kernels and for Newton's iteration
-without centering, the start is orthogonal."""
+budget. Its share of the method's gain costs nothing. For stored kernels, for Newton's iteration
+without centering and for orthogonal updates from an orthogonal start, that start is orthogonal.
+Orthogonal updates alone have the start of the network alone with tuned scale."""
 
 PARTS = """\
 Each row is a win over the network alone. The parts are the gains of plain networks with the
 method's start and with tuned scale, and of weight standardization, which centers and scales rows
-in each step. The remainder is the method's gain over the best of them, which is the effect of the
-spectrum during training. The last column is the configuration with the shortest step whose mean
-lies within the confidence interval of the method."""
+in each step. The remainder is the method's gain over the best of them. For methods of the kernel
+it is the effect of their spectrum during training, for orthogonal updates that of the updates. The
+last column is the configuration with the shortest step whose mean lies within the confidence
+interval of the method."""
 
 
 FIRST_HALF = """\
@@ -237,36 +239,32 @@ def report(options):
         ]
     told = sentences.findings(complete, compared, measured)
     told += sentences.agreement(agreements)
-    told += unfinished(everything)
     picture = "![Differences from the best baseline]({}comparison.png)"
     gains = attribution.gains(complete, compared, measured)
     outcomes = equal_seconds.outcomes(everything, complete, measured)
     chosen = choice.choices(complete, measured)
-    summary = "\n\n".join(
-        filter(
-            None,
-            [
-                sentences.in_short(compared, measured),
-                picture,
-                tables.best(found, compared),
-                tables.counts(compared),
-                told,
-            ],
-        )
-    )
+    parts = [
+        sentences.in_short(compared, measured),
+        outcomes and sentences.at_equal_seconds(outcomes),
+        picture,
+        tables.best(found, compared),
+    ]
+    summary = "\n\n".join(filter(None, parts))
     page = [
         "# The comparison",
         "`python -m benchmarks.comparison.run && python -m benchmarks.comparison.report`: "
         f"{cost_of(everything)}\n\n{conditions_of(everything)}",
         EXPLANATION.replace("{stopping}", sentences.stopping(everything)),
-        f"## Summary\n\n{summary.format('')}\n{sentences.by_family(compared)}".rstrip(),
+        f"## Summary\n\n{summary.format('')}",
+        unfinished(everything),
+        f"{tables.counts(compared)}\n\n{told}\n{sentences.by_family(compared)}".strip(),
         *(["## Choice", CHOICES, tables.choices(chosen)] if chosen else []),
         *after_the_summary(found, gains, outcomes, measured),
         *condition_then_stop(everything),
         *sections,
     ]
     path = options.output / "comparison.md"
-    path.write_text("\n\n".join(page) + "\n", encoding="utf-8")
+    path.write_text("\n\n".join(filter(None, page)) + "\n", encoding="utf-8")
     if options.readme:
         folder = os.path.relpath(options.output, options.readme.parent)
         markdown.replace_block(options.readme, "comparison", summary.format(f"{folder}/"))
@@ -279,8 +277,7 @@ def after_the_summary(found, gains, outcomes, measured):
     """The sections on equal seconds, on starts and on what gains consist of, where known."""
     sections = []
     if outcomes:
-        told = sentences.at_equal_seconds(outcomes)
-        sections += ["## Equal seconds", SECONDS, told, tables.equal_seconds(outcomes)]
+        sections += ["## Equal seconds", SECONDS, tables.equal_seconds(outcomes)]
     if gains:
         sections += ["## Share of the gain that is the start", STARTS, tables.starts(gains, found)]
         sections += ["## Parts of the gains", PARTS, tables.attribution(gains, measured)]

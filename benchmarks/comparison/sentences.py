@@ -140,8 +140,9 @@ def at_equal_seconds(chosen):
     """In how many settings the best of this package wins, ties and loses."""
     wins, ties, losses = outcomes(outcome.comparison for outcome in chosen)
     return (
-        f"The best of this package wins in {wins}, ties in {ties} and loses in {losses} of "
-        f"{len(chosen)} settings."
+        f"**At equal seconds** the best configuration of this package wins in {wins}, ties in "
+        f"{ties} and loses in {losses} of {len(chosen)} settings, against the best of all others, "
+        "other starts and Keras' Muon included."
     )
 
 

@@ -216,8 +216,8 @@ def choices(chosen):
         for kind in KINDS:
             candidate = choice.candidates.get(kind)
             cells.append(gain_and_cost(candidate, form[1]) if candidate else "")
-        best = choice.chosen
-        name = f"`{naming.without_base(best.name)}`" if best else "nothing"
+        best, unknown = choice.chosen, "-" if choice.better else "nothing"
+        name = f"`{naming.without_base(best.name)}`" if best else unknown
         alone = sentences.with_interval(choice.alone, form)
         rows.append([sentences.place(choice.key), alone, *cells, name])
     return markdown.table(rows, ["setting", "network alone", *KINDS.values(), "choose"])

@@ -49,6 +49,7 @@ def test_what_a_gain_consists_of(family, scores):
         "none, scale tuned": 0.91,
         "weight_standardization": 0.92,
         "newton_step+stored": 0.9,
+        "orthogonal_updates": 0.95,
     }
     found = {WHERE: evidence.summaries(family, "sgd", records_of(family, scores))}
     compared = significance.comparisons(found)
@@ -62,14 +63,18 @@ def test_what_a_gain_consists_of(family, scores):
     assert gain.share_of_start == pytest.approx(0.5, abs=0.03)
     assert gain.cheapest == NEWTON
     assert not gains["newton_step+stored"].is_win
+    # Orthogonal updates start as the network alone of tuned scale.
+    gain = gains["orthogonal_updates"]
+    assert (gain.of_start, gain.of_spectrum) == pytest.approx((0.01, 0.03), abs=2e-3)
     (row,) = [
         line
         for line in tables.attribution(gains.values(), measured).splitlines()
-        if f"`{NEWTON}`" in line
+        if line.split("|")[2].strip() == f"`{NEWTON}`"
     ]
     assert row.count("3.00×") == 2
     table = tables.starts(gains.values(), found)
     (row,) = [line for line in table.splitlines() if f"`{NEWTON}`" in line]
+    gain = gains[NEWTON]
     assert round(100 * gain.share_of_start) == int(row.split("|")[-2].strip(" %"))
     (row,) = [line for line in table.splitlines() if "`newton_step+stored`" in line]
     assert "no gain" in row
@@ -146,7 +151,7 @@ class TestEqualSeconds:
         (outcome,) = [outcome for outcome in outcomes if outcome.key == ("shape", "sgd", "none")]
         assert outcome.theirs == ("muon", "none")
         assert outcome.comparison.outcome == "loss"
-        assert "loses in" in sentences.at_equal_seconds(outcomes)
+        assert "loses in 1 of 1 settings" in sentences.at_equal_seconds(outcomes)
         table = tables.equal_seconds(outcomes)
         assert "`none`, muon" in table
 

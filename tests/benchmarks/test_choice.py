@@ -79,5 +79,7 @@ def test_nothing_is_chosen_where_costs_are_unknown(family, scores):
     found = {WHERE: evidence.summaries(family, "sgd", records_of(family, {**scores, NEWTON: 0.99}))}
     (choices,) = choice.choices(found, {WHERE: times.Times({}, 0)})
     assert choices.chosen is None
-    assert "×" not in tables.choices([choices]).splitlines()[-1]
+    row = tables.choices([choices]).splitlines()[-1]
+    assert "×" not in row
+    assert row.split("|")[-2].strip() == "-"
     assert choice.choices({}, {}) == []

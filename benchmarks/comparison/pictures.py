@@ -23,6 +23,9 @@ COLORS = {
     families.STARTED_UPDATES: "#8B4513",
 }
 
+# Of wins, ties and losses, apart in lightness as well.
+OUTCOMES = {"win": "#0072B2", "tie": "#E8E8E8", "loss": "#F0B060"}
+
 
 def draw(family, cells, measured):
     """A figure with a row for each optimizer.
@@ -52,37 +55,42 @@ def draw(family, cells, measured):
 
 
 def draw_overview(compared):
-    """A figure of the differences to the best rival, a row for each setting.
+    """A figure of wins, ties and losses: a row for each setting, a column for each method.
 
     Args:
         compared: What `significance.comparisons` returns.
     """
     plt = plots.pyplot()
-    cells = {
-        method: sentences.comparisons_of(compared, method, "best rival") for method in families.OURS
+    columns = {
+        method: cells
+        for method in families.OURS
+        if (cells := sentences.comparisons_of(compared, method, "best rival"))
     }
-    keys = list(dict.fromkeys(key for cell in cells.values() for key in cell))
-    figure, axes = plt.subplots(figsize=(8, 0.5 * len(keys) + 1.6), layout="constrained")
-    for shift, (method, cell) in enumerate(cells.items()):
-        for key, comparison in cell.items():
-            unit = evidence.TOLERANCE[families.FAMILIES[key[0]].test_score]
-            y = len(keys) - keys.index(key) - 0.12 * (shift - len(cells) / 2)
-            axes.errorbar(
-                comparison.difference / unit, y, xerr=comparison.interval / unit, fmt="o",
-                color=COLORS[method], markersize=4.5, capsize=2,
-                markerfacecolor="white" if comparison.outcome == "tie" else COLORS[method],
-                label=method if key == keys[0] else None,
+    keys = list(dict.fromkeys(key for cells in columns.values() for key in cells))
+    figure, axes = plt.subplots(figsize=(9, 0.24 * len(keys) + 2.6), layout="constrained")
+    for x, cells in enumerate(columns.values()):
+        for key, comparison in cells.items():
+            y = keys.index(key)
+            color = OUTCOMES[comparison.outcome]
+            axes.add_patch(plt.Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=color))
+            number = sentences.unit_of(key[0]) * comparison.difference
+            dark = comparison.outcome == "win"
+            axes.text(
+                x, y, f"{number:+.1f}", color="white" if dark else "black", fontsize=8,
+                ha="center", va="center",
             )  # fmt: skip
-    axes.axvline(0.0, color="black", linewidth=0.8)
-    axes.set_xscale("symlog", linthresh=1.0)
-    axes.xaxis.set_major_formatter("{x:+g}")
-    axes.set_yticks(range(len(keys), 0, -1), map(sentences.place, keys), fontsize=8)
-    axes.set_xlabel("difference from the best baseline, in percentage points or half decibels")
-    axes.set_title("right: better; filled: significant, after correction", fontsize=9)
-    plots.tidy(axes)
-    if keys:
-        axes.set_ylim(0.4, len(keys) + 0.6)
-        figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=3)
+    axes.set_xlim(-0.5, max(len(columns), 1) - 0.5)
+    axes.set_ylim(max(len(keys), 1) - 0.5, -0.5)
+    labels = [method.replace("+", " +\n").replace("_", " ") for method in columns]
+    axes.set_xticks(range(len(columns)), labels, fontsize=8, rotation=40, ha="left")
+    axes.xaxis.tick_top()
+    axes.set_yticks(range(len(keys)), map(sentences.place, keys), fontsize=8)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("difference from the best baseline: points of accuracy or IoU, dB of PSNR")
+    patches = [plt.Rectangle((0, 0), 1, 1, color=color) for color in OUTCOMES.values()]
+    words = ("win", "tie: no significant difference", "loss")
+    figure.legend(patches, words, fontsize=8, frameon=False, loc="outside lower center", ncols=3)
     return figure
 
 

@@ -10,6 +10,9 @@ from scipy import stats
 from benchmarks.comparison import (
     crosscheck,
     evidence,
+    families,
+    naming,
+    pictures,
     report,
     search,
     sentences,
@@ -112,6 +115,27 @@ def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsy
     assert "`row_equilibration`" in best_row
     assert "**+1.98 (p <0.001)**" in best_row
     assert (output / "comparison-shape.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_of_outcomes_has_a_number_for_each(family, scores):
+    cells = {
+        ("shape", optimizer): evidence.summaries(
+            family, optimizer, records_of(family, scores, optimizer)
+        )
+        for optimizer in family.rates
+    }
+    compared = significance.comparisons(cells)
+    (axes,) = pictures.draw_overview(compared).axes
+    told = {
+        comparison.first: sentences.unit_of("shape") * comparison.difference
+        for (_, role), comparison in compared["shape", "sgd"].items()
+        if role == "best rival" and naming.without_base(comparison.first) in families.OURS
+    }
+    assert f"{told['row_equilibration']:+.1f}" == "+2.0"
+    row = {round(t.get_position()[0]): t.get_text() for t in axes.texts if t.get_position()[1] == 0}
+    assert list(row.values()) == [f"{number:+.1f}" for number in told.values()]
+    settings = [label.get_text() for label in axes.get_yticklabels()]
+    assert settings == ["shape, sgd", "shape, adamw", "shape, muon"]
 
 
 def test_networks_that_start_otherwise_take_the_same_time(tmp_path):

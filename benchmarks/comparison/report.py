@@ -108,11 +108,13 @@ value.
 **Baselines.** *scale tuned* is the network alone with tuned scale. *scale matched* starts from the
 kernels that row equilibration has at its best point. *at_start* starts from the kernels that a
 method makes, and trains as the network alone. The orthogonal initializer and the orthogonal
-regularizer are those of Keras; the former keeps the norm of the kernel.
+regularizer are those of Keras. The former keeps the norm of the kernel, and replaces the kernels of
+networks that were badly scaled, trained or pruned before.
 
 **Methods.** Newton's iteration and the polar express of one step center rows. The multiplier of
 matrix methods is constant in the gradient, except for *differentiated*. *stored* applies one
-Newton step to the stored kernels after every eighth update, and starts from orthogonal kernels.
+Newton step to the stored kernels after every eighth update. It starts from the initial kernels with
+all singular values made equal.
 *orthogonal_updates* makes the updates of kernels orthogonal by three steps of the polar express and
 keeps their norm. With Muon these steps take the place of Muon's own, in all layers but the last,
 convolutions and attention included. *everywhere* includes first and last layers, and *constraint*
@@ -147,8 +149,8 @@ validation data, is compared. p is corrected for the rows of this table."""
 STARTS = """\
 The start column is a plain network with the method's own initial kernels, tuned with the same
 budget. Its share of the method's gain costs nothing. For stored kernels, for Newton's iteration
-without centering and for orthogonal updates from an orthogonal start, that start is orthogonal.
-Orthogonal updates alone have the start of the network alone with tuned scale."""
+without centering and for orthogonal updates from an orthogonal start, it is that of the orthogonal
+initializer. For orthogonal updates alone it is the plain start with tuned scale."""
 
 PARTS = """\
 Each row is a win over the network alone. The parts are the gains of plain networks with the

@@ -7,7 +7,10 @@ from typing import Any
 def positive_integer(name: str, value: int) -> int:
     """The value of the argument `name`, or an error unless it is a positive integer."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"Expected `{name}` to be a positive integer. Received: {name}={value!r}")
+        raise ValueError(
+            f"Expected `{name}` to be a positive integer. Received: {name}={value!r} (of type "
+            f"{type(value).__name__})"
+        )
     return value
 
 

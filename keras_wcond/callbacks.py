@@ -1,6 +1,7 @@
 import math
 import os
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras
@@ -75,10 +76,27 @@ class FoldConditioning(keras.callbacks.Callback):
     def __init__(self, after: int) -> None:
         super().__init__()
         self.after = positive_integer("after", after)
-        self._has_folded = False
+        self._folded: keras.Model | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        # A model that is built by its first step has no layers to look at before.
+        if self.model.built and self.model is not self._folded:
+            self._require_foldable(conditioned_layers(self.model))
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if epoch < self.after or self.model is self._folded:
+            return
         layers = conditioned_layers(self.model)
+        self._require_foldable(layers)
+        self._folded = self.model
+        for layer in reversed(layers):  # Projections before the attention layer around them.
+            layer.fold_in_place()
+        # What was compiled conditions the kernels still.
+        self.model.make_train_function(force=True)
+        self.model.make_test_function(force=True)
+        self.model.make_predict_function(force=True)
+
+    def _require_foldable(self, layers: Sequence[Any]) -> None:
         trained = [
             layer.name for layer in layers if any(gain.trainable for gain in layer.gain_weights)
         ]
@@ -88,7 +106,7 @@ class FoldConditioning(keras.callbacks.Callback):
                 f"that are. Received: trainable gains in the layers {trained}. Use "
                 "`trainable_gain=None`, or `fold_model()` and compile the plain model."
             )
-        if not layers and self.model.built and not self._has_folded:
+        if not layers:
             raise ValueError(
                 "Expected a model with conditioned layers. Received: "
                 f"model.name={self.model.name!r}, which has none. Convert it by "
@@ -96,23 +114,12 @@ class FoldConditioning(keras.callbacks.Callback):
             )
         # A LossScaleOptimizer has its own.
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        if getattr(optimizer, "use_ema", False) and layers:
+        if getattr(optimizer, "use_ema", False):
             raise ValueError(
                 "Expected an optimizer without moving averages of the weights, which are those of "
                 "raw kernels when the kernels are folded. Received: "
                 f"{type(optimizer).__name__} with use_ema=True."
             )
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        layers = conditioned_layers(self.model) if epoch >= self.after else []
-        self._has_folded = self._has_folded or bool(layers)
-        for layer in reversed(layers):  # Projections before the attention layer around them.
-            layer.fold_in_place()
-        if layers:
-            # What was compiled conditions the kernels still.
-            self.model.make_train_function(force=True)
-            self.model.make_test_function(force=True)
-            self.model.make_predict_function(force=True)
 
 
 class ConditioningMonitor(keras.callbacks.Callback):

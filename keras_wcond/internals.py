@@ -20,6 +20,7 @@ __all__ = [
     "read_note",
     "share_weight_decay",
     "sublayers",
+    "updating_one_by_one",
     "without_numbers",
     "write_note",
 ]
@@ -75,6 +76,14 @@ def share_weight_decay(
     for name in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):
         if hasattr(other, name):
             setattr(optimizer, name, getattr(other, name))
+
+
+def updating_one_by_one(optimizer_class: Any) -> Any:
+    """The optimizer class that updates each variable by itself, and is the same otherwise."""
+    # On PyTorch, Keras replaces some of its classes by others, which update all at once.
+    if optimizer_class.__module__.startswith("keras.src.backend."):
+        return getattr(keras.optimizers, optimizer_class.__name__)
+    return optimizer_class
 
 
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -14,7 +15,7 @@ from keras_wcond import backends, conditioners
 from keras_wcond.arguments import positive_integer
 from keras_wcond.conditioners.conditioner import Conditioner, ConditionerLike
 from keras_wcond.gains import standardize_gain
-from keras_wcond.internals import position_of, share_weight_decay
+from keras_wcond.internals import position_of, share_weight_decay, updating_one_by_one
 from keras_wcond.kernels.layout import KernelLayout
 from keras_wcond.linalg.arrays import Tensor, cast, tensor, widened
 from keras_wcond.models.exchange import require_built_model
@@ -23,6 +24,12 @@ from keras_wcond.reparametrization import Reparametrization
 
 # The root mean square of an update's entries, over the learning rate, in Keras' Muon.
 MUON_RATE = 0.2
+
+MISMATCH = (
+    "Expected trainable weights with the kernels that `condition_optimizer()` chose. Received: "
+    "other weights, whose updates this optimizer cannot condition. Freeze, quantize or adapt "
+    "layers first, then make the optimizer by `condition_optimizer()`, and compile with it."
+)
 
 # The argument `gain` of `condition_optimizer()`.
 UpdateGain: TypeAlias = float | Literal["kernel_norm", "muon"]
@@ -57,9 +64,12 @@ def condition_optimizer(
     Args:
         optimizer: A Keras optimizer, or a name or config of one. It is left as it is.
         model: A built model. Its kernels are chosen as by `condition_model()`, those of
-            conditioned layers included.
+            conditioned layers included. A kernel that is frozen now stays without conditioning.
+            After other changes of what is trained, make the optimizer anew.
         update_conditioner: Name, config, instance or subclass of `Conditioner`, a list of
-            these, or None for plain updates. Defaults to None.
+            these, or None for plain updates. With a method that centers rows, as
+            `"newton_orthogonalization"` does by default, the mean of each row of W never changes.
+            Defaults to None.
         weight_conditioner: The same for the kernels after an update. Defaults to None.
         every: Positive integer. The number of updates from one conditioning of the kernels to
             the next. Defaults to 1.
@@ -77,8 +87,10 @@ def condition_optimizer(
     Raises:
         ValueError: Both conditioners are None, `every` is not a positive integer, `gain` or
             `every` is given without the conditioner that it belongs to, the model is not built,
-            no kernel of it is chosen, or the optimizer applies others. Another object than a
-            Keras optimizer is a `TypeError`.
+            no kernel of it is chosen, a chosen kernel has one input and the method centers rows,
+            or the optimizer applies others. In the first update: the optimizer sets weights from
+            state of its own, as `Ftrl` does, or the weights are not those of the model. Another
+            object than a Keras optimizer is a `TypeError`.
 
     Example:
 
@@ -94,20 +106,13 @@ def condition_optimizer(
     require_built_model(model)
     choices = choose(model, layers, even_conditioned=True)
     positions = {id(variable): i for i, variable in enumerate(model.trainable_variables)}
-    kernels = [
-        {
-            "position": positions[id(kernel.variable)],
-            "name": kernel.variable.name,
-            "shape": list(kernel.variable.shape),
-            "unit_axes": list(kernel.layout.unit_axes),
-            "matrix_axes": list(kernel.layout.matrix_axes),
-            "blocks": kernel.layout.blocks,
-        }
+    chosen = [
+        kernel
         for choice in choices
         for kernel in choice.selected
         if id(kernel.variable) in positions
     ]
-    if not kernels:
+    if not chosen:
         raise ValueError(
             "Expected a model with a trainable kernel to condition. Received: "
             f"model={model.name!r}, whose chosen kernels are all frozen."
@@ -118,7 +123,16 @@ def condition_optimizer(
         "weight_conditioner": conditioners.get(weight_conditioner),
         "every": positive_integer("every", every),
         "gain": standardize_gain(gain, ("kernel_norm", "muon")),
-        "kernels": kernels,
+        "kernels": [
+            {
+                "position": positions[id(kernel.variable)],
+                "unit_axes": list(kernel.layout.unit_axes),
+                "matrix_axes": list(kernel.layout.matrix_axes),
+                "blocks": kernel.layout.blocks,
+            }
+            for kernel in chosen
+        ],
+        "trainable_weights": _described(model.trainable_variables),
     }
     if update_conditioner is None and weight_conditioner is None:
         raise ValueError(
@@ -135,7 +149,9 @@ def condition_optimizer(
             "Expected `every` only with a `weight_conditioner`, since each update is conditioned. "
             f"Received: every={every}, weight_conditioner=None"
         )
-    return _around(given, arguments)
+    for name in ("update_conditioner", "weight_conditioner"):
+        _require_nonzero_results(name, arguments[name], chosen)
+    return _around(given, arguments, [kernel.variable for kernel in chosen])
 
 
 @dataclasses.dataclass
@@ -159,12 +175,14 @@ class _Conditioning:
 
     Args:
         optimizer: The config of the given optimizer, without its arguments.
-        kernels: List of dicts with the position of each kernel among the trainable weights, its
-            name and shape and the fields of its layout.
+        kernels: List of dicts with the position of each kernel among the weights, and the fields
+            of its layout.
+        trainable_weights: The name and the shape of each weight that is trained.
         update_conditioner: `Conditioner` or None.
         weight_conditioner: `Conditioner` or None.
         every: Number of updates from one conditioning of the kernels to the next.
         gain: As in `condition_optimizer()`.
+        variables: The kernels themselves, or None for an optimizer made from a config.
         layouts: Dict from the position of each kernel among the variables to its layout.
         target: The kernel that the given optimizer updates at the moment, or None.
         changes: The changes of that kernel so far.
@@ -175,10 +193,12 @@ class _Conditioning:
 
     optimizer: dict[str, Any]
     kernels: list[dict[str, Any]]
+    trainable_weights: list[list[Any]]
     update_conditioner: Conditioner | None
     weight_conditioner: Conditioner | None
     every: int
     gain: UpdateGain
+    variables: list[Any] | None = None
     layouts: dict[int, KernelLayout] = dataclasses.field(default_factory=dict)
     target: Any = None
     changes: list[Tensor] = dataclasses.field(default_factory=list)
@@ -186,8 +206,34 @@ class _Conditioning:
     waiting: set[int] | None = None
     updated: list[_Updated] = dataclasses.field(default_factory=list)
 
+    def find(self, variables: Sequence[Any]) -> bool:
+        """Finds the positions of the kernels among the variables of an optimizer.
+
+        Names of layers and models change when they are loaded. An optimizer that is made from a
+        config therefore expects weights of the same names and shapes in the same order.
+
+        Returns:
+            Whether there is a kernel to condition.
+        """
+        weights = _described(variables)
+        if self.variables is not None:
+            positions = {id(variable): i for i, variable in enumerate(variables)}
+            # What was frozen since, or is given to another optimizer, is not among them.
+            self.kernels = [
+                {**kernel, "position": positions[id(variable)]}
+                for variable, kernel in zip(self.variables, self.kernels, strict=True)
+                if id(variable) in positions
+            ]
+        elif weights != self.trainable_weights:
+            return False
+        self.trainable_weights, self.variables = weights, None
+        self.layouts = {kernel["position"]: _layout(kernel) for kernel in self.kernels}
+        return bool(self.layouts)
+
     def begin(self, variables: Sequence[Any]) -> None:
         """Begins an update of variables."""
+        if not self.layouts:
+            raise ValueError(MISMATCH)
         self.given, self.waiting, self.updated = [*variables], None, []
 
     def is_complete(self, optimizer: Any) -> bool:
@@ -237,6 +283,7 @@ class _Conditioning:
         """The arguments, for serialization."""
         return {
             "kernels": self.kernels,
+            "trainable_weights": self.trainable_weights,
             "update_conditioner": conditioners.serialize(self.update_conditioner),
             "weight_conditioner": conditioners.serialize(self.weight_conditioner),
             "every": self.every,
@@ -260,18 +307,13 @@ class ConditionedOptimizer:
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Creates the optimizer's variables, and finds the kernels among the given ones."""
         super().build(variables)  # type: ignore[misc]
-        # Names of layers and models change when they are loaded.
-        found = {i: (variable.name, tuple(variable.shape)) for i, variable in enumerate(variables)}
-        for kernel in self._conditioning.kernels:
-            position, expected = kernel["position"], (kernel["name"], tuple(kernel["shape"]))
-            if found.get(position) != expected:
-                raise ValueError(
-                    "Expected the trainable weights of the model that `condition_optimizer()` was "
-                    f"given. Received: weights of which number {position} is "
-                    f"{found.get(position)}, and not {expected}. Build the model, freeze what is "
-                    "to be frozen, then make the optimizer."
-                )
-            self._conditioning.layouts[position] = _layout(kernel)
+        own = self._conditioning
+        is_from_config = own.variables is None
+        if not own.find(variables):
+            if not is_from_config:
+                raise ValueError(MISMATCH)
+            # Keras builds the optimizer of a model that is loaded, maybe only to be used.
+            warnings.warn(MISMATCH, stacklevel=2)
 
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
@@ -367,10 +409,16 @@ class ConditionedOptimizer:
     ) -> keras.optimizers.Optimizer:
         """The optimizer with the arguments that `get_config()` returned."""
         arguments = {**config}
-        inner = keras.optimizers.deserialize(arguments.pop("optimizer"), custom_objects)
+        # Not by `keras.optimizers.deserialize()`, which returns a string for `Lamb`.
+        inner = keras.saving.deserialize_keras_object(arguments.pop("optimizer"), custom_objects)
         for name in ("update_conditioner", "weight_conditioner"):
             arguments[name] = conditioners.deserialize(arguments[name], custom_objects)
         return _around(inner, arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The class has no name that pickle could find. Its base class loads the same file.
+        load, arguments = tuple(super().__reduce__())[:2]
+        return getattr(keras.optimizers.Optimizer, load.__name__), arguments
 
     def _has_conditioned_update(self, variable: Any) -> bool:
         is_conditioned = self._is_conditioned(variable)
@@ -388,6 +436,29 @@ def _muon_gain(layout: KernelLayout, shape: Sequence[int]) -> float:
 
 def _cast_all(tensors: list[Tensor], dtypes: list[Any]) -> list[Tensor]:
     return [cast(each, dtype) for each, dtype in zip(tensors, dtypes, strict=True)]
+
+
+def _described(variables: Sequence[Any]) -> list[list[Any]]:
+    return [[variable.name, list(variable.shape)] for variable in variables]
+
+
+def _require_nonzero_results(
+    name: str, conditioner: Conditioner | None, kernels: list[Any]
+) -> None:
+    """Raises an error if a method would make a kernel, or its update, zero."""
+    if conditioner is None:
+        return
+    for kernel in kernels:
+        ones = np.ones(tuple(kernel.variable.shape), "float32")
+        _, _, columns = kernel.layout.to_matrices(ones).shape
+        # A method that centers rows leaves nothing of a single column.
+        if columns == 1 and not np.any(Reparametrization(conditioner).apply(ones, kernel.layout)):
+            raise ValueError(
+                f"Expected `{name}` to be a method that does not center rows, since the kernel "
+                f"{kernel.variable.path} has one input and would become zero. Received: "
+                f"{name}={conditioner}. Use `center=False`, another method, or `layers=` to leave "
+                "the layer out."
+            )
 
 
 def _layout(kernel: dict[str, Any]) -> KernelLayout:
@@ -418,7 +489,9 @@ def _require_optimizer(optimizer: Any) -> keras.optimizers.Optimizer:
 
 
 def _around(
-    optimizer: keras.optimizers.Optimizer, arguments: dict[str, Any]
+    optimizer: keras.optimizers.Optimizer,
+    arguments: dict[str, Any],
+    variables: list[Any] | None = None,
 ) -> keras.optimizers.Optimizer:
     """A new optimizer with the config of another one, and conditioning."""
     # The public property calls a function, and returns its value.
@@ -433,7 +506,7 @@ def _around(
     # Not by the mixin's own `from_config()`.
     made = super(ConditionedOptimizer, cls).from_config(config)
     # Not by assignment, upon which Keras would look for variables in it.
-    vars(made)["_conditioning"] = _Conditioning(serialized, **arguments)
+    vars(made)["_conditioning"] = _Conditioning(serialized, variables=variables, **arguments)
     share_weight_decay(made, optimizer)
     return made
 
@@ -454,11 +527,7 @@ def _at_constant_rate(
 @functools.cache
 def _class_around(cls: Any, changes_updates: bool) -> Any:
     """A class that extends an optimizer's class, and is registered as the mixin is."""
-    base = cls
-    if changes_updates:
-        # On PyTorch, Keras replaces some classes by others, which update all variables at once.
-        public = getattr(keras.optimizers, cls.__name__, cls)
-        base = public if issubclass(cls, public) else cls
+    base = updating_one_by_one(cls) if changes_updates else cls
     made = type(f"Conditioned{base.__name__}", (ConditionedOptimizer, base), {})
     register = keras.saving.register_keras_serializable("keras_wcond", "ConditionedOptimizer")
     register(made)

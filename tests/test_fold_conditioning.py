@@ -122,6 +122,15 @@ def test_bad_input_is_refused():
         fit(trained, 1, [FoldConditioning(after=1)])
     with pytest.raises(ValueError, match=r"a model with conditioned layers. Received: model.name"):
         fit(plain, 1, [FoldConditioning(after=1)])
+    # Some backends build such a model in its first step only.
+    unbuilt = keras.Sequential([layers.Flatten(), ConditionedDense(3, trainable_gain="scalar")])
+    unbuilt.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"gains that are not trained.* Received: .*conditioned_d"):
+        fit(unbuilt, 2, [FoldConditioning(after=1)])
+    callback = FoldConditioning(after=1)
+    fit(model, 2, [callback])
+    with pytest.raises(ValueError, match=r"a model with conditioned layers. Received: model.name"):
+        fit(plain, 2, [callback])
     averaged = model_of_all_kinds()
     averaged.compile(keras.optimizers.SGD(use_ema=True), "mse")
     with pytest.raises(ValueError, match=r"without moving averages.* Received: .*use_ema=True"):

@@ -7,7 +7,7 @@ import dataclasses
 
 from scipy import stats
 
-from benchmarks.comparison import evidence, families, naming, significance
+from benchmarks.comparison import evidence, families, naming, search, significance
 
 # Kinds of conditioning, the simplest first, and their configurations.
 KINDS = {
@@ -57,15 +57,25 @@ class Choice:
 
     @property
     def better(self):
-        """The candidates that are significantly better than the network alone."""
-        return [each for each in self.candidates.values() if each.comparison.outcome == "win"]
+        """The candidates that are significantly better than the network alone.
+
+        Where seeds of the network alone fail, their spread hides any difference, and a higher mean
+        is enough.
+        """
+        scores = self.alone.values()
+        fails = min(scores) < search.HOPELESS * max(scores)
+        return [
+            each
+            for each in self.candidates.values()
+            if each.comparison.outcome == "win" or (fails and each.comparison.difference > 0.0)
+        ]
 
     @property
     def chosen(self):
         """The candidate with the shortest step among those as good as the best, or None.
 
         As good is a mean within the interval of the best mean. None stands for the network alone,
-        where no kind is significantly better, and for costs that are not known.
+        where no kind is better, and for costs that are not known.
         """
         better = self.better
         if not better or any(each.cost is None for each in better):

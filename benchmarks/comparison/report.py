@@ -181,7 +181,8 @@ validation data:
 
 Bold differences are significant, with p corrected for all cells. The choice has the shortest step
 of those that come within the confidence interval of the best. It is nothing where no kind has a
-significant gain."""
+significant gain. Where seeds of the network alone fail, with less than half of the score of its
+best seed, no gain can be significant, and every higher mean counts."""
 
 CROSSCHECK = """\
 The plain network and the conditioned ones without normalization of activations, trained on other

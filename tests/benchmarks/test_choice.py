@@ -75,6 +75,19 @@ def test_the_choice_is_the_cheapest_of_the_best(family, scores, gains, expected)
         assert re.search(r"\*\*\+6\.0\d\*\*, 3\.0×", row)
 
 
+def test_any_gain_counts_where_the_network_alone_fails(family, scores):
+    records = records_of(family, {**scores, "none": 0.8, NEWTON: 0.9, "row_equilibration": 0.5})
+    for record in records:
+        if (record["normalization"], record["phase"], record["seed"]) == ("none", "test", 2):
+            record["test"] = 0.1
+    found = {WHERE: evidence.summaries(family, "sgd", records)}
+    (choices,) = choice.choices(found, {WHERE: times.Times(SECONDS, 80)})
+    assert choices.candidates["forward"].comparison.outcome == "tie"
+    assert "forward" in [each.kind for each in choices.better]
+    assert "rows" not in [each.kind for each in choices.better]
+    assert choices.chosen is not None
+
+
 def test_nothing_is_chosen_where_costs_are_unknown(family, scores):
     found = {WHERE: evidence.summaries(family, "sgd", records_of(family, {**scores, NEWTON: 0.99}))}
     (choices,) = choice.choices(found, {WHERE: times.Times({}, 0)})

@@ -11,7 +11,7 @@ from benchmarks.shared import plots
 COLORS = {
     families.PLAIN: "tab:gray",
     f"{families.PLAIN}, {families.TUNED}": "black",
-    families.ORTHOGONAL: "#F0E442",
+    families.ORTHOGONAL: "#999933",
     families.ROWS: "#E69F00",
     families.NEWTON: "#0072B2",
     families.POLYNOMIAL: "#009E73",
@@ -147,11 +147,8 @@ def draw_tuning(axes, family, records):
         if record["phase"] in ("tune", "refine") and record["normalization"] in COLORS
     ]
     values = [unit * record["score"] for record in evidence.of(searched)]
-    axes.set(xscale="log", xlabel="learning rate", ylabel="validation score")
-    # A range of less than two decades has too few powers of ten, and too many of their parts.
-    axes.xaxis.get_major_locator().set_params(subs=(1.0, 3.0))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.minorticks_off()
+    axes.set(xlabel="learning rate", ylabel="validation score")
+    make_logarithmic(axes)
     if not values:
         return
     top, middle = max(values), float(np.median(values))
@@ -164,6 +161,15 @@ def draw_tuning(axes, family, records):
         rates, heights = [r["rate"] for r in near], [unit * r["score"] for r in near]
         axes.plot(rates, heights, "o", color=color, markersize=3)
         axes.plot([r["rate"] for r in far], [bottom] * len(far), "|", color=color, markersize=9)
+
+
+def make_logarithmic(axes):
+    """Ticks at 1 and 3 times powers of ten."""
+    axes.set_xscale("log")
+    # A range of less than two decades has too few powers of ten, and too many of their parts.
+    axes.xaxis.get_major_locator().set_params(subs=(1.0, 3.0))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.minorticks_off()
 
 
 def draw_curves(axes, family, records, measured):
@@ -183,7 +189,8 @@ def draw_curves(axes, family, records, measured):
         axes.plot(seconds, curves[name], color=COLORS[name], label=name)
     axes.set(xlabel="epoch", ylabel="validation score")
     if in_seconds:
-        axes.set(xscale="log", xlabel="seconds of training on one core")
+        axes.set_xlabel("seconds of training on one core")
+        make_logarithmic(axes)
     else:
         axes.xaxis.get_major_locator().set_params(integer=True)
     if curves:

@@ -150,7 +150,8 @@ STARTS = """\
 The start column is a plain network with the method's own initial kernels, tuned with the same
 budget. Its share of the method's gain costs nothing. For stored kernels, for Newton's iteration
 without centering and for orthogonal updates from an orthogonal start, it is that of the orthogonal
-initializer. For orthogonal updates alone it is the plain start with tuned scale."""
+initializer. For orthogonal updates alone it is the plain start with tuned scale. A method whose
+gain is not significant has no share."""
 
 PARTS = """\
 Each row is a win over the network alone. The parts are the gains of plain networks with the

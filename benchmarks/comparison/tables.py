@@ -167,7 +167,9 @@ def starts(gains, found):
             sentences.with_interval(cell[name].scores, form)
             for name in (gain.plain, gain.start, gain.method)
         ]
-        share = f"{100 * gain.share_of_start:.0f} %" if gain.is_win else "no gain"
+        share = "not significant"
+        if gain.is_win:
+            share = f"{100 * gain.share_of_start:.0f} %" if gain.of_start > 0.0 else "none"
         rows.append(
             [sentences.place(gain.key), f"`{naming.without_base(gain.method)}`", *scores, share]
         )

@@ -77,7 +77,11 @@ def test_what_a_gain_consists_of(family, scores):
     gain = gains[NEWTON]
     assert round(100 * gain.share_of_start) == int(row.split("|")[-2].strip(" %"))
     (row,) = [line for line in table.splitlines() if "`newton_step+stored`" in line]
-    assert "no gain" in row
+    assert "not significant" in row
+    (row,) = [line for line in table.splitlines() if "`orthogonal_updates`" in line]
+    assert "%" in row
+    none = dataclasses.replace(gain, of_start=-0.01)
+    assert tables.starts([none], found).splitlines()[-1].split("|")[-2].strip() == "none"
 
 
 def test_the_cheapest_that_keeps_a_gain(family, scores):

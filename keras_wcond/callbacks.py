@@ -110,7 +110,7 @@ class FoldConditioning(keras.callbacks.Callback):
             raise ValueError(
                 "Expected a model with conditioned layers. Received: "
                 f"model.name={self.model.name!r}, which has none. Convert it by "
-                "`condition_model()`."
+                "`condition_model()`, or leave the callback out if the model was folded before."
             )
         # A LossScaleOptimizer has its own.
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)

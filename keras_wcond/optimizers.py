@@ -27,8 +27,8 @@ MUON_RATE = 0.2
 
 MISMATCH = (
     "Expected trainable weights with the kernels that `condition_optimizer()` chose. Received: "
-    "other weights, whose updates this optimizer cannot condition. Freeze, quantize or adapt "
-    "layers first, then make the optimizer by `condition_optimizer()`, and compile with it."
+    "other weights, whose updates this optimizer cannot condition. Convert, freeze, quantize or "
+    "adapt layers first, then call `condition_optimizer()` for the model that you compile."
 )
 
 # The argument `gain` of `condition_optimizer()`.
@@ -60,6 +60,8 @@ def condition_optimizer(
     With `optimizer=SGD(rate, momentum=0.95, nesterov=True)`, the polynomials of
     `keras.optimizers.Muon` as the `update_conditioner` and `gain="muon"`, the kernels of `Dense`
     layers are updated as by `Muon`, and those of convolutions and recurrent layers by matrices.
+    Given `optimizer=Muon(rate, ns_steps=0)` and `gain="muon"`, the `update_conditioner` takes the
+    place of Muon's own iterations.
 
     Args:
         optimizer: A Keras optimizer, or a name or config of one. It is left as it is.
@@ -483,7 +485,7 @@ def _require_optimizer(optimizer: Any) -> keras.optimizers.Optimizer:
         raise ValueError(
             "Expected `optimizer` to make updates itself. Received: an optimizer of type "
             f"{type(found).__name__}, whose own `apply()` may leave them to others. Condition "
-            "these, and combine the results."
+            f"these, as in `{type(found).__name__}(condition_optimizer(…))`."
         )
     return found
 

@@ -19,8 +19,10 @@ class NewtonStep(SingularValuePolynomial):
 
     This method is meant for stored kernels: a `WeightConditioning` constraint, or the
     `weight_conditioner` of `condition_optimizer`, applies it again and again while the network
-    is trained, so that a step has to undo only what the updates have done. It takes two matrix
-    products, none of them differentiated there.
+    is trained, so that a step has to undo only what the updates have done. The constraint acts
+    after every update, which makes all singular values equal in time. With `every=8`,
+    `condition_optimizer` leaves kernels more freedom. A step takes two matrix products, none of
+    them differentiated there.
 
     `Ŵ = ‖W‖_F / ‖V‖_F · V,  V = Z + ½ · strength · (Z - Z ZᵀZ / s²)`
 

@@ -63,10 +63,7 @@ class PolarExpress(SingularValuePolynomial):
         self.lower = number_between("lower", lower, 0.0, 1.0)
         # A list or an array cannot be looked up in a dict.
         if not isinstance(degree, int) or degree not in LIMITS:
-            raise ValueError(
-                f"Expected `degree` to be 3 or 5. Received: degree={degree!r}. More `steps` move "
-                "singular values further."
-            )
+            raise ValueError(f"Expected `degree` to be 3 or 5. Received: degree={degree!r}")
         self.degree = degree
 
     @property

@@ -4,10 +4,10 @@ from typing import Any
 
 from keras_wcond import conditioners
 
-# Up to this condition number there is little to gain. A method helps if it lowers the condition
-# number at least by this factor.
-GOOD = 10.0
-HELP = 0.5
+# Up to this condition number no method is named. A method lowers the condition number if it does so
+# at least by this factor.
+SMALL = 10.0
+LOWER = 0.5
 
 # Scalings cost less than the other methods. The advice names the mildest scaling that comes near
 # the best one. Weight standardization is not among them, since it lowers the effective condition
@@ -43,21 +43,21 @@ def advice(record: dict[str, Any], predicted: dict[str, float]) -> str:
     kappa = record["effective_condition_number"]
     rank, full = record["numerical_rank"], min(record["rows"], record["columns"])
     lost = f"rank {rank} of {full}, which no method restores; " if rank < full else ""
-    if kappa <= GOOD:
-        return f"{lost}well conditioned: little to gain"
+    if kappa <= SMALL:
+        return f"{lost}κ is small"
     return lost + _of_plain(kappa, record["row_norm_spread"], predicted)
 
 
 def _of_plain(kappa: float, spread: float, predicted: dict[str, float]) -> str:
     scalings = {name: predicted[name] for name in _MILDEST_FIRST if name in predicted}
     best = min(scalings.values(), default=kappa)
-    if best < HELP * kappa:
-        name = next(name for name, left in scalings.items() if left <= best / HELP)
-        return f"{name} helps: κ {_number(kappa)} → {_number(scalings[name])}"
+    if best < LOWER * kappa:
+        name = next(name for name, left in scalings.items() if left <= best / LOWER)
+        return f"{name} lowers κ: {_number(kappa)} → {_number(scalings[name])}"
     rows = "rows have similar norms, scaling leaves κ" if spread < 2.0 else "scaling leaves κ"
     known = {name: predicted[name] for name in _STRONGER if name in predicted}
     strongest = min(known, key=lambda name: known[name], default=None)
-    if strongest is None or known[strongest] >= HELP * kappa:
+    if strongest is None or known[strongest] >= LOWER * kappa:
         return rows
     narrow = f"{strongest} (κ {_number(known[strongest])})"
     return f"{rows}; orthogonal updates by condition_optimizer or {narrow} may help"
@@ -68,9 +68,9 @@ def _of_conditioned(record: dict[str, Any]) -> str:
     before = record["raw_effective_condition_number"]
     after = record["effective_condition_number"]
     change = f"κ {_number(before)} → {_number(after)}"
-    if after < HELP * before:
+    if after < LOWER * before:
         return f"conditioned: {change}"
-    if after > before / HELP:
+    if after > before / LOWER:
         return f"made worse: {change}"
     return f"scale only: {change}"
 

@@ -47,6 +47,12 @@ _MEASURES = {
 }
 
 
+# Condition numbers describe kernels, and the comparison of the project ranks methods otherwise.
+_NOT_A_SCORE = (
+    "A smaller κ does not always train better: the section Choice of the guide has measured gains."
+)
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class ConditioningReport:
     """The measures of every kernel of a model, by `conditioning_report()`.
@@ -91,6 +97,7 @@ class ConditioningReport:
                 _table(list(_MEASURES), measures),
                 "κ of what each method would make of the raw kernel:",
                 _table(*self._predictions()),
+                _NOT_A_SCORE,
                 self._summary(),
             ]
         )
@@ -103,6 +110,7 @@ class ConditioningReport:
                 _markdown(list(_MEASURES), measures),
                 "κ of what each method would make of the raw kernel:",
                 _markdown(*self._predictions()),
+                _NOT_A_SCORE,
                 self._summary(),
             ]
         )

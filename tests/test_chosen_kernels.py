@@ -100,7 +100,9 @@ def test_model_that_was_changed_after_training_loads_and_does_not_train(change, 
         loaded = keras.models.load_model(tmp_path / "model.keras")
     x = normal(4, 8)
     np.testing.assert_allclose(to_numpy(loaded(x)), to_numpy(model(x)), atol=1e-6)
-    with pytest.raises(ValueError, match=r"Received: other weights.* for the model that you compile"):
+    with pytest.raises(
+        ValueError, match=r"Received: other weights.* for the model that you compile"
+    ):
         loaded.train_on_batch(normal(32, 8), normal(32, 8, seed=1))
     loaded.compile("sgd", "mse")
     loaded.train_on_batch(normal(32, 8), normal(32, 8, seed=1))

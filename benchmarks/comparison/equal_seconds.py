@@ -17,6 +17,8 @@ from benchmarks.comparison import run as comparison
 
 # How many of each side.
 FIRST = 3
+# In place of an optimizer's name, where each side may have another one.
+ANY = "any optimizer"
 
 
 def pending_in(measured):
@@ -88,7 +90,7 @@ class Outcome:
 
 
 def outcomes(everything, found, measured):
-    """An `Outcome` of each setting that was measured.
+    """An `Outcome` of each setting that was measured, and of each task with any optimizer.
 
     Args:
         everything: {(family, optimizer): records}.
@@ -106,15 +108,16 @@ def outcomes(everything, found, measured):
             tested = tuning.of_phase(records, name, phase)
             if len(tested) < len(tuning.TEST_SEEDS) or not cell[name].scores:
                 continue
-            for setting in found:
-                is_ours = naming.without_base(name) in families.OURS
-                if setting[0] == family and (
-                    setting[1] == optimizer or (optimizer == "muon" and not is_ours)
-                ):
-                    sides = settings.setdefault((*setting, naming.base_of(name)), ({}, {}))
-                    sides[not is_ours][optimizer, name] = tested
+            is_ours = naming.without_base(name) in families.OURS
+            joined = [optimizer, ANY]
+            if optimizer == "muon" and not is_ours:
+                joined = [*(each for task, each in found if task == family), ANY]
+            for each in joined:
+                key = family, each, naming.base_of(name)
+                sides = settings.setdefault(key, ({}, {}))
+                sides[not is_ours][optimizer, name] = tested
     chosen = []
-    for key, sides in settings.items():
+    for key, sides in sorted(settings.items(), key=lambda item: place_in_table(item[0])):
         if all(sides):
             best = [max(side, key=lambda each: validation(side[each])) for side in sides]
             scores = [
@@ -138,6 +141,13 @@ def outcomes(everything, found, measured):
             chosen, tests, corrected, strict=True
         )
     ]
+
+
+def place_in_table(key):
+    """The order of settings: tasks, normalizations of activations, optimizers."""
+    family, optimizer, base = key
+    tasks, optimizers = list(families.FAMILIES), [*families.OPTIMIZERS, ANY]
+    return tasks.index(family), base != families.PLAIN, base, optimizers.index(optimizer)
 
 
 def validation(records):

@@ -142,9 +142,10 @@ only roughly."""
 SECONDS = """\
 Each setting compares the best configuration of this package with the best of all others, at the
 training time of the plain network. The others are the network alone with any start or scale, the
-baselines, and Muon with these. A configuration with longer steps gets fewer steps in each epoch.
-The three best of each side on validation data are trained so, and the best of these, again on
-validation data, is compared. p is corrected for the rows of this table."""
+baselines, and Muon with these. *Any optimizer* lets both sides choose the optimizer. A
+configuration with longer steps gets fewer steps in each epoch. The three best of each side on
+validation data are trained so, and the best of these, again on validation data, is compared. p is
+corrected for the rows of this table."""
 
 STARTS = """\
 The start column is a plain network with the method's own initial kernels, tuned with the same

@@ -3,7 +3,14 @@
 import collections
 import statistics
 
-from benchmarks.comparison import evidence, families, naming, search, significance
+from benchmarks.comparison import (
+    equal_seconds,
+    evidence,
+    families,
+    naming,
+    search,
+    significance,
+)
 
 # What a method is compared with, in words; "it" is the method.
 ROLES = {
@@ -138,11 +145,17 @@ def configuration(key, chosen):
 
 def at_equal_seconds(chosen):
     """In how many settings the best of this package wins, ties and loses."""
-    wins, ties, losses = outcomes(outcome.comparison for outcome in chosen)
+
+    def told(are_any):
+        own = [each.comparison for each in chosen if (each.key[1] == equal_seconds.ANY) == are_any]
+        wins, ties, losses = outcomes(own)
+        return f"wins in {wins}, ties in {ties} and loses in {losses} of {len(own)}"
+
     return (
-        f"**At equal seconds** the best configuration of this package wins in {wins}, ties in "
-        f"{ties} and loses in {losses} of {len(chosen)} settings, against the best of all others, "
-        "other starts and Keras' Muon included."
+        "**At equal seconds**, the best configuration of this package is compared with the best of "
+        "all others, other starts and Keras' Muon included. With the optimizer of the setting it "
+        f"{told(False)} settings. With any optimizer on both sides it {told(True)} (task × "
+        "activation normalization)."
     )
 
 

@@ -249,11 +249,14 @@ FAMILIES = {
         {"sgd": (5e-3, 0.3), "adamw": (5e-4, 0.03), "muon": MUON},
         ("layer",),
         growths={"sgd": (RATE_DOWN,), "adamw": (RATE_UP, SCALE_UP)},
-        # Transformers without layer normalization are rare.
+        # Transformers without layer normalization are rare, and get few configurations.
         late_bases=("layer",),
         # The kernels of attention have axes that a constraint cannot know.
-        more=(f"layer+{NEXT[0]}", f"layer+{STARTED_UPDATES}"),
-        more_with_muon=(f"layer+{STARTED_UPDATES}",),
+        more=(
+            f"layer+{NEXT[0]}", f"layer+{STARTED_UPDATES}", ORTHOGONAL, STORED, UPDATES,
+            STARTED_UPDATES,
+        ),
+        more_with_muon=(f"layer+{STARTED_UPDATES}", *FEW_WITH_MUON),
     ),
     "nerf": Family(
         "nerf",

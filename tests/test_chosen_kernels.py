@@ -68,6 +68,9 @@ def test_model_around_the_given_one_is_not_conditioned():
     assert conditioned(model, [model.layers[0], *inner.layers]) == ["hidden_0", "hidden_1"]
 
 
+@pytest.mark.skipif(
+    not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has no MultiOptimizer"
+)
 def test_optimizers_may_share_a_model():
     model = network()
     several = keras.optimizers.MultiOptimizer(

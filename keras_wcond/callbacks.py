@@ -42,6 +42,10 @@ class FoldConditioning(keras.callbacks.Callback):
     stays the same at that moment, and the state of the optimizer is kept. Steps then cost what
     plain ones do.
 
+    Use `gain="kernel_norm"` in the layers. With another gain the norm of a kernel changes at the
+    folding, and the steps of the optimizer, which were made for the norm of the raw kernel, may be
+    far too large afterwards.
+
     Gains that are trained are refused, because the optimizer has state for them. Other gains are
     merged into the kernels. Moving averages of weights are refused, because they are those of raw
     kernels.
@@ -63,7 +67,7 @@ class FoldConditioning(keras.callbacks.Callback):
 
     >>> from keras_wcond import condition_model
     >>> model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8), keras.layers.Dense(2)])
-    >>> model = condition_model(model, "newton_orthogonalization")
+    >>> model = condition_model(model, "newton_orthogonalization", gain="kernel_norm")
     >>> model.compile("sgd", "mse")
     >>> history = model.fit(
     ...     np.ones((4, 6)), np.ones((4, 2)), epochs=3, verbose=0,

@@ -165,8 +165,9 @@ interval of the method."""
 
 FIRST_HALF = """\
 Newton's iteration in the first half of the epochs, after which `FoldConditioning` folds the kernels
-and training goes on as that of the plain network. The point is the best one whose gain is not
-trained, also for *all epochs*. p is corrected for all tests of this table."""
+and training goes on as that of the plain network. The point, also of *all epochs*, is the best one
+whose gain keeps the norm of the kernel, so that the learning rate has the same effect before and
+after. p is corrected for all tests of this table."""
 
 CHOICES = """\
 Each cell is the gain over the network alone after the same number of epochs, and the time of a step

@@ -26,16 +26,16 @@ def done(runs, score):
     ]
 
 
-@pytest.mark.parametrize("mode", ["fixed", "scalar"])
-def test_runs_are_at_the_best_point_whose_gain_is_not_trained(family, scores, mode):
+@pytest.mark.parametrize("mode", ["kernel_norm", "fixed"])
+def test_runs_are_at_the_best_point_whose_gain_keeps_the_norm(family, scores, mode):
     records = records_of(family, scores)
     for record in records:
         if record["normalization"] == NEWTON and record["phase"] != "tune":
             record["mode"] = mode
     runs = first_half.pending("shape", "sgd", records)
     assert {run.normalization for run in runs} == {NEWTON}
-    assert {run.point.mode for run in runs} & {"scalar"} == set()
-    is_tested = mode == "fixed"
+    assert {run.point.mode for run in runs} == {"kernel_norm"}
+    is_tested = mode == "kernel_norm"
     assert {run.phase for run in runs} == ({"half"} if is_tested else {"half", "whole"})
     assert len(runs) == (5 if is_tested else 10)
     assert first_half.pending("shape", "sgd", records + done(runs, 0.9)) == []

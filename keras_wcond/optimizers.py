@@ -432,8 +432,13 @@ class ConditionedOptimizer:
 
 
 def _muon_gain(layout: KernelLayout, shape: Sequence[int]) -> float:
+    return MUON_RATE * math.sqrt(max(_matrix_shape(layout, shape)))
+
+
+def _matrix_shape(layout: KernelLayout, shape: Sequence[int]) -> tuple[int, int]:
+    """The numbers of rows and columns of the matrices of a kernel, without a copy of it."""
     _, rows, columns = layout.to_matrices(np.broadcast_to(np.float32(0.0), tuple(shape))).shape
-    return MUON_RATE * math.sqrt(max(rows, columns))
+    return rows, columns
 
 
 def _cast_all(tensors: list[Tensor], dtypes: list[Any]) -> list[Tensor]:
@@ -451,10 +456,13 @@ def _require_nonzero_results(
     if conditioner is None:
         return
     for kernel in kernels:
-        ones = np.ones(tuple(kernel.variable.shape), "float32")
-        _, _, columns = kernel.layout.to_matrices(ones).shape
+        if _matrix_shape(kernel.layout, kernel.variable.shape)[1] > 1:
+            continue
         # A method that centers rows leaves nothing of a single column.
-        if columns == 1 and not np.any(Reparametrization(conditioner).apply(ones, kernel.layout)):
+        result = Reparametrization(conditioner).apply(
+            ops.ones(kernel.variable.shape), kernel.layout
+        )
+        if not np.any(ops.convert_to_numpy(result)):
             raise ValueError(
                 f"Expected `{name}` to be a method that does not center rows, since the kernel "
                 f"{kernel.variable.path} has one input and would become zero. Received: "

@@ -149,30 +149,30 @@ corrected for the rows of this table."""
 
 STARTS = """\
 The start column is a plain network with the method's own initial kernels, tuned with the same
-budget. Its share of the method's gain costs nothing. For stored kernels, for Newton's iteration
-without centering and for orthogonal updates from an orthogonal start, it is that of the orthogonal
-initializer. For orthogonal updates alone it is the plain start with tuned scale. A method whose
-gain is not significant has no share."""
+budget. Its share of the method's gain costs nothing. Stored kernels, Newton's iteration without
+centering and orthogonal updates from an orthogonal start have the orthogonal initializer there.
+Orthogonal updates alone have the plain start with tuned scale. A method whose gain is not
+significant has no share."""
 
 PARTS = """\
 Each row is a win over the network alone. The parts are the gains of plain networks with the
 method's start and with tuned scale, and of weight standardization, which centers and scales rows
-in each step. The remainder is the method's gain over the best of them. For methods of the kernel
-it is the effect of their spectrum during training, for orthogonal updates that of the updates. The
-last column is the configuration with the shortest step whose mean lies within the confidence
-interval of the method."""
+in each step. The remainder is the method's gain over the best of them: the effect of
+well-conditioned kernels, or of orthogonal updates, during training. The last column is the
+configuration with the shortest step whose mean lies within the confidence interval of the
+method."""
 
 
 FIRST_HALF = """\
-Newton's iteration in the first half of the epochs, after which `FoldConditioning` folds the kernels
-and training goes on as that of the plain network. The point, also of *all epochs*, is the best one
-whose gain keeps the norm of the kernel, so that the learning rate has the same effect before and
-after. p is corrected for all tests of this table."""
+Newton's iteration conditions the kernels in the first half of the epochs. Then `FoldConditioning`
+folds them, and the plain network trains on. *First half* and *all epochs* have the same point, the
+best one whose gain keeps the norm of the kernel, so that the learning rate has the same effect
+before and after. p is corrected for all tests of this table."""
 
 CHOICES = """\
-Each cell is the gain over the network alone after the same number of epochs, and the time of a step
-over that of the network alone. Each kind is represented by its configuration that is best on
-validation data:
+A cell compares a kind of conditioning with the network alone: by its gain after the same number of
+epochs, and by how many times as long a step takes. Each kind has the configuration with the best
+validation score:
 
 - *start*: another start of the plain network, orthogonal, by a method or with tuned scale
 - *baselines*: weight normalization, weight standardization, spectral normalization or the

@@ -56,11 +56,11 @@ def condition_model(
     `trainable_gain="per_unit"`, each gain starts at the norm of its row, and the copy computes
     the same function.
 
-    Conditioning in the forward pass is one of five ways to condition a network. The default is the
-    paper's method, which rarely scores higher than the plain network. `"newton_orthogonalization"`
-    often does, and its steps take longer. `condition_optimizer()` gains as much by orthogonal
-    updates or stored Newton steps, at less cost, and the model stays plain. The section *Choice* of
-    the guide has rules, measured gains and code.
+    Conditioning in the forward pass is one of several ways to condition a network. The default is
+    the paper's method, which rarely scores higher than the plain network.
+    `"newton_orthogonalization"` often does, and its steps take longer. Orthogonal updates by
+    `condition_optimizer()` gain as much or more in most settings, at less cost, and the model stays
+    plain. The section *Choice* of the guide has rules, measured gains and code.
 
     A layer that has a conditioned class becomes a layer of that class. Any other layer is wrapped
     in `Conditioned`, which conditions the layers inside it.

@@ -97,6 +97,15 @@ def test_second_call_of_fit_goes_on_with_the_plain_model():
     assert fit(model, 4, [callback], initial_epoch=2)[0] < losses[-1]
 
 
+def test_callback_may_fold_several_models():
+    callback = FoldConditioning(after=1)
+    for _ in range(2):
+        model = keras.Sequential([keras.Input((6, 4)), layers.Flatten(), ConditionedDense(3)])
+        model.compile("sgd", "mse")
+        fit(model, 2, [callback])
+        assert conditioned_layers(model) == []
+
+
 def test_early_stopping_may_restore_weights_from_after_the_folding():
     model = model_of_all_kinds()
     model.compile(keras.optimizers.SGD(0.0), "mse")

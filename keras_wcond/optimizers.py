@@ -273,13 +273,32 @@ class _Conditioning:
         ]
         return _cast_all(products, dtypes)
 
-    def weights(self, kernels: list[Tensor], layouts: list[KernelLayout]) -> list[Tensor]:
-        """The conditioned kernels."""
+    def weights(
+        self, kernels: list[Tensor], layouts: list[KernelLayout], is_due: Tensor | bool
+    ) -> list[Tensor]:
+        """The conditioned kernels, or the given ones if conditioning is not due."""
         if self.weight_conditioner is None:
             return kernels
         reparametrization = Reparametrization(self.weight_conditioner, "kernel_norm")
-        found = reparametrization.apply_to_all([*map(widened, kernels)], layouts)
-        return _cast_all(found, [kernel.dtype for kernel in kernels])
+        found = [*kernels]
+        for members in reparametrization.groups(kernels, layouts):
+            given = [kernels[index] for index in members]
+            of_group = [layouts[index] for index in members]
+
+            def condition(
+                given: list[Tensor] = given, of_group: list[KernelLayout] = of_group
+            ) -> list[Tensor]:
+                wide = reparametrization.apply_to_all([*map(widened, given)], of_group)
+                return _cast_all(wide, [kernel.dtype for kernel in given])
+
+            if is_due is True:
+                results = condition()
+            else:
+                # One for each group, since XLA copies all results of a conditional but one.
+                results = ops.cond(is_due, condition, functools.partial(list, given))
+            for index, result in zip(members, results, strict=True):
+                found[index] = result
+        return found
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, for serialization."""
@@ -361,15 +380,9 @@ class ConditionedOptimizer:
                 layouts.append(layout)
                 chosen.append(variable)
         kernels = [tensor(variable) for variable in chosen]
-        if own.every == 1:
-            conditioned = own.weights(kernels, layouts)
-        else:
-            # Keras counts this update afterwards.
-            conditioned = ops.cond(
-                ops.equal((self.iterations + 1) % own.every, 0),
-                lambda: own.weights(kernels, layouts),
-                lambda: kernels,
-            )
+        # Keras counts this update afterwards.
+        is_due = own.every == 1 or ops.equal((self.iterations + 1) % own.every, 0)
+        conditioned = own.weights(kernels, layouts, is_due)
         for variable, before, after in zip(chosen, kernels, conditioned, strict=True):
             if after is not before:
                 variable.assign(after)

@@ -17,6 +17,7 @@ from keras_wcond.conditioners import (
 )
 from keras_wcond.conditioners.conditioner import ConditionerLike
 from keras_wcond.conditioners.registry import required
+from keras_wcond.conditioners.singular_value_polynomial import SingularValuePolynomial
 from keras_wcond.gains import (
     Activation,
     FixedGain,
@@ -31,7 +32,7 @@ from keras_wcond.internals import full_precision
 from keras_wcond.kernels.layout import KernelLayout
 from keras_wcond.linalg.arrays import Axes, Tensor, cast, namespace, tensor, widened
 
-# Entries of the largest kernels that `apply_to_all()` conditions in one call.
+# Entries of the largest kernels that `apply_to_all()` conditions in one call with others.
 LARGEST_STACKED = 2**18
 
 
@@ -153,9 +154,7 @@ class Reparametrization:
     def apply_to_all(
         self, kernels: Sequence[Tensor], layouts: Sequence[KernelLayout]
     ) -> list[Tensor]:
-        """`gain · C(W)` of each kernel, of small kernels of one shape in one call.
-
-        Small kernels take less time to compute than to be dispatched.
+        """`gain · C(W)` of each kernel, of those in a group of `groups()` in one call.
 
         Args:
             kernels: Tensors in float32 or wider.
@@ -164,37 +163,49 @@ class Reparametrization:
         Returns:
             List of tensors. The gain must not be a weight.
         """
-        groups: dict[Any, list[int]] = {}
-        is_by_matrix = type(self.conditioner).condition_kernel is Conditioner.condition_kernel
-        for index, (kernel, layout) in enumerate(zip(kernels, layouts, strict=True)):
-            is_stacked = is_by_matrix and math.prod(kernel.shape) <= LARGEST_STACKED
-            shape = (tuple(kernel.shape), str(kernel.dtype), layout)
-            groups.setdefault(shape if is_stacked else index, []).append(index)
         found: dict[int, Tensor] = {}
-        for members in groups.values():
+        for members in self.groups(kernels, layouts):
             layout, own = layouts[members[0]], [kernels[index] for index in members]
             alone = len(own) == 1
             results = [self.apply(own[0], layout)] if alone else self._apply_to_stack(own, layout)
             found.update(zip(members, results, strict=True))
         return [found[index] for index in range(len(kernels))]
 
+    def groups(self, kernels: Sequence[Tensor], layouts: Sequence[KernelLayout]) -> list[list[int]]:
+        """The kernels in groups: small ones of one shape and layout, or a single one.
+
+        Small kernels take less time to compute than to be dispatched.
+
+        Args:
+            kernels: Tensors in float32 or wider.
+            layouts: The reading of each kernel as matrices.
+
+        Returns:
+            List with the positions of the kernels of each group.
+        """
+        groups: dict[Any, list[int]] = {}
+        is_by_matrix = type(self.conditioner).condition_kernel in (
+            Conditioner.condition_kernel,
+            SingularValuePolynomial.condition_kernel,
+        )
+        for index, (kernel, layout) in enumerate(zip(kernels, layouts, strict=True)):
+            is_stacked = is_by_matrix and math.prod(kernel.shape) <= LARGEST_STACKED
+            shape = (tuple(kernel.shape), str(kernel.dtype), layout)
+            groups.setdefault(shape if is_stacked else index, []).append(index)
+        return [*groups.values()]
+
     def _apply_to_stack(self, kernels: list[Tensor], layout: KernelLayout) -> list[Tensor]:
         """`gain · C(W)` of kernels of one shape."""
         with full_precision(), backends.without_autocast():
-            stacks = [layout.to_matrices(kernel) for kernel in kernels]
-            matrices = ops.concatenate(stacks)
-            conditioned = self.conditioner.condition_stack(matrices)
-            shape = (len(kernels), *stacks[0].shape)
-            conditioned = ops.reshape(conditioned, shape)
+            stack = ops.stack(kernels)
+            conditioned = self.conditioner.condition_kernel(stack, layout.of_stack())
             if self.gain == "kernel_norm" and not self.conditioner.keeps_norm:
-                ratios = row_norm_ratios(ops.reshape(matrices, shape), conditioned, (1, 2, 3))
-                conditioned = conditioned * ops.reshape(ratios, (-1, 1, 1, 1))
+                axes = tuple(range(1, stack.ndim))
+                ratios = row_norm_ratios(stack, conditioned, axes)
+                conditioned = conditioned * ops.reshape(ratios, (-1, *(1 for _ in axes)))
             elif self.gain not in (1.0, "kernel_norm"):
                 conditioned = conditioned * self.gain
-            return [
-                layout.from_matrices(conditioned[index], kernel.shape)
-                for index, kernel in enumerate(kernels)
-            ]
+            return [conditioned[index] for index in range(len(kernels))]
 
     def product(
         self,

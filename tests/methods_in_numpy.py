@@ -55,7 +55,7 @@ def spectral_normalization(matrix, iterations=6):
 
 def norm_bound(matrix, power):
     """The smaller of ‖Gᵖ‖_F and ‖Gᵖ‖_∞ of the smaller Gram matrix G, to the power 1/2p."""
-    gram = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
+    gram = matrix @ matrix.T if len(matrix) < matrix.shape[1] else matrix.T @ matrix
     size = np.abs(gram).max()
     powers = np.linalg.matrix_power(gram / size, power)
     norm = min(np.linalg.norm(powers), np.linalg.norm(powers, np.inf))

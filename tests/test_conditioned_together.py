@@ -51,6 +51,14 @@ def test_small_kernels_of_one_shape_take_one_call(monkeypatch):
     assert calls[4:] == [(1, 3, 2), (1, 3, 2), (1, 3, 4), (1, 3, 2)]
 
 
+def test_large_kernels_are_groups_of_their_own(monkeypatch):
+    monkeypatch.setattr(reparametrization, "LARGEST_STACKED", 8)
+    kernels = [keras.ops.ones(shape) for shape in ((2, 3), (3, 3), (2, 3), (3, 3))]
+    layouts = [KernelLayout()] * 4
+    groups = Reparametrization(conditioners.get("newton_step")).groups(kernels, layouts)
+    assert groups == [[0, 2], [1], [3]]
+
+
 def test_a_kernel_that_is_not_finite_harms_no_other():
     kernels = [normal(5, 4, seed=seed) for seed in range(3)]
     kernels[1][2, 2] = np.nan

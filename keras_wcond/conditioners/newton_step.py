@@ -5,7 +5,7 @@ from keras_wcond.arguments import number_between
 from keras_wcond.conditioners.registry import register
 from keras_wcond.conditioners.singular_value_polynomial import SingularValuePolynomial
 from keras_wcond.linalg.arrays import Tensor, namespace
-from keras_wcond.linalg.gram_iteration import bounded, wide
+from keras_wcond.linalg.gram_iteration import bounded, squared_norm, wide
 from keras_wcond.linalg.norms import centered
 
 # The largest ratio of σ̂ to the scale s. The step maps a singular value √3 s to zero, and √2 s
@@ -67,32 +67,29 @@ class NewtonStep(SingularValuePolynomial):
         super().__init__(center, differentiate_multiplier)
         self.strength = number_between("strength", strength, 0.0, 1.0, includes_upper=True)
 
-    def condition(self, matrices: Tensor) -> Tensor:
+    def condition_along(self, matrices: Tensor, column_axis: int) -> Tensor:
         ops = namespace(matrices)
-        z, size, is_zero = self.scaled(matrices)
-        x, is_tall = wide(z)
+        z, size, is_zero = self.scaled(matrices, column_axis)
+        x, is_tall = wide(z, column_axis)
         found = bounded(self.multiplier(x), is_zero, 1, by_row_sums=True)
         mean_square = found.squared_norm * ops.square(found.inverse) / x.shape[1]
         is_small = mean_square < 1.0 / LARGEST_RATIO**2
         scale = ops.where(is_small, 1.0 / LARGEST_RATIO**2, mean_square)
-        half = 0.5 * self.strength
+        # The step up to a factor, which the norm of the result replaces.
+        gram, factor = found.gram
+        share = 0.5 * self.strength / (1.0 + 0.5 * self.strength)
         identity = ops.eye(x.shape[1], dtype=x.dtype)
-        multiplier = (1.0 + half) * identity - half / scale * found.gram
+        multiplier = identity - gram * (share / scale * factor)
         moved = z @ multiplier if is_tall else multiplier @ z
-        moved = centered(moved) if self.center else moved
+        moved = centered(moved, column_axis) if self.center else moved
         # Of a zero matrix both norms are 1, so that the gradient of their ratio is finite.
         one_if_zero = ops.where(is_zero, ops.ones_like(found.squared_norm), 0.0)
         squares = found.squared_norm
         if self.center:
-            squares = _squared_norm(matrices / size) + one_if_zero
-        ratio = squares / (_squared_norm(moved) + one_if_zero)
+            squares = squared_norm(matrices / size) + one_if_zero
+        ratio = squares / (squared_norm(moved) + one_if_zero)
         # The result has the scale of Z, so that the gradient in `size` is zero.
         return size * self.multiplier(ops.sqrt(ratio)) * moved
 
     def get_config(self) -> dict[str, Any]:
         return {"strength": self.strength, **super().get_config()}
-
-
-def _squared_norm(x: Tensor) -> Tensor:
-    ops = namespace(x)
-    return ops.sum(ops.square(x), axis=(1, 2), keepdims=True)

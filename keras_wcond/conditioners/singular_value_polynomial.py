@@ -5,8 +5,9 @@ from typing import Any, ClassVar
 
 from keras_wcond.arguments import boolean
 from keras_wcond.conditioners.multiplication import Multiplication
+from keras_wcond.kernels.layout import KernelLayout
 from keras_wcond.linalg.arrays import Tensor, namespace
-from keras_wcond.linalg.gram_iteration import bounded, gram, transposed, wide
+from keras_wcond.linalg.gram_iteration import Scaled, bounded, gram, transposed, wide
 from keras_wcond.linalg.held_constant import held_constant
 from keras_wcond.linalg.norms import (
     centered,
@@ -29,8 +30,8 @@ class SingularValuePolynomial(Multiplication):
 
     Z is W, without the means of its rows if `center`. σ̂ is an upper bound of its largest
     singular value, and `G₁ = Z Zᵀ / σ̂²`. The polynomial `q_i` maps a singular value s to
-    `s · q_i(s²)`, and `G_{i+1} = q_i(G_i)² G_i`. For a matrix with fewer columns than rows, M
-    stands on the right, and G is `Zᵀ Z / σ̂²`. All products but the last have the size of the
+    `s · q_i(s²)`, and `G_{i+1} = q_i(G_i)² G_i`. For a matrix with no more columns than rows,
+    M stands on the right, and G is `Zᵀ Z / σ̂²`. All products but the last have the size of the
     smaller dimension.
 
     A subclass has the property `polynomials`.
@@ -64,16 +65,34 @@ class SingularValuePolynomial(Multiplication):
         raise NotImplementedError(f"{type(self).__name__} must have the property `polynomials`.")
 
     def condition(self, matrices: Tensor) -> Tensor:
-        z, _, multipliers, moved, is_tall = self.factors(matrices)
+        return self.condition_along(matrices, column_axis=2)
+
+    def condition_kernel(self, kernel: Tensor, layout: KernelLayout) -> Tensor:
+        # On CPUs, XLA takes long to copy a kernel in another order of its axes.
+        columns_first = layout.has_columns_first(kernel.shape)
+        matrices = layout.to_matrices(kernel, columns_first)
+        conditioned = self.condition_along(matrices, column_axis=1 if columns_first else 2)
+        return layout.from_matrices(conditioned, kernel.shape, columns_first)
+
+    def condition_along(self, matrices: Tensor, column_axis: int) -> Tensor:
+        """The conditioned matrices. The transposes of matrices become those of the results.
+
+        Args:
+            matrices: Tensor or array of shape `(matrices, rows, columns)`, or of shape
+                `(matrices, columns, rows)`.
+            column_axis: 2 or 1. The axis along which a row runs.
+
+        Returns:
+            Tensor or array of the same shape and dtype.
+        """
+        z, _, multipliers, moved, is_tall = self.factors(matrices, column_axis)
         if self.differentiate_multiplier:
-            x = multipliers[-1] @ moved
-        else:
-            x = transposed(z) if is_tall else z
-            for multiplier in multipliers:
-                x = multiplier @ x
-        x = transposed(x) if is_tall else x
+            z, multipliers = moved, multipliers[-1:]
+        for multiplier in multipliers:
+            # A multiplier is symmetric up to rounding, which many iterations can amplify.
+            z = z @ transposed(multiplier) if is_tall else multiplier @ z
         # The multiplication has amplified the rounding errors of the means.
-        return centered(x) if self.center else x
+        return centered(z, column_axis) if self.center else z
 
     def product(
         self,
@@ -82,38 +101,42 @@ class SingularValuePolynomial(Multiplication):
         gain: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> Tensor | None:
-        z, _, multipliers, _, is_tall = self.factors(transposed(kernel[None]))
-        product = inputs if is_tall else inputs @ transposed(z)[0]
-        for multiplier in reversed(multipliers) if is_tall else multipliers:
-            product = product @ (multiplier if is_tall else transposed(multiplier))[0]
-        product = product @ transposed(z)[0] if is_tall else product
-        product = product if gain is None else product * gain
+        z, _, multipliers, _, is_tall = self.factors(kernel[None], column_axis=1)
+        left, right = (
+            ([z], map(transposed, multipliers)) if is_tall else (reversed(multipliers), [z])
+        )
+        for factor in (*left, *right):
+            inputs = inputs @ factor[0]
+        product = inputs if gain is None else inputs * gain
         return product if bias is None else product + bias
 
-    def factors(self, matrices: Tensor) -> tuple[Tensor, Tensor, list[Tensor], Tensor, bool]:
+    def factors(
+        self, matrices: Tensor, column_axis: int
+    ) -> tuple[Tensor, Tensor, list[Tensor], Tensor, bool]:
         """The factors of the conditioned matrices.
 
         Args:
-            matrices: Tensor or array of shape `(matrices, rows, columns)`.
+            matrices: As of `condition_along()`.
+            column_axis: As of `condition_along()`.
 
         Returns:
             Z divided by its largest magnitude, that magnitude, the factors of M in the order in
             which they multiply, Z multiplied by all of them but the last, and whether they stand
-            on the right. The last tensor is transposed if they do.
+            on the right.
         """
-        z, size, is_zero = self.scaled(matrices)
-        x, is_tall = wide(z)
+        z, size, is_zero = self.scaled(matrices, column_axis)
+        x, is_tall = wide(z, column_axis)
         multipliers, moved, inverse = self.multipliers(self.multiplier(x), is_zero)
         if self.keeps_largest:
             bound = size / namespace(z).where(is_zero, 1.0, inverse)
             multipliers[-1] = multipliers[-1] * held_constant(bound)
-        return z, size, multipliers, moved, is_tall
+        return z, size, multipliers, transposed(moved) if is_tall else moved, is_tall
 
-    def scaled(self, matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def scaled(self, matrices: Tensor, column_axis: int) -> tuple[Tensor, Tensor, Tensor]:
         """Z divided by its largest magnitude, that magnitude, and whether it is zero."""
-        z, size, is_zero = scaled_matrices(matrices)
+        z, size, is_zero = scaled_matrices(matrices, column_axis)
         if self.center:
-            z, factor, is_zero = divided_by_maximum(centered(z), axis=(1, 2))
+            z, factor, is_zero = divided_by_maximum(centered(z, column_axis), axis=(1, 2))
             size = size * factor
         return z, size, is_zero
 
@@ -137,9 +160,8 @@ class SingularValuePolynomial(Multiplication):
         for group in _groups(self.polynomials, 0.0 if is_one_by_one else LARGEST_GROWTH):
             if multipliers:
                 x = multipliers[-1] @ x
-                powers = (gram(x), None)
-            multiplier = _multiplier(group, *powers)
-            multipliers.append(multiplier if multipliers else multiplier * found.inverse)
+                powers = (Scaled(gram(x), 1.0), None)
+            multipliers.append(_multiplier(group, *powers, 1.0 if multipliers else found.inverse))
         return multipliers, x, found.inverse
 
     def get_config(self) -> dict[str, Any]:
@@ -161,38 +183,58 @@ def _groups(
     return groups
 
 
-def _multiplier(polynomials: Sequence[tuple[float, ...]], gram: Tensor, squared: Tensor) -> Tensor:
-    """`q_k(G_k) ⋯ q₁(G₁)`, with as few matrix products as the degrees allow.
+def _multiplier(
+    polynomials: Sequence[tuple[float, ...]],
+    gram: Scaled,
+    squared: Scaled | None,
+    factor: Tensor | float,
+) -> Tensor:
+    """`factor · q_k(G_k) ⋯ q₁(G₁)`, with as few matrix products as the degrees allow.
 
     Args:
         polynomials: The coefficients of each polynomial.
-        gram: Tensor or array. The Gram matrices G₁.
-        squared: Tensor or array. G₁², or None.
+        gram: The Gram matrices G₁.
+        squared: G₁², or None.
+        factor: Tensor of shape `(matrices, 1, 1)`, or a number.
 
     Returns:
-        Tensor or array of the shape of `gram`.
+        Tensor or array of shape `(matrices, rows, rows)`.
     """
     product: Tensor = None
-    for left, polynomial in zip(range(len(polynomials) - 1, -1, -1), polynomials, strict=True):
-        is_linear = len(polynomial) == 2
+    for left, coefficients in zip(range(len(polynomials) - 1, -1, -1), polynomials, strict=True):
+        is_linear = len(coefficients) == 2
         if squared is None and not is_linear:
-            squared = gram @ gram
-        value = _value(polynomial, gram, squared)
-        product = value if product is None else value @ product
+            squared = Scaled(gram.matrix @ gram.matrix, gram.factor * gram.factor)
         if left:
-            knows_square = is_linear and squared is not None
-            step = polynomial[0] * gram + polynomial[1] * squared if knows_square else value @ gram
-            gram, squared = value @ step, None
+            value = _value(coefficients, gram, squared)
+            step = _times_gram(coefficients, value, gram, squared)
+            product = value if product is None else value @ product
+            gram, squared = Scaled(value @ step, gram.factor), None
+        else:
+            value = _value([factor * each for each in coefficients], gram, squared)
+            product = value if product is None else value @ product
     return product
 
 
-def _value(coefficients: Sequence[float], gram: Tensor, squared: Tensor) -> Tensor:
+def _times_gram(
+    coefficients: Sequence[float], value: Tensor, gram: Scaled, squared: Scaled | None
+) -> Tensor:
+    """`q(G) G`, divided by the factor of G, from `q(G)`."""
+    if len(coefficients) > 2 or squared is None:
+        return value @ gram.matrix
+    linear = coefficients[1] * squared.factor / gram.factor
+    return coefficients[0] * gram.matrix + linear * squared.matrix
+
+
+def _value(coefficients: Sequence[Tensor], gram: Scaled, squared: Scaled | None) -> Tensor:
     """`q(G)`, with one matrix product if q is of degree 3 or 4, and none if it is less."""
-    identity = namespace(gram).eye(gram.shape[1], dtype=gram.dtype)
     c = [*coefficients, 0.0, 0.0][:5]
-    value = c[0] * identity + c[1] * gram
+    identity = namespace(gram.matrix).eye(gram.matrix.shape[1], dtype=gram.matrix.dtype)
+    value = c[0] * identity + c[1] * gram.factor * gram.matrix
+    if squared is None or len(coefficients) == 2:
+        return value
+    c2, c3, c4 = (each * squared.factor for each in c[2:])
     if len(coefficients) == 3:
-        value = value + c[2] * squared
-    elif len(coefficients) > 3:
-        value = value + squared @ (c[2] * identity + c[3] * gram + c[4] * squared)
-    return value
+        return value + c2 * squared.matrix
+    inner = c2 * identity + c3 * gram.factor * gram.matrix + c4 * squared.factor * squared.matrix
+    return value + squared.matrix @ inner

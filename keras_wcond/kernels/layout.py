@@ -72,38 +72,56 @@ class KernelLayout:
         """The given layout, or a layout with the given unit axes."""
         return unit_axes if isinstance(unit_axes, KernelLayout) else cls(unit_axes)
 
-    def to_matrices(self, kernel: Tensor) -> Tensor:
+    def of_stack(self) -> "KernelLayout":
+        """The layout of kernels of this layout that are stacked along a new first axis."""
+        unit_axes, matrix_axes = (
+            (0, *(axis + 1 if axis >= 0 else axis for axis in axes))
+            for axes in (self.unit_axes, self.matrix_axes)
+        )
+        return KernelLayout(unit_axes, matrix_axes, self.blocks)
+
+    def to_matrices(self, kernel: Tensor, columns_first: bool = False) -> Tensor:
         """The kernel as a stack of matrices.
 
         Args:
             kernel: Tensor or NumPy array with at least one unit axis and one other axis.
+            columns_first: Boolean. Whether to transpose the matrices. Defaults to `False`.
 
         Returns:
-            Tensor or NumPy array of shape `(matrices, rows, columns)` and of the kernel's dtype.
-            A `ValueError` is raised if the layout does not fit the kernel's shape.
+            Tensor or NumPy array of shape `(matrices, rows, columns)`, or
+            `(matrices, columns, rows)` if `columns_first`, and of the kernel's dtype. A
+            `ValueError` is raised if the layout does not fit the kernel's shape.
         """
         xp = np if isinstance(kernel, np.ndarray) else ops
-        plan = self._plan(kernel.shape)
+        plan = self._plan(kernel.shape, columns_first)
         kernel = xp.transpose(xp.reshape(kernel, plan.split_shape), plan.permutation)
         return xp.reshape(kernel, plan.stack_shape)
 
-    def from_matrices(self, matrices: Tensor, shape: Sequence[int]) -> Tensor:
+    def from_matrices(
+        self, matrices: Tensor, shape: Sequence[int], columns_first: bool = False
+    ) -> Tensor:
         """The kernel of a stack of matrices, the inverse of `to_matrices()`.
 
         Args:
-            matrices: Tensor or NumPy array of shape `(matrices, rows, columns)`.
+            matrices: Tensor or NumPy array of the shape that `to_matrices()` returns.
             shape: Sequence of integers. The shape of the kernel.
+            columns_first: Boolean. Whether the matrices are transposed. Defaults to `False`.
 
         Returns:
             Tensor or NumPy array of the given shape and of the dtype of `matrices`. A
             `ValueError` is raised if the layout does not fit the shape.
         """
         xp = np if isinstance(matrices, np.ndarray) else ops
-        plan = self._plan(shape)
+        plan = self._plan(shape, columns_first)
         permuted_shape = [plan.split_shape[axis] for axis in plan.permutation]
         inverse = sorted(range(len(plan.permutation)), key=plan.permutation.__getitem__)
         kernel = xp.transpose(xp.reshape(matrices, permuted_shape), inverse)
         return xp.reshape(kernel, tuple(shape))
+
+    def has_columns_first(self, shape: Sequence[int]) -> bool:
+        """Whether the last axis of a kernel of the given shape indexes rows of a matrix."""
+        last = len(shape) - 1
+        return last in self._unit_axes_within(shape) and last not in self._matrix_axes_within(shape)
 
     def units(self, shape: Sequence[int]) -> Shape:
         """The sizes of the unit axes of a kernel of the given shape, in the kernel's order."""
@@ -155,7 +173,10 @@ class KernelLayout:
             )
         return unit_axes
 
-    def _plan(self, shape: Sequence[int]) -> "_Plan":
+    def _matrix_axes_within(self, shape: Sequence[int]) -> set[int]:
+        return {axis % len(shape) for axis in self.matrix_axes}
+
+    def _plan(self, shape: Sequence[int], columns_first: bool) -> "_Plan":
         unit_axes, rank = self._unit_axes_within(shape), len(shape)
         split_axis = unit_axes[-1]
         # The split axis becomes two axes, the blocks and the units of one block.
@@ -164,17 +185,16 @@ class KernelLayout:
             self.blocks,
             shape[split_axis] // self.blocks,
         ]
-        matrix_axes = {axis % rank for axis in self.matrix_axes}
+        matrix_axes = self._matrix_axes_within(shape)
         moved = {axis: axis + (axis >= split_axis) for axis in range(rank)}
         stack = [moved[axis] for axis in unit_axes if axis in matrix_axes] + [split_axis]
         rows = [moved[axis] for axis in unit_axes if axis not in matrix_axes]
         columns = [moved[axis] for axis in range(rank) if axis not in unit_axes]
+        parts = (stack, columns, rows) if columns_first else (stack, rows, columns)
         return _Plan(
             split_shape=tuple(split_shape),
-            permutation=tuple(stack + rows + columns),
-            stack_shape=tuple(
-                math.prod(split_shape[axis] for axis in axes) for axes in (stack, rows, columns)
-            ),
+            permutation=sum(map(tuple, parts), ()),
+            stack_shape=tuple(math.prod(split_shape[axis] for axis in axes) for axes in parts),
         )
 
 

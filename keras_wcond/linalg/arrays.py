@@ -21,6 +21,7 @@ _NUMPY = types.SimpleNamespace(
         name: getattr(np, name)
         for name in (
             "abs",
+            "diagonal",
             "exp",
             "eye",
             "log",

@@ -1,14 +1,26 @@
 """Gram iteration: an upper bound of the largest singular value, without random numbers."""
 
-import dataclasses
 import math
+from typing import NamedTuple
 
 from keras_wcond.linalg.arrays import Tensor, namespace
 
 
-def wide(matrices: Tensor) -> tuple[Tensor, bool]:
-    """The matrices, transposed if they are tall, and whether they were."""
-    is_tall = matrices.shape[1] > matrices.shape[2]
+def wide(matrices: Tensor, column_axis: int = 2) -> tuple[Tensor, bool]:
+    """The matrices with no more rows than columns, and whether they are transposed for that.
+
+    Args:
+        matrices: Tensor of shape `(matrices, rows, columns)`, or of shape
+            `(matrices, columns, rows)`.
+        column_axis: 2 or 1. The axis along which a row runs. A square matrix is transposed if it
+            is 2, as the row sums of `A Aᵀ` and of `Aᵀ A` differ, and kernels mostly hold columns
+            first. Defaults to `2`.
+
+    Returns:
+        Tensor of shape `(matrices, rows, columns)`, and a boolean.
+    """
+    first, second = matrices.shape[1:]
+    is_tall = first > second or (first == second and column_axis == 2)
     return (transposed(matrices) if is_tall else matrices), is_tall
 
 
@@ -20,11 +32,38 @@ def transposed(matrices: Tensor) -> Tensor:
 def gram(matrices: Tensor) -> Tensor:
     """`A Aᵀ` of each matrix A."""
     # Not by Keras' `ops.matmul`, which computes float64 in float32 on PyTorch.
-    return matrices @ transposed(matrices)
+    if matrices.shape[0] > 1:
+        return matrices @ transposed(matrices)
+    # XLA copies the transpose of a stack, but not that of a matrix.
+    matrix = matrices[0]
+    return (matrix @ namespace(matrix).transpose(matrix))[None]
 
 
-@dataclasses.dataclass(frozen=True)
-class Bounded:
+def trace(matrices: Tensor) -> Tensor:
+    """The trace of each matrix, with shape `(matrices, 1, 1)`."""
+    ops = namespace(matrices)
+    return ops.sum(ops.diagonal(matrices, axis1=1, axis2=2), axis=1)[:, None, None]
+
+
+def squared_norm(matrices: Tensor) -> Tensor:
+    """`‖A‖_F²` of each matrix A, with shape `(matrices, 1, 1)`."""
+    ops = namespace(matrices)
+    return ops.sum(ops.square(matrices), axis=(1, 2), keepdims=True)
+
+
+class Scaled(NamedTuple):
+    """The matrices `factor · matrix`, which saves a pass over them.
+
+    Attributes:
+        matrix: Tensor of shape `(matrices, rows, columns)`.
+        factor: Tensor of shape `(matrices, 1, 1)`.
+    """
+
+    matrix: Tensor
+    factor: Tensor
+
+
+class Bounded(NamedTuple):
     """The bounds `σ̂` of the largest singular values of matrices A, and products of `A / σ̂`.
 
     Attributes:
@@ -36,8 +75,8 @@ class Bounded:
 
     inverse: Tensor
     squared_norm: Tensor
-    gram: Tensor
-    gram_squared: Tensor | None
+    gram: Scaled
+    gram_squared: Scaled | None
 
 
 def bounded(
@@ -48,8 +87,8 @@ def bounded(
     `G ← G Gᵀ` squares the singular values until the largest outweighs the others. The bound is
     `σ̂ = ‖G‖_F^(2^-iterations)`, with `σ_max ≤ σ̂ ≤ σ_max · rank^(2^-(iterations + 1))`.
     With `by_row_sums` it is the smaller of `‖G‖_F` and `‖G‖_∞`, the largest sum of magnitudes in
-    a row, which is exact for orthogonal matrices. G is rescaled in each iteration, and the scale
-    is kept as a logarithm, so that nothing overflows.
+    a row, which is exact for orthogonal matrices. G is rescaled between two iterations, and the
+    scale is kept as a logarithm, so that nothing overflows.
 
     Args:
         matrices: Tensor of shape `(matrices, rows, columns)` with no more rows than columns,
@@ -68,24 +107,21 @@ def bounded(
     ops = namespace(matrices)
     # Added to each sum, this takes fewer operations than a `where` for each.
     one_if_zero = ops.where(is_zero, ops.ones_like(matrices[:, :1, :1]), 0.0)
-
-    def squared_norm(product: Tensor) -> Tensor:
-        return ops.sum(ops.square(product), axis=(1, 2), keepdims=True) + one_if_zero
-
     product = matrices
-    identity = ops.eye(matrices.shape[1], dtype=matrices.dtype)
     log_scale: Tensor = 0.0
-    grams: list[tuple[Tensor, Tensor]] = []
+    powers: list[tuple[Tensor, Tensor]] = []
     norms: list[Tensor] = []
-    for _ in range(iterations):
+    for remaining in range(iterations - 1, -1, -1):
         # No entry is far above 1, so that the product is within range.
         product = gram(product)
-        # The trace is the squared norm of the matrices, without a pass over them.
-        norms.append(ops.sum(product * identity, axis=(1, 2), keepdims=True) + one_if_zero)
-        log_scale = 2.0 * log_scale + ops.log(norms[-1])
-        product = product * (1.0 / norms[-1])
-        grams.append((product, log_scale))
-    squares = squared_norm(product)
+        log_scale = 2.0 * log_scale
+        # The squared norm of the matrices, without a pass over them.
+        norms.append(trace(product) + one_if_zero)
+        if remaining:
+            log_scale = log_scale + ops.log(norms[-1])
+            product = product * (1.0 / norms[-1])
+        powers.append((product, log_scale))
+    squares = squared_norm(product) + one_if_zero
     if by_row_sums:
         sums = ops.max(ops.sum(ops.abs(product), axis=2, keepdims=True), axis=1, keepdims=True)
         by_sums = ops.square(sums + one_if_zero)
@@ -93,12 +129,10 @@ def bounded(
         squares = ops.where(by_sums < squares, by_sums, squares)
     log_bound = math.ldexp(0.5, -iterations) * (ops.log(squares) + 2.0 * log_scale)
 
-    def power(index: int) -> Tensor | None:
-        """`(X Xᵀ)^(2^index)` from the products of the iteration and their scales."""
-        if index >= len(grams):
-            return None
-        product, log_scale = grams[index]
-        return product * ops.exp(log_scale - math.ldexp(2.0, index) * log_bound)
-
+    # `(X Xᵀ)^(2^index)` from the products of the iteration and their scales.
+    first, *others = (
+        Scaled(product, ops.exp(log_scale - math.ldexp(2.0, index) * log_bound))
+        for index, (product, log_scale) in enumerate(powers)
+    )
     inverse = ops.where(is_zero, 0.0, ops.exp(-log_bound))
-    return Bounded(inverse, norms[0], power(0), power(1))
+    return Bounded(inverse, norms[0], first, others[0] if others else None)

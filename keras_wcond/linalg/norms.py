@@ -138,20 +138,22 @@ def with_zero_rows_fixed(matrices: Tensor, axis: Axes = -1) -> Tensor:
     return ops.where(is_zero, ops.stop_gradient(matrices), matrices)
 
 
-def scaled_matrices(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def scaled_matrices(matrices: Tensor, column_axis: int) -> tuple[Tensor, Tensor, Tensor]:
     """Matrices divided by their largest magnitudes, without a gradient in rows that are zero.
 
     One pass less over the matrices than `divided_by_maximum(with_zero_rows_fixed(matrices))`.
 
     Args:
-        matrices: Tensor or NumPy array of shape `(matrices, rows, columns)`.
+        matrices: Tensor or NumPy array of shape `(matrices, rows, columns)`, or of shape
+            `(matrices, columns, rows)`.
+        column_axis: 2 or 1. The axis along which a row runs.
 
     Returns:
         As of `divided_by_maximum()`.
     """
     ops = namespace(matrices)
-    magnitudes = _largest_magnitude(matrices, axis=2)
-    divisor, is_zero = _divisor(ops.max(magnitudes, axis=1, keepdims=True))
+    magnitudes = _largest_magnitude(matrices, column_axis)
+    divisor, is_zero = _divisor(ops.max(magnitudes, axis=(1, 2), keepdims=True))
     # A factor of zero stops the gradient in zero rows.
     return matrices * ops.where(magnitudes == 0.0, 0.0, 1.0 / divisor), divisor, is_zero
 

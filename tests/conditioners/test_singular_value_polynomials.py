@@ -136,6 +136,18 @@ METHODS = [
 ]
 
 
+@pytest.mark.parametrize("shape", [(9, 4), (4, 9), (6, 6), (2, 3, 6)])
+@pytest.mark.parametrize("method", [*METHODS, NewtonStep(), NewtonStep(center=True)], ids=repr)
+@pytest.mark.parametrize("differentiate", [False, True])
+def test_the_order_of_axes_makes_no_difference(shape, method, differentiate):
+    config = {**method.get_config(), "differentiate_multiplier": differentiate}
+    method = type(method)(**config)
+    kernel = normal(*shape)
+    found = helpers.conditioned(method, kernel)
+    moved = helpers.conditioned(method, np.moveaxis(kernel, -1, 0), 0)
+    np.testing.assert_allclose(np.moveaxis(moved, 0, -1), found, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(300, 200), (200, 300), (256, 256)])
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 @pytest.mark.parametrize("differentiate", [False, True])

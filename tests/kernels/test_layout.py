@@ -46,6 +46,39 @@ def test_any_unit_axes_partition_the_kernel(shape, data):
     assert layout.units(shape) == tuple(shape[axis] for axis in sorted(axes))
 
 
+LAYOUTS = [
+    KernelLayout(),
+    KernelLayout(0),
+    KernelLayout(-2),
+    KernelLayout(blocks=3),
+    KernelLayout((2, 3), matrix_axes=2),
+    KernelLayout((-2, -1), matrix_axes=-1),
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=repr)
+def test_columns_first_is_the_transpose(layout):
+    kernel = normal(3, 2, 5, 6)
+    matrices = layout.to_matrices(kernel)
+    found = layout.to_matrices(kernel, columns_first=True)
+    np.testing.assert_array_equal(found, np.swapaxes(matrices, 1, 2))
+    back = layout.from_matrices(found, kernel.shape, columns_first=True)
+    np.testing.assert_array_equal(back, kernel)
+
+
+def test_kernels_whose_last_axis_indexes_rows_have_columns_first():
+    found = [layout.has_columns_first((3, 2, 5, 6)) for layout in LAYOUTS]
+    assert found == [True, False, False, True, True, False]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=repr)
+def test_a_stack_of_kernels_has_the_matrices_of_all(layout):
+    kernels = [normal(3, 2, 5, 6, seed=seed) for seed in range(3)]
+    stacked = layout.of_stack().to_matrices(np.stack(kernels))
+    expected = np.concatenate([layout.to_matrices(kernel) for kernel in kernels])
+    np.testing.assert_array_equal(stacked, expected)
+
+
 @pytest.mark.parametrize(
     ("shape", "unit_axes", "message"),
     [

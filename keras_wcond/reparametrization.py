@@ -17,7 +17,7 @@ from keras_wcond.conditioners import (
 )
 from keras_wcond.conditioners.conditioner import ConditionerLike
 from keras_wcond.conditioners.registry import required
-from keras_wcond.conditioners.singular_value_polynomial import SingularValuePolynomial
+from keras_wcond.conditioners.singular_value_method import SingularValueMethod
 from keras_wcond.gains import (
     Activation,
     FixedGain,
@@ -186,7 +186,7 @@ class Reparametrization:
         groups: dict[Any, list[int]] = {}
         is_by_matrix = type(self.conditioner).condition_kernel in (
             Conditioner.condition_kernel,
-            SingularValuePolynomial.condition_kernel,
+            SingularValueMethod.condition_kernel,
         )
         for index, (kernel, layout) in enumerate(zip(kernels, layouts, strict=True)):
             is_stacked = is_by_matrix and math.prod(kernel.shape) <= LARGEST_STACKED

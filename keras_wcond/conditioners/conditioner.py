@@ -231,10 +231,9 @@ ConditionerLike: TypeAlias = (
 
 def _drop_inherited_forms(cls: type[Conditioner]) -> None:
     """Replaces inherited forms that are older than the class's function by the default forms."""
-    matrices, kernel, scale, product = (
-        _definer(cls, name) for name in ("condition", "condition_kernel", "scale", "product")
-    )
-    newest = min(matrices, kernel, scale)
+    names = ("condition", "condition_kernel", "product", "scale", "condition_along")
+    matrices, kernel, product, *others = (_definer(cls, name) for name in names)
+    newest = min(matrices, kernel, *others)
     if product < newest < len(cls.__mro__):
         raise TypeError(
             "Expected a conditioner that overrides `product()` to define `condition()` or "

@@ -3,7 +3,7 @@ from typing import Any
 
 from keras_wcond.arguments import number_between
 from keras_wcond.conditioners.registry import register
-from keras_wcond.conditioners.singular_value_polynomial import SingularValuePolynomial
+from keras_wcond.conditioners.singular_value_method import SingularValueMethod
 from keras_wcond.linalg.arrays import Tensor, namespace
 from keras_wcond.linalg.gram_iteration import bounded, squared_norm, wide
 from keras_wcond.linalg.norms import centered
@@ -14,7 +14,7 @@ LARGEST_RATIO = math.sqrt(2.0)
 
 
 @register
-class NewtonStep(SingularValuePolynomial):
+class NewtonStep(SingularValueMethod):
     """Moves singular values a little towards each other, and keeps the kernel's norm.
 
     This method is meant for stored kernels: a `WeightConditioning` constraint, or the

@@ -1,19 +1,13 @@
 """The base class of the methods that apply polynomials to singular values."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from keras_wcond.arguments import boolean
-from keras_wcond.conditioners.multiplication import Multiplication
-from keras_wcond.kernels.layout import KernelLayout
+from keras_wcond.conditioners.singular_value_method import SingularValueMethod
 from keras_wcond.linalg.arrays import Tensor, namespace
 from keras_wcond.linalg.gram_iteration import Scaled, bounded, gram, transposed, wide
 from keras_wcond.linalg.held_constant import held_constant
-from keras_wcond.linalg.norms import (
-    centered,
-    divided_by_maximum,
-    scaled_matrices,
-)
+from keras_wcond.linalg.norms import centered
 
 # Rounding errors of the Gram matrix grow as the multiplier does. Polynomials whose slopes at zero
 # multiply to more than this are split, and the Gram matrix is computed from the matrix again.
@@ -23,7 +17,7 @@ LARGEST_GROWTH = 8.0
 FAR_WIDER = 2
 
 
-class SingularValuePolynomial(Multiplication):
+class SingularValuePolynomial(SingularValueMethod):
     """Base class of the methods that apply odd polynomials to the singular values of a matrix.
 
     `C(W) = M(W) Z,  M = q_k(G_k) ⋯ q₁(G₁) / σ̂`
@@ -56,36 +50,12 @@ class SingularValuePolynomial(Multiplication):
     by_row_sums: ClassVar[bool] = True
     keeps_largest: ClassVar[bool] = False
 
-    def __init__(self, center: bool, differentiate_multiplier: bool) -> None:
-        super().__init__(differentiate_multiplier)
-        self.center = boolean("center", center)
-
     @property
     def polynomials(self) -> tuple[tuple[float, ...], ...]:
         raise NotImplementedError(f"{type(self).__name__} must have the property `polynomials`.")
 
-    def condition(self, matrices: Tensor) -> Tensor:
-        return self.condition_along(matrices, column_axis=2)
-
-    def condition_kernel(self, kernel: Tensor, layout: KernelLayout) -> Tensor:
-        # On CPUs, XLA takes long to copy a kernel in another order of its axes.
-        columns_first = layout.has_columns_first(kernel.shape)
-        matrices = layout.to_matrices(kernel, columns_first)
-        conditioned = self.condition_along(matrices, column_axis=1 if columns_first else 2)
-        return layout.from_matrices(conditioned, kernel.shape, columns_first)
-
     def condition_along(self, matrices: Tensor, column_axis: int) -> Tensor:
-        """The conditioned matrices. The transposes of matrices become those of the results.
-
-        Args:
-            matrices: Tensor or array of shape `(matrices, rows, columns)`, or of shape
-                `(matrices, columns, rows)`.
-            column_axis: 2 or 1. The axis along which a row runs.
-
-        Returns:
-            Tensor or array of the same shape and dtype.
-        """
-        z, _, multipliers, moved, is_tall = self.factors(matrices, column_axis)
+        z, multipliers, moved, is_tall = self.factors(matrices, column_axis)
         if self.differentiate_multiplier:
             z, multipliers = moved, multipliers[-1:]
         for multiplier in multipliers:
@@ -101,7 +71,7 @@ class SingularValuePolynomial(Multiplication):
         gain: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> Tensor | None:
-        z, _, multipliers, _, is_tall = self.factors(kernel[None], column_axis=1)
+        z, multipliers, _, is_tall = self.factors(kernel[None], column_axis=1)
         left, right = (
             ([z], map(transposed, multipliers)) if is_tall else (reversed(multipliers), [z])
         )
@@ -112,7 +82,7 @@ class SingularValuePolynomial(Multiplication):
 
     def factors(
         self, matrices: Tensor, column_axis: int
-    ) -> tuple[Tensor, Tensor, list[Tensor], Tensor, bool]:
+    ) -> tuple[Tensor, list[Tensor], Tensor, bool]:
         """The factors of the conditioned matrices.
 
         Args:
@@ -120,9 +90,9 @@ class SingularValuePolynomial(Multiplication):
             column_axis: As of `condition_along()`.
 
         Returns:
-            Z divided by its largest magnitude, that magnitude, the factors of M in the order in
-            which they multiply, Z multiplied by all of them but the last, and whether they stand
-            on the right.
+            Z divided by its largest magnitude, the factors of M in the order in which they
+            multiply, Z multiplied by all of them but the last, and whether they stand on the
+            right.
         """
         z, size, is_zero = self.scaled(matrices, column_axis)
         x, is_tall = wide(z, column_axis)
@@ -130,15 +100,7 @@ class SingularValuePolynomial(Multiplication):
         if self.keeps_largest:
             bound = size / namespace(z).where(is_zero, 1.0, inverse)
             multipliers[-1] = multipliers[-1] * held_constant(bound)
-        return z, size, multipliers, transposed(moved) if is_tall else moved, is_tall
-
-    def scaled(self, matrices: Tensor, column_axis: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Z divided by its largest magnitude, that magnitude, and whether it is zero."""
-        z, size, is_zero = scaled_matrices(matrices, column_axis)
-        if self.center:
-            z, factor, is_zero = divided_by_maximum(centered(z, column_axis), axis=(1, 2))
-            size = size * factor
-        return z, size, is_zero
+        return z, multipliers, transposed(moved) if is_tall else moved, is_tall
 
     def multipliers(self, x: Tensor, is_zero: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """The factors of M for matrices whose largest magnitude is about 1.
@@ -163,9 +125,6 @@ class SingularValuePolynomial(Multiplication):
                 powers = (Scaled(gram(x), 1.0), None)
             multipliers.append(_multiplier(group, *powers, 1.0 if multipliers else found.inverse))
         return multipliers, x, found.inverse
-
-    def get_config(self) -> dict[str, Any]:
-        return {"center": self.center, **super().get_config()}
 
 
 def _groups(

@@ -59,8 +59,8 @@ class SingularValuePolynomial(SingularValueMethod):
         if self.differentiate_multiplier:
             z, multipliers = moved, multipliers[-1:]
         for multiplier in multipliers:
-            # A multiplier is symmetric up to rounding, which many iterations can amplify.
-            z = z @ transposed(multiplier) if is_tall else multiplier @ z
+            # As in `multipliers()`. Other rounding errors would be amplified by many iterations.
+            z = _applied(multiplier, z, is_tall)
         # The multiplication has amplified the rounding errors of the means.
         return centered(z, column_axis) if self.center else z
 
@@ -95,25 +95,28 @@ class SingularValuePolynomial(SingularValueMethod):
             right.
         """
         z, size, is_zero = self.scaled(matrices, column_axis)
-        x, is_tall = wide(z, column_axis)
-        multipliers, moved, inverse = self.multipliers(self.multiplier(x), is_zero)
+        is_tall = wide(z, column_axis)[1]
+        multipliers, moved, inverse = self.multipliers(self.multiplier(z), is_zero, is_tall)
         if self.keeps_largest:
             bound = size / namespace(z).where(is_zero, 1.0, inverse)
             multipliers[-1] = multipliers[-1] * held_constant(bound)
-        return z, multipliers, transposed(moved) if is_tall else moved, is_tall
+        return z, multipliers, moved, is_tall
 
-    def multipliers(self, x: Tensor, is_zero: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+    def multipliers(
+        self, z: Tensor, is_zero: Tensor, is_tall: bool
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
         """The factors of M for matrices whose largest magnitude is about 1.
 
         Args:
-            x: Tensor or array of shape `(matrices, rows, columns)` with no more rows than
-                columns.
+            z: Tensor or array of three axes, the first of which indexes matrices.
             is_zero: Boolean tensor of shape `(matrices, 1, 1)`. Whether a matrix is zero.
+            is_tall: Boolean. Whether the factors stand on the right.
 
         Returns:
-            List of tensors of shape `(matrices, rows, rows)`, `x` multiplied by all of them but
-            the last, and `1 / σ̂` of shape `(matrices, 1, 1)`.
+            List of square tensors of the size of the smaller dimension, `z` multiplied by all of
+            them but the last, and `1 / σ̂` of shape `(matrices, 1, 1)`.
         """
+        x = transposed(z) if is_tall else z
         found = bounded(x, is_zero, self.gram_iterations, self.by_row_sums)
         # A constant multiplier is applied to Z once more, in products that are differentiated.
         is_one_by_one = self.differentiate_multiplier and x.shape[2] < FAR_WIDER * x.shape[1]
@@ -121,10 +124,15 @@ class SingularValuePolynomial(SingularValueMethod):
         powers = (found.gram, found.gram_squared)
         for group in _groups(self.polynomials, 0.0 if is_one_by_one else LARGEST_GROWTH):
             if multipliers:
-                x = multipliers[-1] @ x
-                powers = (Scaled(gram(x), 1.0), None)
+                z = _applied(multipliers[-1], z, is_tall)
+                powers = (Scaled(gram(transposed(z) if is_tall else z), 1.0), None)
             multipliers.append(_multiplier(group, *powers, 1.0 if multipliers else found.inverse))
-        return multipliers, x, found.inverse
+        return multipliers, z, found.inverse
+
+
+def _applied(multiplier: Tensor, z: Tensor, is_tall: bool) -> Tensor:
+    """The product of a factor of M and a matrix."""
+    return z @ transposed(multiplier) if is_tall else multiplier @ z
 
 
 def _groups(

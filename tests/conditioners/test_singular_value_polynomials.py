@@ -136,12 +136,13 @@ METHODS = [
 ]
 
 
-@pytest.mark.parametrize("shape", [(9, 4), (4, 9), (6, 6), (2, 3, 6)])
-@pytest.mark.parametrize("method", [*METHODS, NewtonStep(), NewtonStep(center=True)], ids=repr)
-@pytest.mark.parametrize("differentiate", [False, True])
-def test_the_order_of_axes_makes_no_difference(shape, method, differentiate):
-    config = {**method.get_config(), "differentiate_multiplier": differentiate}
-    method = type(method)(**config)
+@pytest.mark.parametrize("shape", [(9, 4), (6, 6), (2, 2, 6)])
+@pytest.mark.parametrize(
+    "method",
+    [PolarExpress(center=True), PolynomialPreconditioner(), NewtonStep(), NewtonStep(center=True)],
+    ids=repr,
+)
+def test_the_order_of_axes_makes_no_difference(shape, method):
     kernel = normal(*shape)
     found = helpers.conditioned(method, kernel)
     moved = helpers.conditioned(method, np.moveaxis(kernel, -1, 0), 0)

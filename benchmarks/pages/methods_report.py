@@ -45,6 +45,21 @@ def gain_table(gains):
     return list(gains), [[f"{gain:.3f}" for gain in gains.values()]]
 
 
+# Color, width and style of each method's line. Lines that lie on one another differ in width.
+LOOKS = {
+    "raw": ("black", 6.0, "-"),
+    "row_equilibration": ("tab:blue", 4.0, "-"),
+    "column_equilibration": ("tab:cyan", 2.5, "-"),
+    "ruiz_equilibration": ("tab:purple", 1.2, "-"),
+    "weight_standardization": ("tab:orange", 1.2, "--"),
+    "newton_step": ("tab:olive", 2.5, "-"),
+    "polynomial_preconditioner": ("tab:pink", 1.2, "-"),
+    "polar_express": ("tab:brown", 1.5, "-"),
+    "newton_orthogonalization": ("tab:green", 1.5, "-"),
+    "Newton, 20 iterations": ("tab:red", 1.5, "-"),
+}
+
+
 def draw_spectra(records, path):
     """A panel per kernel, a line per method."""
     plt = plots.pyplot()
@@ -54,14 +69,9 @@ def draw_spectra(records, path):
     shown = [method for method in methods_of(records) if method not in left_out]
     figure, panels = plt.subplots(2, 3, figsize=(13, 7.5), layout="constrained", sharey=True)
     panels = panels.flatten()
-    colors = ["black", "tab:blue", "tab:cyan", "tab:purple", "tab:orange", "tab:green"]
-    colors += ["tab:pink", "tab:red"]
-    # Lines that lie on one another stay visible by their widths.
-    widths = [6.0, 4.0, 2.5, 1.2, 1.2, 2.5, 1.2, 1.5]
-    styles = ["-", "-", "-", "-", "--", "-", "-", "-"]
     for panel, name in zip(panels, names, strict=False):
-        looks = zip(shown, colors, widths, styles, strict=False)
-        for method, color, width, style in looks:
+        for method in shown:
+            color, width, style = LOOKS[method]
             (record,) = [r for r in records if (r["kernel"], r["method"]) == (name, method)]
             values = [
                 max(v / record["singular_values"][0], 1e-8) for v in record["singular_values"]

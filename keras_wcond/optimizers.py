@@ -283,13 +283,12 @@ class _Conditioning:
         found = [*kernels]
         for members in reparametrization.groups(kernels, layouts):
             given = [kernels[index] for index in members]
-            of_group = [layouts[index] for index in members]
 
             def condition(
-                given: list[Tensor] = given, of_group: list[KernelLayout] = of_group
+                given: list[Tensor] = given, layout: KernelLayout = layouts[members[0]]
             ) -> list[Tensor]:
-                wide = reparametrization.apply_to_all([*map(widened, given)], of_group)
-                return _cast_all(wide, [kernel.dtype for kernel in given])
+                results = reparametrization.apply_to_group([*map(widened, given)], layout)
+                return _cast_all(results, [kernel.dtype for kernel in given])
 
             if is_due is True:
                 results = condition()

@@ -165,9 +165,8 @@ class Reparametrization:
         """
         found: dict[int, Tensor] = {}
         for members in self.groups(kernels, layouts):
-            layout, own = layouts[members[0]], [kernels[index] for index in members]
-            alone = len(own) == 1
-            results = [self.apply(own[0], layout)] if alone else self._apply_to_stack(own, layout)
+            own = [kernels[index] for index in members]
+            results = self.apply_to_group(own, layouts[members[0]])
             found.update(zip(members, results, strict=True))
         return [found[index] for index in range(len(kernels))]
 
@@ -194,8 +193,18 @@ class Reparametrization:
             groups.setdefault(shape if is_stacked else index, []).append(index)
         return [*groups.values()]
 
-    def _apply_to_stack(self, kernels: list[Tensor], layout: KernelLayout) -> list[Tensor]:
-        """`gain · C(W)` of kernels of one shape."""
+    def apply_to_group(self, kernels: Sequence[Tensor], layout: KernelLayout) -> list[Tensor]:
+        """`gain · C(W)` of each kernel of a group of `groups()`, in one call.
+
+        Args:
+            kernels: Tensors of one shape, in float32 or wider.
+            layout: `KernelLayout`. The reading of each kernel as matrices.
+
+        Returns:
+            List of tensors. The gain must not be a weight.
+        """
+        if len(kernels) == 1:
+            return [self.apply(kernels[0], layout)]
         with full_precision(), backends.without_autocast():
             stack = ops.stack(kernels)
             conditioned = self.conditioner.condition_kernel(stack, layout.of_stack())

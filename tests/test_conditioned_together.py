@@ -59,6 +59,27 @@ def test_large_kernels_are_groups_of_their_own(monkeypatch):
     assert groups == [[0, 2], [1], [3]]
 
 
+@pytest.mark.parametrize(("largest", "expected"), [(100, 1), (5, 3)])
+def test_each_group_has_a_conditional_of_its_own(monkeypatch, largest, expected):
+    monkeypatch.setattr(reparametrization, "LARGEST_STACKED", largest)
+    model = keras.Sequential([keras.Input((4,)), *(keras.layers.Dense(4) for _ in range(3))])
+    optimizer = condition_optimizer(
+        "sgd", model, weight_conditioner="newton_step", every=2, layers=keras.layers.Dense
+    )
+    before = [to_numpy(layer.kernel) for layer in model.layers]
+    calls, cond = [], keras.ops.cond
+    monkeypatch.setattr(keras.ops, "cond", lambda *each: calls.append(each) or cond(*each))
+    zeros = [keras.ops.zeros(each.shape) for each in model.trainable_variables]
+    optimizer.apply(zeros, model.trainable_variables)
+    assert len(calls) == expected
+    for kernel, layer in zip(before, model.layers, strict=True):
+        np.testing.assert_array_equal(to_numpy(layer.kernel), kernel)
+    optimizer.apply(zeros, model.trainable_variables)
+    for kernel, layer in zip(before, model.layers, strict=True):
+        found = to_numpy(conditioners.NewtonStep()(kernel))
+        np.testing.assert_allclose(to_numpy(layer.kernel), found, rtol=1e-4, atol=1e-6)
+
+
 def test_a_kernel_that_is_not_finite_harms_no_other():
     kernels = [normal(5, 4, seed=seed) for seed in range(3)]
     kernels[1][2, 2] = np.nan

@@ -19,11 +19,11 @@ class NewtonOrthogonalization(SingularValuePolynomial):
     `X₀ = Z / σ̂,  X ← 1.5 X - 0.5 (X Xᵀ) X`
 
     Z is W, without the means of its rows if `center`, and σ̂ is an upper bound of its largest
-    singular value, the smaller of `‖(Z Zᵀ)²‖_F^¼` and `‖(Z Zᵀ)²‖_∞^¼`. Each iteration maps a
-    singular value s to 1.5 s - 0.5 s³, which multiplies small values by 1.5 and leaves values
-    near 1 unchanged. In exact arithmetic this is the iteration `B ← 1.5 B - 0.5 B³S`, `X = B Z`,
-    of the reference without its ε and with a tighter bound. It does not diverge. Products have
-    the size of the matrix's smaller dimension.
+    singular value, the smaller of `‖G²‖_F^¼` and `‖G²‖_∞^¼`. G is `Z Zᵀ`, or `Zᵀ Z` if Z has no
+    more columns than rows. Each iteration maps a singular value s to 1.5 s - 0.5 s³, which
+    multiplies small values by 1.5 and leaves values near 1 unchanged. In exact arithmetic this is
+    the iteration `B ← 1.5 B - 0.5 B³S`, `X = B Z`, of the reference without its ε and with a
+    tighter bound. It does not diverge. Products have the size of the matrix's smaller dimension.
 
     A zero row stays zero and has a zero gradient. With `center`, so does a row of equal entries.
     A matrix with a non-finite entry becomes NaN. Centering reduces the rank of a matrix with at

@@ -5,7 +5,7 @@ from keras_wcond.arguments import number_between
 from keras_wcond.conditioners.registry import register
 from keras_wcond.conditioners.singular_value_method import SingularValueMethod
 from keras_wcond.linalg.arrays import Tensor, namespace
-from keras_wcond.linalg.gram_iteration import bounded, squared_norm, wide
+from keras_wcond.linalg.gram_iteration import are_tall, bounded, squared_norm, wide
 from keras_wcond.linalg.norms import centered
 
 # The largest ratio of σ̂ to the scale s. The step maps a singular value √3 s to zero, and √2 s
@@ -70,7 +70,8 @@ class NewtonStep(SingularValueMethod):
     def condition_along(self, matrices: Tensor, column_axis: int) -> Tensor:
         ops = namespace(matrices)
         z, size, is_zero = self.scaled(matrices, column_axis)
-        x, is_tall = wide(z, column_axis)
+        is_tall = are_tall(z, column_axis)
+        x = wide(z, is_tall)
         found = bounded(self.multiplier(x), is_zero, 1, by_row_sums=True)
         mean_square = found.squared_norm * ops.square(found.inverse) / x.shape[1]
         is_small = mean_square < 1.0 / LARGEST_RATIO**2

@@ -16,13 +16,13 @@ class PolarExpress(SingularValuePolynomial):
     `X₀ = Z / σ̂,  X ← a X + b (X Xᵀ) X + c (X Xᵀ)² X`
 
     Z is W, without the means of its rows if `center`, and σ̂ is an upper bound of its largest
-    singular value, the smaller of `‖(Z Zᵀ)²‖_F^¼` and `‖(Z Zᵀ)²‖_∞^¼`. The odd polynomial of the
-    first step is the one that differs least from 1 on `[lower, 1]`. That of each further step is
-    the best one for the interval that its predecessor maps to. The coefficients are computed for
-    any `lower`. Below 0.02, the intervals of the first steps are wider by 0.1 %, so that rounding
-    errors stay bounded. For 0.05 and degree 5 the first two steps are (6.752, -18.351, 13.263) and
-    (2.538, -1.875, 0.441). A singular value far below `lower · σ̂` is multiplied by the product
-    of the a.
+    singular value, the smaller of `‖G²‖_F^¼` and `‖G²‖_∞^¼`. G is `Z Zᵀ`, or `Zᵀ Z` if Z has no
+    more columns than rows. The odd polynomial of the first step is the one that differs least from
+    1 on `[lower, 1]`. That of each further step is the best one for the interval that its
+    predecessor maps to. The coefficients are computed for any `lower`. Below 0.02, the intervals
+    of the first steps are wider by 0.1 %, so that rounding errors stay bounded. For 0.05 and
+    degree 5 the first two steps are (6.752, -18.351, 13.263) and (2.538, -1.875, 0.441). A
+    singular value far below `lower · σ̂` is multiplied by the product of the a.
 
     All products but the last have the size of the matrix's smaller dimension. A zero row stays
     zero and has a zero gradient. With `center`, so does a row of equal entries. A matrix with a

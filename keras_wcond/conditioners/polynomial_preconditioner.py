@@ -23,10 +23,11 @@ class PolynomialPreconditioner(SingularValuePolynomial):
 
     `Ŵ = σ̂ · p(W / σ̂),  p(s) = s · q(s²)` on the singular values
 
-    σ̂ is an upper bound of the largest singular value, the smaller of `‖(W Wᵀ)⁸‖_F^(1/16)` and
-    `‖(W Wᵀ)⁸‖_∞^(1/16)`. For random 1024 × 1024 matrices it is above it by 5 %. No gradient
-    passes through the multiplication with σ̂. The polynomials q were fitted in the reference so
-    that p is close to 1 on [0.1, 1]. The last column is for an exact σ̂:
+    σ̂ is an upper bound of the largest singular value, the smaller of `‖G⁸‖_F^(1/16)` and
+    `‖G⁸‖_∞^(1/16)`. G is `W Wᵀ`, or `Wᵀ W` if W has no more columns than rows. For random 1024 ×
+    1024 matrices it is above it by 5 %. No gradient passes through the multiplication with σ̂. The
+    polynomials q were fitted in the reference so that p is close to 1 on [0.1, 1]. The last column
+    is for an exact σ̂:
 
     | degree | q(t)                                                  | κ = 10 becomes |
     | ------ | ----------------------------------------------------- | -------------- |

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from keras_wcond.conditioners.singular_value_method import SingularValueMethod
 from keras_wcond.linalg.arrays import Tensor, namespace
-from keras_wcond.linalg.gram_iteration import Scaled, bounded, gram, transposed, wide
+from keras_wcond.linalg.gram_iteration import Scaled, are_tall, bounded, gram, transposed, wide
 from keras_wcond.linalg.held_constant import held_constant
 from keras_wcond.linalg.norms import centered
 
@@ -95,7 +95,7 @@ class SingularValuePolynomial(SingularValueMethod):
             right.
         """
         z, size, is_zero = self.scaled(matrices, column_axis)
-        is_tall = wide(z, column_axis)[1]
+        is_tall = are_tall(z, column_axis)
         multipliers, moved, inverse = self.multipliers(self.multiplier(z), is_zero, is_tall)
         if self.keeps_largest:
             bound = size / namespace(z).where(is_zero, 1.0, inverse)
@@ -116,7 +116,7 @@ class SingularValuePolynomial(SingularValueMethod):
             List of square tensors of the size of the smaller dimension, `z` multiplied by all of
             them but the last, and `1 / σ̂` of shape `(matrices, 1, 1)`.
         """
-        x = transposed(z) if is_tall else z
+        x = wide(z, is_tall)
         found = bounded(x, is_zero, self.gram_iterations, self.by_row_sums)
         # A constant multiplier is applied to Z once more, in products that are differentiated.
         is_one_by_one = self.differentiate_multiplier and x.shape[2] < FAR_WIDER * x.shape[1]
@@ -125,7 +125,7 @@ class SingularValuePolynomial(SingularValueMethod):
         for group in _groups(self.polynomials, 0.0 if is_one_by_one else LARGEST_GROWTH):
             if multipliers:
                 z = _applied(multipliers[-1], z, is_tall)
-                powers = (Scaled(gram(transposed(z) if is_tall else z), 1.0), None)
+                powers = (Scaled(gram(wide(z, is_tall)), 1.0), None)
             multipliers.append(_multiplier(group, *powers, 1.0 if multipliers else found.inverse))
         return multipliers, z, found.inverse
 

@@ -4,7 +4,7 @@ from keras_wcond.arguments import positive_integer
 from keras_wcond.conditioners.multiplication import Multiplication
 from keras_wcond.conditioners.registry import register
 from keras_wcond.linalg.arrays import Tensor
-from keras_wcond.linalg.gram_iteration import bounded, wide
+from keras_wcond.linalg.gram_iteration import are_tall, bounded, wide
 from keras_wcond.linalg.norms import scaled_by_maximum, with_zero_rows_fixed
 
 
@@ -54,7 +54,7 @@ class SpectralNormalization(Multiplication):
     def condition(self, matrices: Tensor) -> Tensor:
         # The result does not depend on the scale of a matrix, so that no gradient is lost here.
         scaled, is_zero = scaled_by_maximum(with_zero_rows_fixed(matrices), axis=(1, 2))
-        matrix = wide(self.multiplier(scaled))[0]
+        matrix = wide(self.multiplier(scaled), are_tall(scaled))
         return scaled * bounded(matrix, is_zero, self.iterations).inverse
 
     def get_config(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_wcond.arguments import positive_integer
 from keras_wcond.linalg.arrays import Tensor
-from keras_wcond.linalg.gram_iteration import bounded, wide
+from keras_wcond.linalg.gram_iteration import are_tall, bounded, wide
 from keras_wcond.linalg.norms import divided_by_maximum
 
 # The entries that are held in memory at a time.
@@ -130,6 +130,6 @@ def _largest_bound(matrices: np.ndarray, iterations: int) -> float:
         scaled, maximum, is_zero = divided_by_maximum(
             np.concatenate([upper, lower], axis=1), axis=(1, 2)
         )
-        inverse = bounded(wide(scaled)[0], is_zero, iterations).inverse
+        inverse = bounded(wide(scaled, are_tall(scaled)), is_zero, iterations).inverse
         bounds.append(np.where(is_zero, 0.0, maximum / np.where(is_zero, 1.0, inverse)).max())
     return float(max(bounds))

@@ -6,22 +6,26 @@ from typing import NamedTuple
 from keras_wcond.linalg.arrays import Tensor, namespace
 
 
-def wide(matrices: Tensor, column_axis: int = 2) -> tuple[Tensor, bool]:
-    """The matrices with no more rows than columns, and whether they are transposed for that.
+def are_tall(matrices: Tensor, column_axis: int = 2) -> bool:
+    """Whether the smaller Gram matrix of each matrix A is `Aᵀ A`.
 
     Args:
         matrices: Tensor of shape `(matrices, rows, columns)`, or of shape
             `(matrices, columns, rows)`.
-        column_axis: 2 or 1. The axis along which a row runs. A square matrix is transposed if it
-            is 2, as the row sums of `A Aᵀ` and of `Aᵀ A` differ, and kernels mostly hold columns
-            first. Defaults to `2`.
+        column_axis: 2 or 1. The axis along which a row runs. It decides for square matrices, as
+            the row sums of `A Aᵀ` and of `Aᵀ A` differ. Kernels mostly hold columns first, and
+            square ones are then used as they are. Defaults to `2`.
 
     Returns:
-        Tensor of shape `(matrices, rows, columns)`, and a boolean.
+        Boolean.
     """
     first, second = matrices.shape[1:]
-    is_tall = first > second or (first == second and column_axis == 2)
-    return (transposed(matrices) if is_tall else matrices), is_tall
+    return bool(first > second or (first == second and column_axis == 2))
+
+
+def wide(matrices: Tensor, is_tall: bool) -> Tensor:
+    """The matrices, transposed if they are tall."""
+    return transposed(matrices) if is_tall else matrices
 
 
 def transposed(matrices: Tensor) -> Tensor:
@@ -132,7 +136,7 @@ def bounded(
     # `(X Xᵀ)^(2^index)` from the products of the iteration and their scales.
     first, *others = (
         Scaled(product, ops.exp(log_scale - math.ldexp(2.0, index) * log_bound))
-        for index, (product, log_scale) in enumerate(powers)
+        for index, (product, log_scale) in enumerate(powers[:2])
     )
     inverse = ops.where(is_zero, 0.0, ops.exp(-log_bound))
     return Bounded(inverse, norms[0], first, others[0] if others else None)

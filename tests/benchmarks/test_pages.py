@@ -7,7 +7,7 @@ import sys
 import keras
 import numpy as np
 
-from benchmarks.pages import conversions, curvature, methods
+from benchmarks.pages import conversions, curvature, methods, methods_report
 
 GUIDE = pathlib.Path(__file__).parents[2] / "docs" / "guide.md"
 
@@ -64,6 +64,11 @@ def test_curvature_measures_and_reports(tmp_path, monkeypatch):
     assert "--rates 0.1`" in table
     assert "(edge)" in table
     assert (tmp_path / "curvature.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_each_method_has_a_line_in_the_picture_of_spectra():
+    left_out = {"frobenius_normalization", "spectral_normalization"}
+    assert set(methods_report.LOOKS) == {"raw", *methods.METHODS} - left_out
 
 
 def test_methods_fill_the_blocks_of_the_guide(tmp_path, monkeypatch):

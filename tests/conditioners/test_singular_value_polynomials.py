@@ -15,7 +15,7 @@ from keras_wcond.conditioners import (
     PolynomialPreconditioner,
 )
 from keras_wcond.kernels.layout import KernelLayout
-from keras_wcond.linalg.gram_iteration import bounded, wide
+from keras_wcond.linalg.gram_iteration import are_tall, bounded, wide
 from keras_wcond.linalg.minimax import minimax_polynomials
 from tests import helpers, methods_in_numpy
 from tests.helpers import normal, to_numpy
@@ -44,7 +44,10 @@ def test_bound_is_above_the_largest_singular_value_and_near_it(shape, spectrum, 
     matrix = kernel_with(spectrum, shape)
     matrix = matrix / np.abs(matrix).max()
     largest = np.linalg.norm(matrix.astype("float64"), ord=2)
-    found = bounded(wide(matrix[None])[0], np.zeros((1, 1, 1), bool), iterations, by_row_sums=True)
+    matrices = matrix[None]
+    found = bounded(
+        wide(matrices, are_tall(matrices)), np.zeros((1, 1, 1), bool), iterations, by_row_sums=True
+    )
     bound = 1.0 / found.inverse[0, 0, 0]
     assert (
         largest * (1.0 - 1e-6)

@@ -12,7 +12,13 @@ from keras_wcond import (
     conditioners,
     conditioning_report,
 )
-from keras_wcond.conditioners import METHODS, Conditioner, RowEquilibration
+from keras_wcond.conditioners import (
+    METHODS,
+    Conditioner,
+    NewtonOrthogonalization,
+    RowEquilibration,
+)
+from tests import helpers
 from tests.helpers import normal, relative, to_numpy
 
 # Large enough for a Dense layer to scale the product in place of the kernel.
@@ -119,6 +125,23 @@ def test_product_alone_is_refused():
         type("Mine", (RowEquilibration,), {"product": product})
     stated = {"product": product, "condition": RowEquilibration.condition}
     assert type("Stated", (RowEquilibration,), stated).product is product
+
+
+def test_product_is_not_inherited_with_another_function_of_singular_values():
+    class Unchanged(NewtonOrthogonalization):
+        def condition_along(self, matrices, column_axis):
+            return matrices
+
+    kernel, inputs = normal(160, 160), normal(3, 160)
+    assert Unchanged().product(inputs, kernel) is None
+    layer = ConditionedDense(160, use_bias=False, kernel_conditioner=Unchanged())
+    layer.build((None, 160))
+    layer.kernel.assign(kernel)
+    assert relative(layer(inputs), inputs @ kernel) <= 1e-5
+    for method in METHODS.values():
+        product = method().product(*map(keras.ops.convert_to_tensor, (inputs, kernel)))
+        expected = inputs @ helpers.conditioned(method(), kernel)
+        assert product is None or relative(product, expected) <= 1e-4
 
 
 def test_unit_rows_are_not_inherited_with_another_function():

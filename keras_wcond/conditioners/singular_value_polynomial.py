@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from keras_wcond.conditioners.singular_value_method import SingularValueMethod
 from keras_wcond.linalg.arrays import Tensor, namespace
-from keras_wcond.linalg.gram_iteration import Scaled, are_tall, bounded, gram, transposed, wide
+from keras_wcond.linalg.gram_iteration import Scaled, are_tall, bounded, gram, wide
 from keras_wcond.linalg.held_constant import held_constant
 from keras_wcond.linalg.norms import centered
 
@@ -72,10 +72,7 @@ class SingularValuePolynomial(SingularValueMethod):
         bias: Tensor | None = None,
     ) -> Tensor | None:
         z, multipliers, _, is_tall = self.factors(kernel[None], column_axis=1)
-        left, right = (
-            ([z], map(transposed, multipliers)) if is_tall else (reversed(multipliers), [z])
-        )
-        for factor in (*left, *right):
+        for factor in (z, *multipliers) if is_tall else (*reversed(multipliers), z):
             inputs = inputs @ factor[0]
         product = inputs if gain is None else inputs * gain
         return product if bias is None else product + bias
@@ -132,7 +129,8 @@ class SingularValuePolynomial(SingularValueMethod):
 
 def _applied(multiplier: Tensor, z: Tensor, is_tall: bool) -> Tensor:
     """The product of a factor of M and a matrix."""
-    return z @ transposed(multiplier) if is_tall else multiplier @ z
+    # Multipliers are symmetric.
+    return z @ multiplier if is_tall else multiplier @ z
 
 
 def _groups(

@@ -1,6 +1,7 @@
 import math
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,14 +47,18 @@ class FoldConditioning(keras.callbacks.Callback):
     folding, and the steps of the optimizer, which were made for the norm of the raw kernel, may be
     far too large afterwards.
 
+    A warning is given when training ends before the folding. Epochs are counted from 0 in each call
+    of `fit()`, unless `initial_epoch` is given.
+
     Gains that are trained are refused, because the optimizer has state for them. Other gains are
     merged into the kernels. Moving averages of weights are refused, because they are those of raw
     kernels.
 
     Weights that were saved before the folding do not fit the model afterwards, and those saved
-    afterwards do not fit a model that is still conditioned. With
-    `keras.callbacks.EarlyStopping(restore_best_weights=True)`, pass `start_from_epoch=after` to it.
-    `keras.callbacks.BackupAndRestore` cannot be used.
+    afterwards do not fit a model that is still conditioned. Loading either gives a warning.
+    `keras.callbacks.BackupAndRestore` can therefore not be used. With
+    `keras.callbacks.EarlyStopping(restore_best_weights=True)`, pass `start_from_epoch=after` to it,
+    because weights that it restores from before the folding give no warning.
 
     Args:
         after: Positive integer. The number of epochs with conditioning, counted from epoch 0 of
@@ -95,10 +100,20 @@ class FoldConditioning(keras.callbacks.Callback):
         self._folded = self.model
         for layer in reversed(layers):  # Projections before the attention layer around them.
             layer.fold_in_place()
+            layer.is_folded = True
         # What was compiled conditions the kernels still.
         self.model.make_train_function(force=True)
         self.model.make_test_function(force=True)
         self.model.make_predict_function(force=True)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if self.model is not self._folded:
+            warnings.warn(
+                f"The model is still conditioned, because `fit()` ended before epoch {self.after}, "
+                "at which `FoldConditioning` folds it. Train for more epochs than `after`. Where "
+                "one `fit()` continues another, pass `initial_epoch`.",
+                stacklevel=2,
+            )
 
     def _require_foldable(self, layers: Sequence[Any]) -> None:
         trained = [

@@ -489,7 +489,7 @@ def _layout(kernel: dict[str, Any]) -> KernelLayout:
 
 def _require_optimizer(optimizer: Any) -> keras.optimizers.Optimizer:
     found = optimizer
-    if isinstance(optimizer, (str, dict)):
+    if isinstance(optimizer, str) or (isinstance(optimizer, dict) and "class_name" in optimizer):
         found = keras.optimizers.get(optimizer)
     if not isinstance(found, keras.optimizers.Optimizer):
         raise TypeError(

@@ -144,3 +144,36 @@ def test_bad_input_is_refused():
     averaged.compile(keras.optimizers.SGD(use_ema=True), "mse")
     with pytest.raises(ValueError, match=r"without moving averages.* Received: .*use_ema=True"):
         fit(averaged, 1, [FoldConditioning(after=1)])
+
+
+def test_training_that_ends_before_the_folding_is_warned_of():
+    model = condition_model(
+        keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(2)]),
+        gain="kernel_norm",
+    )
+    model.compile("sgd", "mse")
+    fold = FoldConditioning(after=2)
+    x, y = normal(8, 4), normal(8, 2, seed=1)
+    with pytest.warns(
+        UserWarning, match=r"still conditioned, because `fit\(\)` ended before epoch 2"
+    ):
+        model.fit(x, y, epochs=2, verbose=0, callbacks=[fold])
+    model.fit(x, y, initial_epoch=2, epochs=3, verbose=0, callbacks=[fold])
+    assert model.layers[0].kernel_conditioner is None
+
+
+def test_weights_from_after_the_folding_warn_when_conditioned_layers_load_them(tmp_path):
+    def network():
+        plain = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(2)])
+        return condition_model(plain, gain="kernel_norm")
+
+    folded = network()
+    folded.compile("sgd", "mse")
+    x, y = normal(8, 4), normal(8, 2, seed=1)
+    folded.fit(x, y, epochs=2, verbose=0, callbacks=[FoldConditioning(after=1)])
+    path = tmp_path / "folded.weights.h5"
+    folded.save_weights(path)
+    with pytest.warns(UserWarning, match="saved by layers with kernel_conditioner=None"):
+        network().load_weights(path)
+    folded.load_weights(path)
+    fold_model(folded).load_weights(path)

@@ -258,13 +258,17 @@ def test_bad_input_is_refused():
         TypeError, match=r"`optimizer` to be a Keras optimizer.* Received: optimize"
     ):
         condition_optimizer(keras.losses.MeanSquaredError(), model, "polar_express")
+    with pytest.raises(
+        TypeError, match=r"`optimizer` to be .* config of one. Received: optimizer={"
+    ):
+        condition_optimizer({"learning_rate": 0.1}, model, "polar_express")
     with pytest.raises(ValueError, match=r"`update_conditioner` or `weight_conditioner`"):
         condition_optimizer("sgd", model)
     for every in (0, -1, 1.5, True):
         with pytest.raises(ValueError, match=r"`every` to be a positive integer. Received: every"):
             condition_optimizer("sgd", model, "polar_express", every=every)
     without = keras.Sequential([keras.Input((3,)), keras.layers.Activation("relu")])
-    with pytest.raises(ValueError, match=r"a kernel to condition. Received"):
+    with pytest.raises(ValueError, match=r"a kernel to condition. Received.*by `layers=`"):
         condition_optimizer("sgd", without, "polar_express")
     with pytest.raises(ValueError, match=r"Expected `gain` to be .* Received: gain='auto'"):
         condition_optimizer("sgd", model, "polar_express", gain="auto")

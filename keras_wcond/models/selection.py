@@ -74,7 +74,8 @@ def choose(
     if not any(choice.selected for choice in choices):
         raise ValueError(
             "Expected a model with a kernel to condition. Received: "
-            f"model={model.name!r}, of whose layers none was chosen.\n{report(choices)}"
+            f"model={model.name!r}, of whose layers none was chosen. Name the layers to condition "
+            f"by `layers=`, as in `layers=[keras.layers.Dense]`.\n{report(choices)}"
         )
     return choices
 

@@ -57,6 +57,8 @@ class ConditionedLayer(HoldsKernels, keras.layers.Layer, metaclass=ConditionedTy
         self.trainable_gain = trainable_gain
         self.gain = gain
         self.kernel_conditioner = conditioners.get(kernel_conditioner)
+        # Set by `FoldConditioning`. A file of such a layer says so.
+        self.is_folded = False
 
     def fold(self) -> keras.layers.Layer:
         """The plain Keras layer that computes the same outputs."""

@@ -17,8 +17,11 @@ NAME = "keras_wcond"
 
 
 def note_conditioning(layer: ConditionedLayer, store: Any) -> None:
-    """Notes the conditioner and the gain of a layer in the file that its weights go to."""
-    if layer.kernel_conditioner is not None:
+    """Notes the conditioner and the gain of a layer in the file that its weights go to.
+
+    A layer that never had a conditioner writes the file of a plain layer, without a note.
+    """
+    if layer.kernel_conditioner is not None or layer.is_folded:
         write_note(store, NAME, _conditioning(layer, bool(layer.gain_weights)))
 
 

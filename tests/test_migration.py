@@ -1,4 +1,4 @@
-"""The pairs of docs/arriving.md: what other packages compute, and what stands for it here."""
+"""The replacements that docs/migration.md lists compute what other packages compute."""
 
 import keras
 import numpy as np

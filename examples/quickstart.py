@@ -1,26 +1,26 @@
-"""Train plain and conditioned networks on real scanned digits, and look at both.
+"""Train a deep network on scanned digits, plain and conditioned.
 
-Four networks of the same shape classify the 1,797 digits that scikit-learn ships:
+Five networks of fifty tanh layers classify the 1,797 digits that scikit-learn ships. There are no
+normalization layers and no shortcuts, so that the weights decide how well the network trains:
 
-  plain                    Dense layers with Keras' default initialization
-  plain, unit rows         the same, started with rows of the norm that suits the activation
-  conditioned, same start  ConditionedDense layers, which keep rows at that norm at every
-                           step, started as the very network above
-  conditioned              ConditionedDense layers with Keras' default initialization
+  plain                Dense layers with Keras' default initialization
+  orthogonal start     the plain network, started from orthogonal kernels
+  row equilibration    the plain network, with rows of equal norm in every forward pass
+  stored Newton steps  the orthogonal start, and a Newton step on the kernels after every
+                       eighth update
+  orthogonal updates   the orthogonal start, and updates with nearly equal singular values
 
-From the first to the second only the scale at the start changes; from there to the third
-only the conditioning; from there to the fourth the rate at which the weights learn, which
-goes with the ratio of effective to raw kernel. One learning rate serves all four: that
-shows the tool at work, and is no comparison of methods, each of which would have to be
-tuned on its own.
+The second network is the control: what the last two gain over it is not the start. Each network has
+the best of several learning rates, found on another seed (`--tune`).
 
-Prints tables and saves them with a picture. The Keras backend is the one KERAS_BACKEND or
+Prints a table, and saves it with a picture. The Keras backend is the one that KERAS_BACKEND or
 keras.json names; --backends compares backends.
 """
 
 import argparse
 import importlib
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
@@ -31,8 +31,23 @@ import sys
 import tempfile
 import time
 
-NETWORKS = ("plain", "plain, unit rows", "conditioned, same start", "conditioned")
+# The best of `RATES` for each network, by `--tune` with the default options.
+NETWORKS = {
+    "plain": 0.003,
+    "orthogonal start": 0.01,
+    "row equilibration": 0.003,
+    "stored Newton steps": 0.03,
+    "orthogonal updates": 0.01,
+}
+RATES = (0.0003, 0.001, 0.003, 0.01, 0.03)
+TUNING_SEED = 1000
 BACKENDS = ("tensorflow", "jax", "torch")
+NEXT = """\
+Next, for a model of your own:
+  updates      condition_optimizer("adam", model, update_conditioner="polar_express")
+  kernels      condition_optimizer("adam", model, weight_conditioner="newton_step", every=8)
+  inspection   print(conditioning_report(model))
+  choice       docs/guide.md: which method, its measured gain and its cost"""
 
 
 def load_digits():
@@ -48,95 +63,103 @@ def load_digits():
 
 
 def build(network, options):
-    """One of the four networks: tanh layers of one width and a last layer, plain in all.
-
-    Unit rows would bound the logits of a last layer.
-    """
+    """One of the networks: tanh layers of one width, and an output layer that is always plain."""
     import keras
 
     import keras_wcond
-    from keras_wcond import activation_gain
 
-    gain = activation_gain(keras.activations.tanh)
-
-    def hidden():
-        arguments = {"units": options.width, "activation": "tanh"}
-        if network in ("plain, unit rows", "conditioned, same start"):
-            # A new one for every layer: an initializer draws the same values each time.
-            arguments["kernel_initializer"] = keras_wcond.ConditionedInitializer(gain=gain)
-        if network.startswith("plain"):
-            return keras.layers.Dense(**arguments)
-        return keras_wcond.ConditionedDense(**arguments, gain="auto")
-
-    layers = [hidden() for _ in range(options.depth)]
-    return keras.Sequential([keras.Input((64,)), *layers, keras.layers.Dense(10)])
-
-
-def spectra(model):
-    """Singular values and condition number of every layer's raw and effective kernel."""
-    return [
-        {
-            "raw": spectrum(layer.kernel),
-            "effective": spectrum(getattr(layer, "conditioned_kernel", layer.kernel)),
-        }
-        for layer in model.layers
+    is_default = network in ("plain", "row equilibration")
+    initializer = "glorot_uniform" if is_default else "orthogonal"
+    layers = [
+        keras.layers.Dense(options.width, "tanh", kernel_initializer=initializer)
+        for _ in range(options.depth)
     ]
+    model = keras.Sequential([keras.Input((64,)), *layers, keras.layers.Dense(10)])
+    # Its gain keeps the norm of the initial kernels.
+    return keras_wcond.condition_model(model) if network == "row equilibration" else model
 
 
-def spectrum(kernel):
-    import keras_wcond
+def optimizer_for(network, model, rate, steps):
+    """SGD with momentum and cosine decay, around which two of the networks condition."""
+    import keras
 
-    return {
-        "singular_values": keras_wcond.singular_values(kernel).tolist(),
-        "condition_number": keras_wcond.condition_number(kernel),
-    }
+    from keras_wcond import condition_optimizer
+    from keras_wcond.conditioners import PolarExpress
+
+    schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
+    sgd = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True)
+    if network == "stored Newton steps":
+        return condition_optimizer(sgd, model, weight_conditioner="newton_step", every=8)
+    if network == "orthogonal updates":
+        return condition_optimizer(sgd, model, update_conditioner=PolarExpress(3, lower=0.01))
+    return sgd
 
 
-def train(network, seed, options, on_epoch):
-    """Trains one network; returns its losses, spectra, test accuracy and seconds."""
+def train(network, seed, options, on_epoch=lambda: None, rate=None):
+    """Trains one network; returns its losses, accuracy, seconds and condition numbers."""
     import keras
 
     keras.utils.set_random_seed(seed)
     (inputs, labels), test = load_digits()
+    steps = -(-len(inputs) // options.batch_size)
     model = build(network, options)
     model.compile(
-        keras.optimizers.SGD(options.learning_rate, momentum=0.9),
+        optimizer_for(network, model, rate or NETWORKS[network], steps * options.epochs),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
     start = spectra(model)
-    began = time.perf_counter()
+    ends = [time.perf_counter()]
+
+    def on_epoch_end(epoch, logs):
+        ends.append(time.perf_counter())
+        on_epoch()
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)
     history = model.fit(
         inputs,
         labels,
         batch_size=options.batch_size,
         epochs=options.epochs,
         verbose=0,
-        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: on_epoch())],
+        callbacks=[callback],
     )
-    seconds = time.perf_counter() - began
+    # The first epoch compiles the step.
+    epochs = [end - begin for begin, end in itertools.pairwise(ends)]
     return {
         "network": network,
         "seed": seed,
         "losses": history.history["loss"],
         "accuracy": model.evaluate(*test, verbose=0, return_dict=True)["accuracy"],
-        "seconds": seconds,
+        "milliseconds": 1000 * statistics.median(epochs[1:] or epochs) / steps,
         "start": start,
         "end": spectra(model),
     }
 
 
+def spectra(model):
+    """The singular values of each hidden layer's kernel, as the forward pass uses it."""
+    import keras_wcond
+
+    return [
+        keras_wcond.singular_values(getattr(layer, "conditioned_kernel", layer.kernel)).tolist()
+        for layer in model.layers[:-1]
+    ]
+
+
+def condition_number(spectra):
+    """The median over layers of σ_max / σ_min."""
+    return statistics.median(values[0] / max(values[-1], 1e-12) for values in spectra)
+
+
 def run(options):
-    """All networks and seeds on the Keras backend in force, under a progress bar."""
+    """All networks and seeds on the current Keras backend."""
     import keras
-    import tqdm
 
     backend = keras.backend.backend()
-    runs = []
     total = len(NETWORKS) * options.repeats * options.epochs
-    # A line now and then where the bar cannot be redrawn in place, as in a log.
-    pace = 0.1 if sys.stderr.isatty() else 10.0
-    with tqdm.tqdm(total=total, unit="epoch", mininterval=pace) as bar:
+    runs = []
+    with progress_bar(total, "epoch") as bar:
         for seed in range(options.repeats):
             for network in NETWORKS:
                 bar.set_description(f"{backend}: {network}")
@@ -144,12 +167,33 @@ def run(options):
     return {"backend": backend, "versions": versions(backend), "runs": runs}
 
 
+def tune(options):
+    """Prints the training loss of each network at each of `RATES`, on a seed of its own."""
+    with progress_bar(len(NETWORKS) * len(RATES), "run") as bar:
+        rows = []
+        for network in NETWORKS:
+            losses = []
+            for rate in RATES:
+                losses.append(train(network, TUNING_SEED, options, rate=rate)["losses"][-1])
+                bar.update()
+            rows.append([network, *(f"{loss:.4f}" for loss in losses)])
+    print_table(["training loss at a learning rate of", *map(str, RATES)], rows)
+
+
+def progress_bar(total, unit):
+    import tqdm
+
+    # A log, where the bar cannot be redrawn in place, gets a line now and then.
+    interval = 0.1 if sys.stderr.isatty() else 10.0
+    return tqdm.tqdm(total=total, unit=unit, mininterval=interval)
+
+
 def versions(backend):
     names = ("keras_wcond", "keras", backend)
     return ", ".join(f"{name} {importlib.import_module(name).__version__}" for name in names)
 
 
-def run_elsewhere(backend, options):
+def run_in_process(backend, options):
     """The same as `run`, in a process of its own on another backend."""
     with tempfile.TemporaryDirectory() as folder:
         records = pathlib.Path(folder) / "records.json"
@@ -161,46 +205,40 @@ def run_elsewhere(backend, options):
 
 def arguments(options):
     """The command line of a run's settings, by which it can be repeated."""
-    names = ("epochs", "repeats", "width", "depth", "learning_rate", "batch_size")
+    names = ("epochs", "repeats", "width", "depth", "batch_size")
     pairs = ((f"--{name.replace('_', '-')}", str(getattr(options, name))) for name in names)
     return [word for pair in pairs for word in pair]
 
 
-def results_table(results):
-    """Loss, accuracy and time of every network, the backends side by side."""
-    measures = {
-        "train loss": ("{:.4f}", lambda run: run["losses"][-1]),
-        "test accuracy, %": ("{:.1f}", lambda run: 100 * run["accuracy"]),
-        "seconds": ("{:.1f}", lambda run: run["seconds"]),
-    }
-    rows = [
-        [name, network]
-        + [spread(map(measure, of_network(result, network)), form) for result in results]
-        for name, (form, measure) in measures.items()
-        for network in NETWORKS
-    ]
-    return ["", "network", *(result["backend"] for result in results)], rows
-
-
-def condition_table(results):
-    """κ of every layer's kernel, raw and effective, at the start and at the end."""
-    kinds = [(result, kind) for result in results for kind in ("raw", "effective")]
-    rows = [
-        [network, layer + 1] + [change(of_network(r, network), layer, kind) for r, kind in kinds]
-        for network in NETWORKS
-        for layer in range(len(results[0]["runs"][0]["start"]))
-    ]
-    headers = [f"{kind} κ, {result['backend']}" for result, kind in kinds]
-    return ["network", "layer", *headers], rows
-
-
-def change(runs, layer, kind):
-    """The median condition number of a layer before and after training."""
-    medians = (
-        statistics.median(run[moment][layer][kind]["condition_number"] for run in runs)
-        for moment in ("start", "end")
-    )
-    return " → ".join(f"{median:,.0f}" if median >= 10 else f"{median:.2f}" for median in medians)
+def results_table(result):
+    """A row for each network: loss, accuracy, condition number, and the cost of a step."""
+    plain = statistics.median(run["milliseconds"] for run in of_network(result, "plain"))
+    rows = []
+    for network, rate in NETWORKS.items():
+        runs = of_network(result, network)
+        step = statistics.median(run["milliseconds"] for run in runs)
+        kappas = [
+            statistics.median(condition_number(run[moment]) for run in runs)
+            for moment in ("start", "end")
+        ]
+        rows.append(
+            [
+                network,
+                f"{rate:g}",
+                spread([run["losses"][-1] for run in runs], "{:.4f}"),
+                spread([100 * run["accuracy"] for run in runs], "{:.1f}"),
+                " → ".join(f"{kappa:,.0f}" for kappa in kappas),
+                f"{step:.1f} ms, {step / plain:.1f}×",
+            ]
+        )
+    return [
+        f"network, {result['backend']}",
+        "learning rate",
+        "training loss",
+        "test accuracy, %",
+        "κ, start → end",
+        "step",
+    ], rows
 
 
 def of_network(result, network):
@@ -209,50 +247,59 @@ def of_network(result, network):
 
 def spread(values, form):
     """Mean ± standard deviation."""
-    values = list(values)
     if len(values) == 1:
         return form.format(values[0])
     return f"{form.format(statistics.mean(values))} ± {form.format(statistics.stdev(values))}"
 
 
-def draw(results, path):
-    """Loss curves beside the effective spectra of the middle hidden layer."""
+def print_table(headers, rows):
+    import tabulate
+
+    print(tabulate.tabulate(rows, headers, tablefmt="rounded_outline", disable_numparse=True))
+
+
+# Colors that color-blind readers tell apart, after Okabe and Ito.
+LOOKS = {
+    "plain": {"color": "black", "linestyle": "-"},
+    "orthogonal start": {"color": "#56b4e9", "linestyle": "--"},
+    "row equilibration": {"color": "#e69f00", "linestyle": ":"},
+    "stored Newton steps": {"color": "#cc79a7", "linestyle": "-."},
+    "orthogonal updates": {"color": "#0072b2", "linestyle": "-"},
+}
+
+
+def draw(result, path):
+    """Loss curves beside the spectra of the middle hidden layer."""
     import matplotlib as mpl
     import numpy as np
 
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    # Curves that lie on one another stay visible by their widths.
-    colors = dict(zip(NETWORKS, ("tab:gray", "tab:orange", "black", "tab:blue"), strict=True))
-    widths = dict(zip(NETWORKS, (2, 6, 2.5, 1.5), strict=True)) if len(results) == 1 else {}
-    styles = ("-", "--", ":")
     figure, (losses, values) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for result, style in zip(results, styles, strict=False):
-        for network in NETWORKS:
-            runs = of_network(result, network)
-            label = network if len(results) == 1 else f"{network} ({result['backend']})"
-            look = {"color": colors[network], "linestyle": style, "label": label}
-            look["linewidth"] = widths.get(network, 1.5)
-            curves = np.array([run["losses"] for run in runs])
-            epochs = np.arange(1, curves.shape[1] + 1)
-            losses.plot(epochs, curves.mean(axis=0), **look)
-            losses.fill_between(
-                epochs, curves.min(axis=0), curves.max(axis=0), color=colors[network], alpha=0.15
-            )
-            middle = len(runs[0]["end"]) // 2 - 1
-            spectra = np.array([run["end"][middle]["effective"]["singular_values"] for run in runs])
-            values.plot(np.arange(1, spectra.shape[1] + 1), spectra.mean(axis=0), **look)
+    for network, look in LOOKS.items():
+        runs = of_network(result, network)
+        label = f"{network}, {spread([100 * run['accuracy'] for run in runs], '{:.1f}')} %"
+        curves = np.array([run["losses"] for run in runs])
+        epochs = np.arange(1, curves.shape[1] + 1)
+        losses.plot(epochs, curves.mean(axis=0), linewidth=2, **look)
+        losses.fill_between(
+            epochs, curves.min(axis=0), curves.max(axis=0), color=look["color"], alpha=0.15
+        )
+        middle = len(runs[0]["end"]) // 2
+        spectra = np.array([run["end"][middle] for run in runs])
+        indices = np.arange(1, spectra.shape[1] + 1)
+        values.plot(indices, spectra.mean(axis=0), label=label, linewidth=2, **look)
     losses.set(yscale="log", xlabel="epoch", ylabel="training loss")
     losses.xaxis.get_major_locator().set_params(integer=True)
-    losses.set_title("Training loss: mean, and range over seeds", fontsize=11)
+    depth = len(runs[0]["end"])
+    losses.set_title(f"{depth} tanh layers on digits: training loss", fontsize=11)
     values.set(yscale="log", xlabel="index, largest first", ylabel="singular value")
-    title = f"Effective kernel of hidden layer {middle + 1}, after training"
-    values.set_title(title, fontsize=11)
+    values.set_title(f"Kernel of hidden layer {middle + 1} after training", fontsize=11)
+    values.legend(fontsize=9, title="network, test accuracy", title_fontsize=9)
     for axes in (losses, values):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    values.legend(fontsize=9)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
@@ -261,26 +308,29 @@ def report(results, options):
     """Prints the tables, and saves them as Markdown beside the picture."""
     import tabulate
 
+    tables = [results_table(result) for result in results]
+    for headers, rows in tables:
+        print_table(headers, rows)
     conditions = (
         f"`python examples/quickstart.py {' '.join(arguments(options))}`\n\n"
         + "\n".join(f"- {result['backend']}: {result['versions']}" for result in results)
         + f"\n- Python {platform.python_version()}, {os.cpu_count()} cores, "
         f"{platform.machine()}\n\n"
-        f"Mean ± standard deviation over {options.repeats} seeds; condition numbers are "
-        "medians over the seeds. Seconds are those of training, compilation included."
+        f"Mean ± standard deviation over {options.repeats} seeds. κ is the condition number, "
+        "σ_max / σ_min, as the median over hidden layers and seeds. A step is the median over "
+        "epochs and seeds, without compilation."
     )
-    tables = [results_table(results), condition_table(results)]
-    for headers, rows in tables:
-        print(tabulate.tabulate(rows, headers, tablefmt="rounded_outline", disable_numparse=True))
     options.output.mkdir(parents=True, exist_ok=True)
     markdown = [
         tabulate.tabulate(rows, headers, tablefmt="github", disable_numparse=True)
         for headers, rows in tables
     ]
-    text = "\n\n".join(["# Quickstart", conditions, *markdown, "![](quickstart.png)"]) + "\n"
+    picture = "![Training loss and singular values](quickstart.png)"
+    text = "\n\n".join(["# Quick start", conditions, *markdown, picture]) + "\n"
     (options.output / "quickstart.md").write_text(text, encoding="utf-8")
-    draw(results, options.output / "quickstart.png")
-    print(f"Saved {options.output / 'quickstart.md'} and {options.output / 'quickstart.png'}")
+    draw(results[0], options.output / "quickstart.png")
+    print(f"Saved {options.output / 'quickstart.md'} and {options.output / 'quickstart.png'}\n")
+    print(NEXT)
 
 
 def installed_backends():
@@ -296,15 +346,15 @@ def parse(words=None):
     )
     parser.add_argument("--repeats", type=int, default=3, help="seeds per network (%(default)s)")
     parser.add_argument("--width", type=int, default=64, help="units per layer (%(default)s)")
-    parser.add_argument("--depth", type=int, default=6, help="hidden layers (%(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=0.01, help="of SGD (%(default)s)")
+    parser.add_argument("--depth", type=int, default=50, help="hidden layers (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="(%(default)s)")
     parser.add_argument(
         "--backends",
         nargs="+",
         choices=("all", *BACKENDS),
-        help="run on each of these, one after the other, and compare; all means all installed",
+        help="run on each of these, one after the other; all means all installed",
     )
+    parser.add_argument("--tune", action="store_true", help="only compare learning rates")
     parser.add_argument(
         "--output",
         type=pathlib.Path,
@@ -317,9 +367,12 @@ def parse(words=None):
 
 def main():
     options = parse()
+    if options.tune:
+        tune(options)
+        return
     if options.backends:
         chosen = installed_backends() if "all" in options.backends else options.backends
-        results = [run_elsewhere(backend, options) for backend in chosen]
+        results = [run_in_process(backend, options) for backend in chosen]
     else:
         results = [run(options)]
     if options.only_records:

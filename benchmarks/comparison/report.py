@@ -5,7 +5,6 @@ family, and the summary in the README. Runs on whatever lines there are, and say
 """
 
 import itertools
-import os
 import pathlib
 
 from benchmarks.comparison import (
@@ -36,6 +35,10 @@ TITLES = {
     "nerf": "NeRF: the traced scene",
     "shape": "3D shape: the ball of a gyroid",
 }
+
+
+# One method of each kind, for a summary.
+IN_README = (families.ROWS, families.NEWTON, families.STORED, families.UPDATES)
 
 
 def read(folder):
@@ -245,7 +248,7 @@ def report(options):
         ]
     told = sentences.findings(complete, compared, measured)
     told += sentences.agreement(agreements)
-    picture = "![Differences from the best baseline]({}comparison.png)"
+    picture = "![Differences from the best baseline](comparison.png)"
     gains = attribution.gains(complete, compared, measured)
     outcomes = equal_seconds.outcomes(everything, complete, measured)
     chosen = choice.choices(complete, measured)
@@ -261,7 +264,7 @@ def report(options):
         "`python -m benchmarks.comparison.run && python -m benchmarks.comparison.report`: "
         f"{cost_of(everything)}\n\n{conditions_of(everything)}",
         EXPLANATION.replace("{stopping}", sentences.stopping(everything)),
-        f"## Summary\n\n{summary.format('')}",
+        f"## Summary\n\n{summary}",
         unfinished(everything),
         f"{tables.counts(compared)}\n\n{told}\n{sentences.by_family(compared)}".strip(),
         *(["## Choice", CHOICES, tables.choices(chosen)] if chosen else []),
@@ -272,8 +275,10 @@ def report(options):
     path = options.output / "comparison.md"
     path.write_text("\n\n".join(filter(None, page)) + "\n", encoding="utf-8")
     if options.readme:
-        folder = os.path.relpath(options.output, options.readme.parent)
-        markdown.replace_block(options.readme, "comparison", summary.format(f"{folder}/"))
+        brief = [sentences.in_short(compared, measured, IN_README)]
+        brief += [sentences.at_equal_seconds(outcomes)] if outcomes else []
+        markdown.replace_block(options.readme, "comparison", "\n\n".join(brief))
+        markdown.replace_block(options.readme, "recommendations", tables.recommendations(chosen))
     if options.guide:
         markdown.replace_block(options.guide, "choice", f"{CHOICES}\n\n{tables.choices(chosen)}")
     print(f"Saved {path}")

@@ -91,17 +91,17 @@ def unit_of(family):
     return evidence.FORMS[families.FAMILIES[family].test_score][1]
 
 
-def in_short(compared, times):
-    """How often each method wins, ties and loses, what a step of it takes, and who always wins."""
+def in_short(compared, times, methods=families.OURS):
+    """How often methods win, tie and lose, what a step takes, and who always wins."""
     told, throughout, count = [], [], 0
-    for method in families.OURS:
+    for method in methods:
         cells = comparisons_of(compared, method, "best rival")
         if not cells:
             continue
         count = max(count, len(cells))
         wins, ties, losses = outcomes(cells.values())
         told.append(
-            f"- `{method}` wins in {wins}, ties in {ties}, loses in {losses}"
+            f"- `{method}` wins in {wins}, ties in {ties} and loses in {losses} of {len(cells)}"
             f"{cost_of_steps(method, cells, times)}."
         )
         if wins == len(cells):

@@ -225,6 +225,54 @@ def choices(chosen):
     return markdown.table(rows, ["setting", "network alone", *KINDS.values(), "choose"])
 
 
+# The networks and the configurations in the words of a reader who has not seen the comparison.
+NETWORKS = {
+    "deep": "20 Dense layers",
+    "deep50": "50 Dense layers",
+    "badly_scaled": "20 Dense layers, badly scaled start",
+    "fine_tuned": "20 Dense layers, trained on other data before",
+    "pruned": "20 Dense layers, nine tenths of the weights removed",
+    "cnn": "CNN",
+    "vit": "vision transformer",
+    "nerf": "radiance field (NeRF), dB",
+    "shape": "occupancy of a solid, % IoU",
+}
+OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW", "muon": "Muon"}
+CONFIGURATIONS = {
+    families.ORTHOGONAL: "orthogonal start",
+    families.STORED: "stored Newton steps",
+    families.UPDATES: "orthogonal updates",
+    families.STARTED_UPDATES: "orthogonal start and updates",
+    families.CENTERED_UPDATES: "weight standardization and orthogonal updates",
+    families.NEWTON: "Newton's iteration",
+    families.ROWS: "row equilibration",
+}
+
+
+def recommendations(chosen):
+    """What to use for each network and optimizer, with its gain and its cost."""
+    optimizers = list(dict.fromkeys(choice.key[1] for choice in chosen))
+    rows = {}
+    for choice in chosen:
+        family, optimizer, base = choice.key
+        name = NETWORKS[family] + ("" if base == families.PLAIN else f", {base} norm")
+        row = rows.setdefault(name, dict.fromkeys(optimizers, ""))
+        row[optimizer] = "nothing"
+        best = choice.chosen
+        if best:
+            configuration = naming.without_base(best.name)
+            unit = evidence.FORMS[families.FAMILIES[family].test_score][1]
+            gain, interval = best.comparison.difference, best.comparison.interval
+            row[optimizer] = (
+                f"{CONFIGURATIONS.get(configuration, f'`{configuration}`')}: "
+                f"{unit * gain:+.1f} ± {unit * interval:.1f}, {best.cost:.1f}×"
+            )
+        elif choice.better:
+            row[optimizer] = "-"
+    headers = ["network", *(OPTIMIZERS[each] for each in optimizers)]
+    return markdown.table([[name, *row.values()] for name, row in rows.items()], headers)
+
+
 def gain_and_cost(candidate, unit):
     """The gain over the network alone, bold where significant, and the ratio of step times."""
     gain = f"{unit * candidate.comparison.difference:+.2f}"

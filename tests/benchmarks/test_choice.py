@@ -96,3 +96,24 @@ def test_nothing_is_chosen_where_costs_are_unknown(family, scores):
     assert "×" not in row
     assert row.split("|")[-2].strip() == "-"
     assert choice.choices({}, {}) == []
+
+
+def test_recommendations_name_what_to_use_with_its_gain_and_cost(family, scores):
+    found = {
+        WHERE: evidence.summaries(family, "sgd", records_of(family, {**scores, UPDATES: 0.99})),
+        ("shape", "adamw"): evidence.summaries(
+            family,
+            "adamw",
+            records_of(family, dict.fromkeys(family.normalizations("adamw"), 0.9), "adamw"),
+        ),
+    }
+    measured = dict.fromkeys(found, times.Times(SECONDS, 80))
+    header, _, row = tables.recommendations(choice.choices(found, measured)).splitlines()
+    assert [cell.strip() for cell in header.split("|")[1:-1]] == ["network", "SGD", "AdamW"]
+    network, with_sgd, with_adamw = (cell.strip() for cell in row.split("|")[1:-1])
+    assert network == "occupancy of a solid, % IoU"
+    assert re.fullmatch(r"orthogonal updates: \+\d+\.\d ± \d\.\d, 2\.0×", with_sgd)
+    assert with_adamw == "nothing"
+    without_costs = dict.fromkeys(found, times.Times({}, 0))
+    row = tables.recommendations(choice.choices(found, without_costs)).splitlines()[-1]
+    assert row.split("|")[2].strip() == "-"

@@ -65,7 +65,8 @@ def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsy
     readme = tmp_path / "README.md"
     output = tmp_path / "docs"
     readme.write_text(
-        "# Title\n\n<!-- comparison -->\n\nold\n\n<!-- end of comparison -->\n\nrest\n"
+        "# Title\n\n<!-- recommendations -->\n<!-- end of recommendations -->\n"
+        "<!-- comparison -->\n\nold\n\n<!-- end of comparison -->\n\nrest\n"
     )
     words = ["--results", str(results), "--output", str(output), "--readme", str(readme)]
     words += ["--crosscheck", str(tmp_path / "none")]
@@ -82,8 +83,8 @@ def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsy
     assert "- `row_equilibration` wins everywhere." in page
     assert (
         "in 1 setting (task × optimizer × activation normalization):\n\n"
-        "- `row_equilibration` wins in 1, ties in 0, loses in 0; its steps take 1.5 times as long "
-        "as plain ones.\n- `newton_orthogonalization` wins in"
+        "- `row_equilibration` wins in 1, ties in 0 and loses in 0 of 1; its steps take 1.5 times "
+        "as long as plain ones.\n- `newton_orthogonalization` wins in"
     ) in page
     assert "![Differences from the best baseline](comparison.png)" in page
     assert (output / "comparison.png").read_bytes().startswith(b"\x89PNG")
@@ -94,7 +95,8 @@ def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsy
     for told in ("by task", "with tuned initial scale", "won / tied / lost"):
         assert told in page
         assert told not in summary
-    assert "](docs/comparison.png)" in summary
+    assert "| network " in summary
+    assert "| occupancy of a solid, % IoU | " in summary
     assert readme.read_text().endswith("rest\n")
     rows = [line for line in page.splitlines() if line.startswith("| `row_equilibration`")]
     _, scores_row, training_row = rows
@@ -224,11 +226,12 @@ def test_nothing_is_said_to_win_that_ties_once(family, scores):
     told = sentences.in_short(compared, measured)
     assert "in 2 settings (task" in told
     assert (
-        "\n- `row_equilibration` wins in 1, ties in 1, loses in 0; its steps take 1.2 to 2.0 times "
-        "as long as plain ones.\n"
+        "\n- `row_equilibration` wins in 1, ties in 1 and loses in 0 of 2; its steps take 1.2 to "
+        "2.0 times as long as plain ones.\n"
     ) in told
     assert told.endswith("\n- No method wins everywhere.")
     assert "steps take" not in sentences.in_short(compared, {})
+    assert "`newton" not in sentences.in_short(compared, measured, ["row_equilibration"])
     assert sentences.in_short({}, {}) == ""
     # Beside the network with the same normalization of activations, not the one without.
     seconds = {"none": 0.1, "row_equilibration": 0.2, "batch": 0.4, "batch+row_equilibration": 0.5}

@@ -7,6 +7,7 @@ import sys
 import keras
 
 QUICKSTART = pathlib.Path(__file__).parents[2] / "examples" / "quickstart.py"
+SMALL = ("--epochs", 1, "--depth", 2)
 
 
 def run(*arguments):
@@ -17,8 +18,19 @@ def run(*arguments):
 def test_quickstart_trains_and_reports(tmp_path):
     # `--backends` runs the same in a process for each.
     backends = ("--backends", keras.backend.backend())
-    output = run("--epochs", 1, "--repeats", 2, "--depth", 2, "--output", tmp_path, *backends)
-    for expected in ("plain, unit rows", "conditioned", keras.backend.backend(), "train loss", "→"):
+    output = run(*SMALL, "--repeats", 2, "--output", tmp_path, *backends)
+    for expected in (
+        "plain",
+        "orthogonal start",
+        "row equilibration",
+        "stored Newton steps",
+        "orthogonal updates",
+        f"network, {keras.backend.backend()}",
+        "training loss",
+        "ms, 1.0×",
+        "→",
+        "condition_optimizer(",
+    ):
         assert expected in output
     table = (tmp_path / "quickstart.md").read_text(encoding="utf-8")
     assert f"keras {keras.__version__}" in table
@@ -28,5 +40,5 @@ def test_quickstart_trains_and_reports(tmp_path):
 
 def test_quickstart_explains_itself():
     text = run("--help")
-    for expected in ("plain, unit rows", "--backends", "--output", "KERAS_BACKEND"):
+    for expected in ("orthogonal start", "--backends", "--output", "--tune", "KERAS_BACKEND"):
         assert expected in text

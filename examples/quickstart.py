@@ -344,7 +344,7 @@ def parse(words=None):
     parser.add_argument(
         "--epochs", type=int, default=20, help="passes over the digits (%(default)s)"
     )
-    parser.add_argument("--repeats", type=int, default=3, help="seeds per network (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=1, help="seeds per network (%(default)s)")
     parser.add_argument("--width", type=int, default=64, help="units per layer (%(default)s)")
     parser.add_argument("--depth", type=int, default=50, help="hidden layers (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="(%(default)s)")

@@ -188,7 +188,8 @@ validation score:
 Bold differences are significant, with p corrected for all cells. The choice has the shortest step
 of those that come within the confidence interval of the best. It is nothing where no kind has a
 significant gain. In some settings the network alone fails for some seeds: they score less than half
-of the best seed. Its spread then hides every gain, and a kind with a higher mean counts as better."""
+of the best seed. Its spread then hides every gain, and a kind with a higher mean counts as
+better."""
 
 CROSSCHECK = """\
 The plain network and the conditioned ones without normalization of activations, trained on other

@@ -157,6 +157,11 @@ def run(options):
     import keras
 
     backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        # Threads slow PyTorch down where operations are as small as here.
+        torch.set_num_threads(1)
     total = len(NETWORKS) * options.repeats * options.epochs
     runs = []
     with progress_bar(total, "epoch") as bar:

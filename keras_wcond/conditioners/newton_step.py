@@ -6,7 +6,7 @@ from keras_wcond.conditioners.registry import register
 from keras_wcond.conditioners.singular_value_method import SingularValueMethod
 from keras_wcond.linalg.arrays import Tensor, namespace
 from keras_wcond.linalg.gram_iteration import are_tall, bounded, squared_norm, wide
-from keras_wcond.linalg.norms import centered
+from keras_wcond.linalg.norms import centered, scaled_matrices
 
 # The largest ratio of σ̂ to the scale s. The step maps a singular value √3 s to zero, and √2 s
 # to 0.71 s or more.
@@ -87,7 +87,9 @@ class NewtonStep(SingularValueMethod):
         one_if_zero = ops.where(is_zero, ops.ones_like(found.squared_norm), 0.0)
         squares = found.squared_norm
         if self.center:
-            squares = squared_norm(matrices / size) + one_if_zero
+            # Not by the size of Z, which is below the range of the dtype for tiny means.
+            kept, size, _ = scaled_matrices(matrices, column_axis)
+            squares = squared_norm(kept) + one_if_zero
         ratio = squares / (squared_norm(moved) + one_if_zero)
         # The result has the scale of Z, so that the gradient in `size` is zero.
         return size * self.multiplier(ops.sqrt(ratio)) * moved

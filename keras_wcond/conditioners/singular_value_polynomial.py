@@ -1,5 +1,6 @@
 """The base class of the methods that apply polynomials to singular values."""
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -12,6 +13,10 @@ from keras_wcond.linalg.norms import centered
 # Rounding errors of the Gram matrix grow as the multiplier does. Polynomials whose slopes at zero
 # multiply to more than this are split, and the Gram matrix is computed from the matrix again.
 LARGEST_GROWTH = 8.0
+# Inputs that are multiplied by the factors of M one by one contain directions that Z removes: the
+# means of rows, and its null space. The factors amplify them by the product of all slopes at zero,
+# and their rounding errors remain. Up to this number they stay near those of the kernel itself.
+LARGEST_GROWTH_OF_INPUTS = 40.0
 # If the ratio of columns to rows is at least this, a further polynomial on the Gram matrix, three
 # products of the smaller dimension, costs less than two products with the whole matrix.
 FAR_WIDER = 2
@@ -71,6 +76,8 @@ class SingularValuePolynomial(SingularValueMethod):
         gain: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> Tensor | None:
+        if math.prod(polynomial[0] for polynomial in self.polynomials) > LARGEST_GROWTH_OF_INPUTS:
+            return None
         z, multipliers, _, is_tall = self.factors(kernel[None], column_axis=1)
         for factor in (z, *multipliers) if is_tall else (*reversed(multipliers), z):
             inputs = inputs @ factor[0]

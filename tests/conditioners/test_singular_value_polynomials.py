@@ -152,6 +152,31 @@ def test_the_order_of_axes_makes_no_difference(shape, method):
     np.testing.assert_allclose(np.moveaxis(moved, 0, -1), found, rtol=1e-4, atol=1e-5)
 
 
+# Without full rank, and with a mean: the inputs have directions that the kernel removes.
+@pytest.mark.parametrize("shape", [(256, 128), (128, 256), (200, 200)])
+@pytest.mark.parametrize(
+    "method",
+    [
+        NewtonOrthogonalization(iterations=5),
+        NewtonOrthogonalization(iterations=9),
+        NewtonOrthogonalization(iterations=10),
+        NewtonOrthogonalization(iterations=40, center=False),
+        PolarExpress(steps=3, center=True),
+        PolarExpress(steps=8, center=True),
+    ],
+    ids=repr,
+)
+def test_outputs_do_not_depend_on_the_number_of_inputs(method, shape):
+    layer = ConditionedDense(shape[1], kernel_conditioner=method)
+    layer.build((None, shape[0]))
+    layer.kernel.assign(normal(shape[0], 60) @ normal(60, shape[1], seed=1))
+    x = normal(8, shape[0], seed=2) + 3.0
+    kernel = to_numpy(layer.conditioned_kernel).astype("float64")
+    errors = np.abs(to_numpy(layer(x)) - x @ kernel)
+    # Relative to the sums of magnitudes, which the rounding errors of a product are bounded by.
+    assert np.max(errors / (np.abs(x) @ np.abs(kernel))) <= 5e-6
+
+
 @pytest.mark.parametrize("shape", [(300, 200), (200, 300), (256, 256)])
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 @pytest.mark.parametrize("differentiate", [False, True])
@@ -223,3 +248,8 @@ def test_arguments_are_checked():
             TypeError, match=r"`differentiate_multiplier` to be a boolean. Received"
         ):
             method(differentiate_multiplier=1)
+
+
+def test_tiny_kernels_of_nearly_equal_entries_stay_finite():
+    kernel = (1e-37 * (1.0 + 1e-3 * normal(6, 9))).astype("float32")
+    assert np.all(np.isfinite(to_numpy(NewtonStep(center=True)(kernel))))

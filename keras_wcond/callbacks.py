@@ -2,7 +2,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras
@@ -131,14 +131,21 @@ class FoldConditioning(keras.callbacks.Callback):
                 f"model.name={self.model.name!r}, which has none. Convert it by "
                 "`condition_model()`, or leave the callback out if the model was folded before."
             )
-        # A LossScaleOptimizer has its own.
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        if getattr(optimizer, "use_ema", False):
-            raise ValueError(
-                "Expected an optimizer without moving averages of the weights, which are those of "
-                "raw kernels when the kernels are folded. Received: "
-                f"{type(optimizer).__name__} with use_ema=True."
-            )
+        for optimizer in _with_inner_ones(self.model.optimizer):
+            if getattr(optimizer, "use_ema", False):
+                raise ValueError(
+                    "Expected an optimizer without moving averages of the weights, which are those "
+                    "of raw kernels when the kernels are folded. Received: "
+                    f"{type(optimizer).__name__} with use_ema=True."
+                )
+
+
+def _with_inner_ones(optimizer: Any) -> Iterator[Any]:
+    """An optimizer and those inside it, as in `LossScaleOptimizer` and `MultiOptimizer`."""
+    yield optimizer
+    inner = getattr(optimizer, "inner_optimizer", None)
+    for each in [*([] if inner is None else [inner]), *getattr(optimizer, "optimizers", [])]:
+        yield from _with_inner_ones(each)
 
 
 class ConditioningMonitor(keras.callbacks.Callback):

@@ -346,6 +346,8 @@ class ConditionedOptimizer:
         own = self._conditioning
         own.begin(trainable_variables)
         super()._backend_update_step(grads, trainable_variables, learning_rate)  # type: ignore[misc]
+        # A call of `update_step()` by itself waits for no other kernel.
+        own.given = None
         if own.weight_conditioner is not None:
             self._condition_weights(trainable_variables)
 

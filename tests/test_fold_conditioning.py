@@ -144,6 +144,11 @@ def test_bad_input_is_refused():
     averaged.compile(keras.optimizers.SGD(use_ema=True), "mse")
     with pytest.raises(ValueError, match=r"without moving averages.* Received: .*use_ema=True"):
         fit(averaged, 1, [FoldConditioning(after=1)])
+    if hasattr(keras.optimizers, "MultiOptimizer"):
+        several = keras.optimizers.OptimizerMap(keras.optimizers.SGD(use_ema=True))
+        averaged.compile(keras.optimizers.MultiOptimizer(several), "mse")
+        with pytest.raises(ValueError, match=r"without moving averages.* Received: SGD with use_"):
+            fit(averaged, 1, [FoldConditioning(after=1)])
 
 
 def test_training_that_ends_before_the_folding_is_warned_of():

@@ -423,3 +423,15 @@ def test_variables_may_come_from_an_iterator():
     optimizer.apply(gradients, iter(model.trainable_variables))
     for variable, value in zip(model.trainable_variables, before, strict=True):
         assert np.abs(to_numpy(variable) - value).max() > 1e-3
+
+
+def test_one_kernel_may_be_updated_by_itself():
+    model = dense_model()
+    optimizer = condition_optimizer("sgd", model, "polar_express")
+    variables = model.trainable_variables
+    optimizer.build(variables)
+    gradients = [keras.ops.ones(variable.shape) for variable in variables]
+    optimizer.apply(gradients, variables)
+    before = to_numpy(variables[0].value).copy()
+    optimizer.update_step(gradients[0], variables[0], 0.1)
+    assert np.any(to_numpy(variables[0].value) != before)

@@ -235,3 +235,12 @@ def test_what_is_no_model_is_refused():
         fold_model(ConditionedDense(4))
     with pytest.raises(ValueError, match=r"Expected a built model"):
         fold_model(keras.Sequential([ConditionedDense(4)]))
+
+
+def test_gains_have_the_dtype_of_their_layer():
+    plain = keras.Sequential(
+        [keras.Input((4,)), *(keras.layers.Dense(4, dtype="float64") for _ in range(2))]
+    )
+    conditioned = condition_model(plain)
+    (gain,) = conditioned.layers[0].gain_weights
+    assert gain.dtype == "float64"

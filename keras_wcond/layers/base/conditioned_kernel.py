@@ -86,7 +86,8 @@ class ConditionedKernel:
     def reset_gain(self) -> None:
         """Reinitializes a gain that is a weight from the kernel's present value."""
         if self.gain_weight is not None:
-            self.gain_weight.assign(self._initial_gain(self.gain_weight.shape))
+            gain = self._initial_gain(self.gain_weight.shape, self.gain_weight.dtype)
+            self.gain_weight.assign(gain)
 
     def raw(self) -> Tensor:
         """W in float32 or wider."""

@@ -186,10 +186,11 @@ kernels, or a pass is fused with one that is made anyway, less than the floor is
 PRODUCTS = """\
 ## Methods that take products of matrices
 
-A ViT-S block under Newton's iteration (5 steps) and the polynomial (degree 4): how many products
-of matrices each takes of a square kernel and of one four times as wide as high, its training step
-over the plain one, and its time on top of the plain step over that of the same products alone, with
-their gradients (`python -m benchmarks.overhead.products`).
+The table is for a ViT-S block under Newton's iteration with 5 steps and the polynomial of degree 4.
+It lists the number of matrix products for a square kernel and for one four times as wide as high,
+and the ratio of the training step to the plain one. The last column compares the time that a method
+adds to the plain step with the time that the same products alone add. Gradients are included in
+both. `python -m benchmarks.overhead.products` measures this.
 """
 
 

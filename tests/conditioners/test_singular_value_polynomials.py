@@ -166,7 +166,7 @@ def test_the_order_of_axes_makes_no_difference(shape, method):
     ],
     ids=repr,
 )
-def test_outputs_do_not_depend_on_the_number_of_inputs(method, shape):
+def test_outputs_of_few_inputs_are_those_of_the_conditioned_kernel(method, shape):
     layer = ConditionedDense(shape[1], kernel_conditioner=method)
     layer.build((None, shape[0]))
     layer.kernel.assign(normal(shape[0], 60) @ normal(60, shape[1], seed=1))

@@ -23,7 +23,7 @@ from keras_wcond.models.copying import (
     transfer_weights,
     transfer_weights_to_conditioned,
 )
-from keras_wcond.models.counterparts import require_counterpart
+from keras_wcond.models.counterparts import counterparts, require_counterpart
 from keras_wcond.models.exchange import (
     Exchange,
     graph_layers,
@@ -60,7 +60,7 @@ def condition_model(
     the paper's method, which rarely scores higher than the plain network.
     `"newton_orthogonalization"` often does, and its steps take longer. Orthogonal updates by
     `condition_optimizer()` gain as much or more in most settings, at less cost, and the model stays
-    plain. The section *Choice* of the guide has rules, measured gains and code.
+    plain. The page *Choose a method* of the documentation has measured gains and code.
 
     A layer that has a conditioned class becomes a layer of that class. Any other layer is wrapped
     in `Conditioned`, which conditions the layers inside it.
@@ -103,13 +103,12 @@ def condition_model(
         of the model. For a subclass of `keras.Model` with a constructor of its own, it is a
         `keras.Model`.
 
-    Example:
-
-    >>> model = keras.Sequential(
-    ...     [keras.Input((3,)), keras.layers.Dense(8), keras.layers.Dense(2)]
-    ... )
-    >>> [type(layer).__qualname__ for layer in condition_model(model).layers]
-    ['ConditionedDense', 'Dense']
+    Examples:
+        >>> model = keras.Sequential(
+        ...     [keras.Input((3,)), keras.layers.Dense(8), keras.layers.Dense(2)]
+        ... )
+        >>> [type(layer).__qualname__ for layer in condition_model(model).layers]
+        ['ConditionedDense', 'Dense']
 
     Reference:
 
@@ -167,31 +166,30 @@ def fold_model(model: keras.Model, into: keras.Model | None = None) -> keras.Mod
         `into`, or a new model, not compiled, with layers of the same names, shapes and dtypes.
         Neither needs `keras_wcond`, as long as `into` is written with plain layers.
 
-    Example:
+    Examples:
+        >>> model = keras.Sequential(
+        ...     [keras.Input((3,)), keras.layers.Dense(8), keras.layers.Dense(2)]
+        ... )
+        >>> conditioned = condition_model(model)
+        >>> [type(layer).__qualname__ for layer in fold_model(conditioned).layers]
+        ['Dense', 'Dense']
 
-    >>> model = keras.Sequential(
-    ...     [keras.Input((3,)), keras.layers.Dense(8), keras.layers.Dense(2)]
-    ... )
-    >>> conditioned = condition_model(model)
-    >>> [type(layer).__qualname__ for layer in fold_model(conditioned).layers]
-    ['Dense', 'Dense']
+        A model with a `call` of its own, whose constructor takes the conditioner:
 
-    A model with a `call` of its own, whose constructor takes the conditioner:
-
-    >>> from keras_wcond import ConditionedDense
-    >>> class Net(keras.Model):
-    ...     def __init__(self, kernel_conditioner="row_equilibration"):
-    ...         super().__init__()
-    ...         self.hidden = ConditionedDense(8, kernel_conditioner=kernel_conditioner)
-    ...         self.last = keras.layers.Dense(2)
-    ...     def call(self, inputs):
-    ...         return self.last(self.hidden(inputs))
-    >>> net, plain = Net(), Net(kernel_conditioner=None)
-    >>> x = np.ones((4, 3))
-    >>> outputs, _ = net.predict(x, verbose=0), plain.predict(x, verbose=0)  # Builds both.
-    >>> folded = fold_model(net, into=plain)
-    >>> bool(np.allclose(folded.predict(x, verbose=0), outputs, atol=1e-6))
-    True
+        >>> from keras_wcond import ConditionedDense
+        >>> class Net(keras.Model):
+        ...     def __init__(self, kernel_conditioner="row_equilibration"):
+        ...         super().__init__()
+        ...         self.hidden = ConditionedDense(8, kernel_conditioner=kernel_conditioner)
+        ...         self.last = keras.layers.Dense(2)
+        ...     def call(self, inputs):
+        ...         return self.last(self.hidden(inputs))
+        >>> net, plain = Net(), Net(kernel_conditioner=None)
+        >>> x = np.ones((4, 3))
+        >>> outputs, _ = net.predict(x, verbose=0), plain.predict(x, verbose=0)  # Builds both.
+        >>> folded = fold_model(net, into=plain)
+        >>> bool(np.allclose(folded.predict(x, verbose=0), outputs, atol=1e-6))
+        True
     """
     if into is not None:
         return _fold_into(model, into)
@@ -241,7 +239,8 @@ def _fold_into(model: keras.Model, plain: keras.Model) -> keras.Model:
             "layers, or with `kernel_conditioner=None`."
         )
     require_counterpart(model, plain)
-    assign_folded_weights(model, plain)
+    for layer, twin in counterparts(model, plain):
+        assign_folded_weights(layer, twin)
     return plain
 
 

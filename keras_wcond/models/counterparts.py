@@ -16,6 +16,9 @@ from keras_wcond.layers.base.conditioned_layer import (
     plain_config,
 )
 from keras_wcond.layers.base.folding import folded_away
+from keras_wcond.models.exchange import is_exchangeable
+
+_Pair = tuple[keras.layers.Layer, keras.layers.Layer]
 
 # Arguments that do not change the function of a layer whose weights are set.
 _OF_TRAINING = ("initializer", "regularizer", "constraint")
@@ -34,21 +37,54 @@ def require_counterpart(model: keras.Model, plain: keras.Model) -> None:
     """
     _require_one_conditioning(model)
     gone = {id(variable) for variable in folded_away(model)}
-    weights = [_described(variable) for variable in model.variables if id(variable) not in gone]
-    plain_weights = [_described(variable) for variable in plain.variables]
+    ours, theirs = _leaves(model, plain), _leaves(plain, model)
+    weights = [_described(v) for each in ours for v in each.variables if id(v) not in gone]
+    plain_weights = [_described(v) for each in theirs for v in each.variables]
     if weights != plain_weights:
         raise ValueError(
             "Expected `into` to have the weights of `model`, of the same names and shapes, in the "
             f"same order. Received: model={model.name!r}, which without its gains has {weights}, "
             f"and into={plain.name!r} with {plain_weights}."
         )
-    ours, theirs = next(_differences(model, plain), (None, None))
-    if ours is not None:
+    own, other = next(_differences(model, plain), (None, None))
+    if own is not None:
         raise ValueError(
             "Expected `into` to have the layers of `model`, made in the same order with the same "
-            f"arguments. Received: model={model.name!r} with {ours}, and into={plain.name!r} with "
-            f"{theirs} in its place."
+            f"arguments. Received: model={model.name!r} with {own}, and into={plain.name!r} with "
+            f"{other} in its place."
         )
+
+
+def counterparts(model: keras.Model, plain: keras.Model) -> list[_Pair]:
+    """The layers of two models that correspond to each other, in the order of the graphs.
+
+    A subclass of a functional model lists its attributes before its graph. Its weights then have
+    another order than those of a general functional model of the same graph.
+
+    Args:
+        model: The conditioned model.
+        plain: The plain model.
+
+    Returns:
+        List of pairs of layers, or only the pair of models if one of them has no graph.
+    """
+    return list(zip(_leaves(model, plain), _leaves(plain, model), strict=True))
+
+
+def _leaves(layer: keras.layers.Layer, twin: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers of the graph of `layer`, as far as `twin` has a graph too."""
+    if not (is_exchangeable(layer) and is_exchangeable(twin)):
+        return [layer]
+    return [
+        leaf
+        for pair in itertools.zip_longest(_without_inputs(layer), _without_inputs(twin))
+        if pair[0] is not None
+        for leaf in _leaves(*pair)
+    ]
+
+
+def _without_inputs(model: keras.Model) -> list[keras.layers.Layer]:
+    return [each for each in model.layers if not isinstance(each, keras.layers.InputLayer)]
 
 
 def _require_one_conditioning(model: keras.Model) -> None:
@@ -70,7 +106,9 @@ def _described(variable: keras.Variable) -> str:
 
 
 def _differences(layer: keras.layers.Layer, twin: keras.layers.Layer) -> Iterator[tuple[str, str]]:
-    for original, counterpart in itertools.zip_longest(sublayers(layer), sublayers(twin)):
+    have_graphs = is_exchangeable(layer) and is_exchangeable(twin)
+    inside = _without_inputs if have_graphs else sublayers
+    for original, counterpart in itertools.zip_longest(inside(layer), inside(twin)):
         if original is None or counterpart is None:
             yield _name(original), _name(counterpart)
             return

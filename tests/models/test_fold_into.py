@@ -96,6 +96,25 @@ def test_functional_models_fold_into_a_given_one_too():
         np.testing.assert_allclose(to_numpy(ours), to_numpy(theirs), rtol=1e-5, atol=1e-6)
 
 
+class Graph(keras.Model):
+    """A functional model of a class of its own, which lists its attributes in another order."""
+
+    def __init__(self):
+        inputs, first, second = keras.Input((4,)), layers.Dense(4), layers.Dense(4)
+        outputs = layers.Dense(2)(second(first(inputs)))
+        self.hidden = [second, first]
+        super().__init__(inputs, outputs)
+
+
+def test_layers_of_graphs_correspond_in_the_order_of_the_graph():
+    model, into, x = Graph(), Graph(), normal(3, 4)
+    conditioned = condition_model(model, layers=keras.layers.Dense)
+    expected = to_numpy(conditioned(x))
+    folded = fold_model(conditioned, into=into)
+    assert type(folded) is Graph
+    np.testing.assert_allclose(to_numpy(folded(x)), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_lora_is_merged_into_a_given_model():
     x = normal(4, 4, 3)
     net, into = called(Net(), x), called(PlainNet(), x)

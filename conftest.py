@@ -1,6 +1,7 @@
 """Numerics and doctest names shared by the tests and the docstrings' examples."""
 
 import functools
+import importlib.util
 import os
 import pathlib
 import tempfile
@@ -9,10 +10,13 @@ import keras
 import numpy as np
 import pytest
 from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
+from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 
 def _enter_a_new_folder(namespace):
+    # Names for the conditions on which a document skips an example.
+    namespace["backend"] = keras.backend.backend()
+    namespace["is_installed"] = lambda module: importlib.util.find_spec(module) is not None
     folder = tempfile.TemporaryDirectory()
     namespace["_folder"], namespace["_before"] = folder, pathlib.Path.cwd()
     os.chdir(folder.name)
@@ -23,11 +27,11 @@ def _leave_and_remove_it(namespace):
     namespace["_folder"].cleanup()
 
 
-# The documents' examples each run on their own, in a folder that is thrown away. Fenced as
-# `py`, a block is only to be read.
+# Each example of the documents runs on its own, in a folder that is thrown away. Blocks fenced as
+# `py` continue one another: `tests/documents/test_tutorial.py` runs them.
 pytest_collect_file = Sybil(
-    parsers=[PythonCodeBlockParser()],
-    patterns=["README.md", "docs/*.md"],
+    parsers=[PythonCodeBlockParser(), SkipParser()],
+    patterns=["README.md", "docs/*.md", "docs/*/*.md"],
     setup=_enter_a_new_folder,
     teardown=_leave_and_remove_it,
 ).pytest()

@@ -137,8 +137,8 @@ def comparison(session, backend):
     session.run("python", "-m", "benchmarks.comparison.step_times")
     for command in ("equal_seconds", "first_half"):
         session.run("python", "-m", f"benchmarks.comparison.{command}", *session.posargs)
-    documents = ("--readme", "README.md", "--guide", "docs/guide.md")
-    session.run("python", "-m", "benchmarks.comparison.report", *documents)
+    documents = ("README.md", "docs/index.md", "docs/how-to/choose-a-method.md")
+    session.run("python", "-m", "benchmarks.comparison.report", "--documents", *documents)
 
 
 @nox.session
@@ -169,6 +169,14 @@ def interchange(session, backend):
     """Writes the file by which the tests check that backends read each other's models."""
     install(session, backend, "test")
     session.run("python", "-m", "tests.interchange")
+
+
+@nox.session
+def docs(session):
+    """The documentation as a site, with warnings as errors: nox -s docs -- serve."""
+    session.install("--no-compile", "--constraint", "constraints.txt", ".[docs]")
+    session.env.update(KERAS_BACKEND="jax", NO_MKDOCS_2_WARNING="1")
+    session.run("mkdocs", *(session.posargs or ("build",)))
 
 
 @nox.session

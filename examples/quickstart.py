@@ -47,7 +47,7 @@ Next, for a model of your own:
   updates      condition_optimizer("adam", model, update_conditioner="polar_express")
   kernels      condition_optimizer("adam", model, weight_conditioner="newton_step", every=8)
   inspection   print(conditioning_report(model))
-  choice       docs/guide.md: which method, its measured gain and its cost"""
+  choice       docs/how-to/choose-a-method.md: each method, its measured gain and its cost"""
 
 
 def load_digits():

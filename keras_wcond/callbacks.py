@@ -68,18 +68,18 @@ class FoldConditioning(keras.callbacks.Callback):
         ValueError: `after` is not a positive integer. When training begins, the model has no
             conditioned layer, a gain is trained, or the optimizer has moving averages.
 
-    Example:
-
-    >>> from keras_wcond import condition_model
-    >>> model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8), keras.layers.Dense(2)])
-    >>> model = condition_model(model, "newton_orthogonalization", gain="kernel_norm")
-    >>> model.compile("sgd", "mse")
-    >>> history = model.fit(
-    ...     np.ones((4, 6)), np.ones((4, 2)), epochs=3, verbose=0,
-    ...     callbacks=[FoldConditioning(after=2)],
-    ... )
-    >>> model.layers[0].kernel_conditioner is None
-    True
+    Examples:
+        >>> from keras_wcond import condition_model
+        >>> layers = [keras.layers.Dense(8), keras.layers.Dense(2)]
+        >>> model = keras.Sequential([keras.Input((6,)), *layers])
+        >>> model = condition_model(model, "newton_orthogonalization", gain="kernel_norm")
+        >>> model.compile("sgd", "mse")
+        >>> history = model.fit(
+        ...     np.ones((4, 6)), np.ones((4, 2)), epochs=3, verbose=0,
+        ...     callbacks=[FoldConditioning(after=2)],
+        ... )
+        >>> model.layers[0].kernel_conditioner is None
+        True
     """
 
     def __init__(self, after: int) -> None:
@@ -195,17 +195,16 @@ class ConditioningMonitor(keras.callbacks.Callback):
     Measurements during and after training are also in the `History` that `fit()` returns, under
     `<path of the kernel>/<measure>`.
 
-    Example:
-
-    >>> monitor = ConditioningMonitor()
-    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="last")])
-    >>> model.compile("sgd", "mse")
-    >>> x, y = np.ones((4, 3)), np.zeros((4, 2))
-    >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[monitor])
-    >>> [(record["epoch"], record["kernel"]) for record in monitor.records]
-    [(0, 'last/kernel'), (1, 'last/kernel'), (2, 'last/kernel')]
-    >>> len(history.history["last/kernel/effective_condition_number"])
-    2
+    Examples:
+        >>> monitor = ConditioningMonitor()
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="last")])
+        >>> model.compile("sgd", "mse")
+        >>> x, y = np.ones((4, 3)), np.zeros((4, 2))
+        >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[monitor])
+        >>> [(record["epoch"], record["kernel"]) for record in monitor.records]
+        [(0, 'last/kernel'), (1, 'last/kernel'), (2, 'last/kernel')]
+        >>> len(history.history["last/kernel/effective_condition_number"])
+        2
     """
 
     def __init__(

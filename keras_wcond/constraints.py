@@ -44,14 +44,13 @@ class WeightConditioning(TensorConditioning, keras.constraints.Constraint):
             None, or if another argument has an invalid value. On calls, if the axes do not fit
             the tensor.
 
-    Example:
-
-    >>> layer = keras.layers.Dense(4, kernel_constraint=WeightConditioning())
-    >>> model = keras.Sequential([layer])
-    >>> model.compile("sgd", "mse")
-    >>> history = model.fit(np.ones((2, 3)), np.ones((2, 4)), verbose=0)
-    >>> print(np.linalg.norm(layer.kernel.numpy(), axis=0).round(3))
-    [1. 1. 1. 1.]
+    Examples:
+        >>> layer = keras.layers.Dense(4, kernel_constraint=WeightConditioning())
+        >>> model = keras.Sequential([layer])
+        >>> model.compile("sgd", "mse")
+        >>> history = model.fit(np.ones((2, 3)), np.ones((2, 4)), verbose=0)
+        >>> print(np.linalg.norm(layer.kernel.numpy(), axis=0).round(3))
+        [1. 1. 1. 1.]
     """
 
     def __call__(self, w: Tensor) -> Tensor:

@@ -88,10 +88,9 @@ def activation_gain(activation: Activation) -> float:
         ValueError: If the activation does not act on each element separately, or if `E[φ(z)²]`
             is zero or not finite.
 
-    Example:
-
-    >>> round(activation_gain(keras.activations.relu), 4)
-    1.4142
+    Examples:
+        >>> round(activation_gain(keras.activations.relu), 4)
+        1.4142
     """
     z = np.linspace(-9.0, 9.0, 2**14 + 1)
     values = _evaluate(activation, z)

@@ -50,12 +50,11 @@ class ConditionedInitializer(TensorConditioning, keras.initializers.Initializer)
             None, or if another argument has an invalid value. On calls, if the axes do not fit
             the tensor.
 
-    Example:
-
-    >>> initializer = ConditionedInitializer("glorot_uniform", gain=2.0)
-    >>> kernel = keras.ops.convert_to_numpy(initializer((3, 4)))
-    >>> print(np.linalg.norm(kernel, axis=0).round(3))
-    [2. 2. 2. 2.]
+    Examples:
+        >>> initializer = ConditionedInitializer("glorot_uniform", gain=2.0)
+        >>> kernel = keras.ops.convert_to_numpy(initializer((3, 4)))
+        >>> print(np.linalg.norm(kernel, axis=0).round(3))
+        [2. 2. 2. 2.]
     """
 
     def __init__(

@@ -94,12 +94,14 @@ def condition_optimizer(
             state of its own, as `Ftrl` does, or the weights are not those of the model. Another
             object than a Keras optimizer is a `TypeError`.
 
-    Example:
-
-    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4), keras.layers.Dense(2)])
-    >>> optimizer = condition_optimizer("adam", model, weight_conditioner="newton_step", every=10)
-    >>> model.compile(optimizer, "mse")
-    >>> history = model.fit(np.ones((16, 8)), np.ones((16, 2)), verbose=0)
+    Examples:
+        >>> layers = [keras.layers.Dense(4), keras.layers.Dense(2)]
+        >>> model = keras.Sequential([keras.Input((8,)), *layers])
+        >>> optimizer = condition_optimizer(
+        ...     "adam", model, weight_conditioner="newton_step", every=10
+        ... )
+        >>> model.compile(optimizer, "mse")
+        >>> history = model.fit(np.ones((16, 8)), np.ones((16, 2)), verbose=0)
 
     Reference:
 

@@ -1,4 +1,4 @@
-"""The replacements that docs/migration.md lists compute what other packages compute."""
+"""The replacements that docs/how-to/migration.md lists compute what other packages compute."""
 
 import keras
 import numpy as np

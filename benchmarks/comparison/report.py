@@ -275,13 +275,14 @@ def report(options):
     ]
     path = options.output / "comparison.md"
     path.write_text("\n\n".join(filter(None, page)) + "\n", encoding="utf-8")
-    if options.readme:
-        brief = [sentences.in_short(compared, measured, IN_README)]
-        brief += [sentences.at_equal_seconds(outcomes)] if outcomes else []
-        markdown.replace_block(options.readme, "comparison", "\n\n".join(brief))
-        markdown.replace_block(options.readme, "recommendations", tables.recommendations(chosen))
-    if options.guide:
-        markdown.replace_block(options.guide, "choice", f"{CHOICES}\n\n{tables.choices(chosen)}")
+    brief = [sentences.in_short(compared, measured, IN_README)]
+    brief += [sentences.at_equal_seconds(outcomes)] if outcomes else []
+    blocks = {
+        "comparison": "\n\n".join(brief),
+        "recommendations": tables.recommendations(chosen),
+        "choice": f"{CHOICES}\n\n{tables.choices(chosen)}",
+    }
+    markdown.replace_blocks(options.documents, blocks)
     print(f"Saved {path}")
 
 
@@ -314,9 +315,12 @@ def parse(words=None):
         default=records.RESULTS / "crosscheck",
         help="folder with one folder of records for each other backend (%(default)s)",
     )
-    parser.add_argument("--readme", type=pathlib.Path, help="file whose summary is replaced")
     parser.add_argument(
-        "--guide", type=pathlib.Path, help="file whose table of choices is replaced"
+        "--documents",
+        type=pathlib.Path,
+        nargs="*",
+        default=[],
+        help="files with blocks named comparison, recommendations or choice, which are replaced",
     )
     return parser.parse_args(words)
 

@@ -7,8 +7,8 @@
   - the gain of common activations
   - the norms of raw rows while a row-equilibrated network trains, with and without decay
 
-Writes the tables into the blocks of a document that bear their names, pictures into `results`
-beside it, and every number as JSON.
+Writes the tables into the blocks of documents that have their names, the pictures, and every number
+as JSON.
 """
 
 import functools
@@ -16,7 +16,7 @@ import math
 import pathlib
 
 from benchmarks.pages import methods_report, result_file
-from benchmarks.shared import arguments, environment, progress, timing
+from benchmarks.shared import arguments, environment, markdown, progress, timing
 from keras_wcond import conditioners
 
 METHODS = {
@@ -198,10 +198,17 @@ def parse(words=None):
     parser.add_argument("--rounds", type=int, default=12, help="of timings (%(default)s)")
     parser.add_argument("--epochs", type=int, default=40, help="with decay (%(default)s)")
     parser.add_argument(
-        "--document",
+        "--documents",
         type=pathlib.Path,
-        default=pathlib.Path("docs/guide.md"),
-        help="where the tables go; pictures into `results` beside it (%(default)s)",
+        nargs="+",
+        default=[
+            pathlib.Path("docs/explanation/methods.md"),
+            pathlib.Path("docs/how-to/choose-a-gain.md"),
+        ],
+        help="files with blocks for the tables (%(default)s)",
+    )
+    parser.add_argument(
+        "--output", type=pathlib.Path, default=markdown.PAGES, help="for pictures (%(default)s)"
     )
     result_file.add_arguments(parser)
     return parser.parse_args(words)
@@ -212,7 +219,7 @@ def main():
     result = result_file.load(
         options, "methods-{backend}.json", functools.partial(measure, options)
     )
-    methods_report.write(result, options.document)
+    methods_report.write(result, options.documents, options.output)
 
 
 if __name__ == "__main__":

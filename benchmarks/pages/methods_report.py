@@ -47,16 +47,16 @@ def gain_table(gains):
 
 # Color, width and style of each method's line. Lines that lie on one another differ in width.
 LOOKS = {
-    "raw": ("black", 6.0, "-"),
-    "row_equilibration": ("tab:blue", 4.0, "-"),
-    "column_equilibration": ("tab:cyan", 2.5, "-"),
-    "ruiz_equilibration": ("tab:purple", 1.2, "-"),
-    "weight_standardization": ("tab:orange", 1.2, "--"),
-    "newton_step": ("tab:olive", 2.5, "-"),
-    "polynomial_preconditioner": ("tab:pink", 1.2, "-"),
-    "polar_express": ("tab:brown", 1.5, "-"),
-    "newton_orthogonalization": ("tab:green", 1.5, "-"),
-    "Newton, 20 iterations": ("tab:red", 1.5, "-"),
+    "raw": (plots.BLACK, 6.0, "-"),
+    "row_equilibration": (plots.BLUE, 4.0, "-"),
+    "column_equilibration": (plots.SKY, 2.5, "-"),
+    "ruiz_equilibration": (plots.PURPLE, 1.5, "-"),
+    "weight_standardization": (plots.PURPLE, 1.5, ":"),
+    "newton_step": (plots.GRAY, 2.5, "-"),
+    "polynomial_preconditioner": (plots.ORANGE, 1.5, "-"),
+    "polar_express": (plots.ORANGE, 1.5, "--"),
+    "newton_orthogonalization": (plots.VERMILION, 1.5, "-"),
+    "Newton, 20 iterations": (plots.VERMILION, 1.5, "--"),
 }
 
 
@@ -101,11 +101,12 @@ def draw_row_norms(records, path):
     """Raw norms, the rate that follows from them, and the loss."""
     plt = plots.pyplot()
     figure, panels = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
-    for record, color in zip(records, ("black", "tab:blue", "tab:red"), strict=True):
-        norms, label = record["norms"], f"weight decay {record['decay']:g}"
-        panels[0].plot(norms, color=color, label=label)
-        panels[1].plot([0.1 / norm**2 for norm in norms], color=color, label=label)
-        panels[2].plot(range(1, len(norms)), record["losses"], color=color, label=label)
+    looks = ((plots.BLACK, "-"), (plots.BLUE, "--"), (plots.VERMILION, ":"))
+    for record, (color, style) in zip(records, looks, strict=True):
+        norms, look = record["norms"], {"color": color, "linestyle": style}
+        panels[0].plot(norms, label=f"weight decay {record['decay']:g}", **look)
+        panels[1].plot([0.1 / norm**2 for norm in norms], **look)
+        panels[2].plot(range(1, len(norms)), record["losses"], **look)
     panels[0].set_title("Mean norm of the raw rows", fontsize=11)
     panels[1].set_title("Learning rate / squared norm", fontsize=11)
     panels[2].set_title("Training loss", fontsize=11)
@@ -119,25 +120,24 @@ def draw_row_norms(records, path):
     plt.close(figure)
 
 
-def write(result, document):
-    """Prints the tables, and puts them into the document; pictures go into `results` beside it."""
+def write(result, documents, folder):
+    """Prints the tables, puts them into the documents, and draws the pictures into a folder."""
     tables = {
         "condition numbers": condition_table(result["spectra"]),
         "costs": cost_table(result["costs"]),
         "gains": gain_table(result["gains"]),
     }
-    for name, (headers, rows) in tables.items():
+    for headers, rows in tables.values():
         markdown.print_table(rows, headers)
-        markdown.replace_block(document, name, markdown.table(rows, headers))
     rounds = len(result["costs"][0]["seconds"]["product"])
     command = (
         f"`KERAS_BACKEND={result['backend']} python -m benchmarks.pages.methods --rounds {rounds} "
         f"--epochs {len(result['row_norms'][0]['losses'])}`"
     )
-    text = f"{command}\n\n{environment.conditions([result])}"
-    markdown.replace_block(document, "conditions", text)
-    folder = document.parent / "results"
+    blocks = {name: markdown.table(rows, headers) for name, (headers, rows) in tables.items()}
+    blocks["conditions"] = f"{command}\n\n{environment.conditions([result])}"
+    markdown.replace_blocks(documents, blocks)
     folder.mkdir(exist_ok=True)
     draw_spectra(result["spectra"], folder / "spectra.png")
     draw_row_norms(result["row_norms"], folder / "row-norms.png")
-    print(f"Wrote the tables of {document}, and spectra.png and row-norms.png to {folder}")
+    print(f"Wrote the tables, and spectra.png and row-norms.png to {folder}")

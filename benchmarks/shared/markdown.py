@@ -22,13 +22,27 @@ def _tabulated(rows, headers, form):
     return tabulate.tabulate(rows, headers, tablefmt=form, disable_numparse=True)
 
 
-def replace_block(path, name, text):
-    """Puts text between the marks of a block in a document, and leaves the rest as it is."""
-    path = pathlib.Path(path)
-    document = path.read_text(encoding="utf-8")
+def replace_blocks(documents, blocks):
+    """Writes each block into the documents that have its marks, and leaves the rest as it is.
+
+    Args:
+        documents: List of paths.
+        blocks: Dict from the name of each block to its text.
+    """
+    for path in map(pathlib.Path, documents):
+        document = path.read_text(encoding="utf-8")
+        marked = [name for name in blocks if f"<!-- {name} -->" in document]
+        if not marked:
+            raise ValueError(f"Expected a block of {list(blocks)} in {path}. Received: none.")
+        for name in marked:
+            document = _with_block(document, path, name, blocks[name])
+        path.write_text(document, encoding="utf-8")
+
+
+def _with_block(document, path, name, text):
     start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
     if document.count(start) != 1 or document.count(end) != 1:
-        raise ValueError(f"Expected one block {name!r} in {path}. Received: none, or several.")
+        raise ValueError(f"Expected one block {name!r} in {path}. Received: several, or no end.")
     before, rest = document.split(start)
     after = rest.split(end)[1]
-    path.write_text(f"{before}{start}{text.strip()}\n{end}{after}", encoding="utf-8")
+    return f"{before}{start}{text.strip()}\n{end}{after}"

@@ -25,12 +25,11 @@ class ColumnEquilibration(Scaling):
         differentiate_multiplier: Boolean. Whether the gradient passes through the norms. With
             `False` they are constants of the gradient. Defaults to `True`.
 
-    Example:
-
-    >>> kernel = np.array([[3, 4], [0, 2]], "float32")  # two input features on axis 0
-    >>> print(keras.ops.convert_to_numpy(ColumnEquilibration()(kernel)).round(3))
-    [[0.6 0.8]
-     [0.  1. ]]
+    Examples:
+        >>> kernel = np.array([[3, 4], [0, 2]], "float32")  # two input features on axis 0
+        >>> print(keras.ops.convert_to_numpy(ColumnEquilibration()(kernel)).round(3))
+        [[0.6 0.8]
+         [0.  1. ]]
 
     Reference:
 

@@ -33,14 +33,13 @@ class Conditioner:
     of its base class. A subclass that overrides `product()` must also define one of the other two
     forms. Otherwise its definition raises a `TypeError`.
 
-    Example:
-
-    >>> class SignConditioner(Conditioner):
-    ...     def condition(self, matrices):
-    ...         return keras.ops.sign(matrices)
-    >>> kernel = np.array([[2, -3]], "float32")
-    >>> print(keras.ops.convert_to_numpy(SignConditioner()(kernel)))
-    [[ 1. -1.]]
+    Examples:
+        >>> class SignConditioner(Conditioner):
+        ...     def condition(self, matrices):
+        ...         return keras.ops.sign(matrices)
+        >>> kernel = np.array([[2, -3]], "float32")
+        >>> print(keras.ops.convert_to_numpy(SignConditioner()(kernel)))
+        [[ 1. -1.]]
 
     Attributes:
         has_unit_rows: Boolean. Whether the rows of the result have a mean square norm of 1 for

@@ -27,12 +27,11 @@ class FrobeniusNormalization(Scaling):
         differentiate_multiplier: Boolean. Whether the gradient passes through the norms. With
             `False` they are constants of the gradient. Defaults to `True`.
 
-    Example:
-
-    >>> kernel = np.diag([3.0, 4.0]).astype("float32")
-    >>> print(keras.ops.convert_to_numpy(FrobeniusNormalization()(kernel)).round(3))
-    [[0.849 0.   ]
-     [0.    1.131]]
+    Examples:
+        >>> kernel = np.diag([3.0, 4.0]).astype("float32")
+        >>> print(keras.ops.convert_to_numpy(FrobeniusNormalization()(kernel)).round(3))
+        [[0.849 0.   ]
+         [0.    1.131]]
     """
 
     has_unit_rows = True

@@ -38,15 +38,14 @@ class NewtonOrthogonalization(SingularValuePolynomial):
             which the iterations multiply Z. Otherwise that matrix is a constant of the gradient.
             Defaults to `False`.
 
-    Example:
-
-    >>> kernel = np.array([[2, 1], [0, 1]], "float32")
-    >>> newton = NewtonOrthogonalization(iterations=10, center=False)
-    >>> conditioned = newton(kernel)
-    >>> gram = keras.ops.matmul(keras.ops.transpose(conditioned), conditioned)
-    >>> print(abs(keras.ops.convert_to_numpy(gram).round(3)))
-    [[1. 0.]
-     [0. 1.]]
+    Examples:
+        >>> kernel = np.array([[2, 1], [0, 1]], "float32")
+        >>> newton = NewtonOrthogonalization(iterations=10, center=False)
+        >>> conditioned = newton(kernel)
+        >>> gram = keras.ops.matmul(keras.ops.transpose(conditioned), conditioned)
+        >>> print(abs(keras.ops.convert_to_numpy(gram).round(3)))
+        [[1. 0.]
+         [0. 1.]]
 
     Reference:
 

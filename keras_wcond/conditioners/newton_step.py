@@ -42,12 +42,11 @@ class NewtonStep(SingularValueMethod):
             which Z is multiplied. It matters in a layer only, where the step is differentiated.
             Defaults to `False`.
 
-    Example:
-
-    >>> kernel = np.diag([1.0, 0.5]).astype("float32")
-    >>> print(keras.ops.convert_to_numpy(NewtonStep()(kernel)).round(2))
-    [[0.82 0.  ]
-     [0.   0.76]]
+    Examples:
+        >>> kernel = np.diag([1.0, 0.5]).astype("float32")
+        >>> print(keras.ops.convert_to_numpy(NewtonStep()(kernel)).round(2))
+        [[0.82 0.  ]
+         [0.   0.76]]
 
     Reference:
 

@@ -38,12 +38,11 @@ class PolarExpress(SingularValuePolynomial):
             which the steps multiply Z. Otherwise that matrix is a constant of the gradient.
             Defaults to `False`.
 
-    Example:
-
-    >>> kernel = np.diag([1.0, 0.1]).astype("float32")
-    >>> print(keras.ops.convert_to_numpy(PolarExpress(steps=3)(kernel)).round(2))
-    [[1.01 0.  ]
-     [0.   1.  ]]
+    Examples:
+        >>> kernel = np.diag([1.0, 0.1]).astype("float32")
+        >>> print(keras.ops.convert_to_numpy(PolarExpress(steps=3)(kernel)).round(2))
+        [[1.01 0.  ]
+         [0.   1.  ]]
 
     Reference:
 

@@ -45,12 +45,11 @@ class PolynomialPreconditioner(SingularValuePolynomial):
             which W is multiplied. Otherwise that matrix is a constant of the gradient.
             Defaults to `False`.
 
-    Example:
-
-    >>> kernel = np.diag([1.0, 0.1]).astype("float32")
-    >>> print(keras.ops.convert_to_numpy(PolynomialPreconditioner()(kernel)).round(2))
-    [[1.   0.  ]
-     [0.   0.35]]
+    Examples:
+        >>> kernel = np.diag([1.0, 0.1]).astype("float32")
+        >>> print(keras.ops.convert_to_numpy(PolynomialPreconditioner()(kernel)).round(2))
+        [[1.   0.  ]
+         [0.   0.35]]
 
     Reference:
 

@@ -84,10 +84,9 @@ def get(identifier: ConditionerLike) -> Conditioner | None:
         ValueError: If no method has the name, or if a `Sequential` is given by its name or class.
         TypeError: If `identifier` is none of these.
 
-    Example:
-
-    >>> get("row_equilibration")
-    RowEquilibration()
+    Examples:
+        >>> get("row_equilibration")
+        RowEquilibration()
     """
     conditioner: Any = identifier
     if isinstance(identifier, str):

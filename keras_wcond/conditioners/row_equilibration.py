@@ -28,12 +28,11 @@ class RowEquilibration(Scaling):
         differentiate_multiplier: Boolean. Whether the gradient passes through the norms. With
             `False` they are constants of the gradient. Defaults to `True`.
 
-    Example:
-
-    >>> kernel = np.array([[3, 0], [4, 2]], "float32")  # two units on axis -1
-    >>> print(keras.ops.convert_to_numpy(RowEquilibration()(kernel)).round(3))
-    [[0.6 0. ]
-     [0.8 1. ]]
+    Examples:
+        >>> kernel = np.array([[3, 0], [4, 2]], "float32")  # two units on axis -1
+        >>> print(keras.ops.convert_to_numpy(RowEquilibration()(kernel)).round(3))
+        [[0.6 0. ]
+         [0.8 1. ]]
 
     Reference:
 

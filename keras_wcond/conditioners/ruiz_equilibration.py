@@ -39,14 +39,13 @@ class RuizEquilibration(Multiplication):
         differentiate_multiplier: Boolean. Whether the gradient passes through the factors of
             rows and columns. Otherwise they are constants of the gradient. Defaults to `True`.
 
-    Example:
-
-    >>> kernel = np.array([[1e3, 2], [3, 1e-3]], "float32")
-    >>> conditioned = keras.ops.convert_to_numpy(RuizEquilibration(iterations=50)(kernel))
-    >>> print(np.linalg.norm(conditioned, axis=0).round(2))
-    [1. 1.]
-    >>> print(np.linalg.norm(conditioned, axis=1).round(2))
-    [1. 1.]
+    Examples:
+        >>> kernel = np.array([[1e3, 2], [3, 1e-3]], "float32")
+        >>> conditioned = keras.ops.convert_to_numpy(RuizEquilibration(iterations=50)(kernel))
+        >>> print(np.linalg.norm(conditioned, axis=0).round(2))
+        [1. 1.]
+        >>> print(np.linalg.norm(conditioned, axis=1).round(2))
+        [1. 1.]
 
     Reference:
 

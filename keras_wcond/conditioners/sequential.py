@@ -23,13 +23,12 @@ class Sequential(Conditioner):
     Raises:
         ValueError: If `conditioners` is not a list, is empty, or contains None.
 
-    Example:
-
-    >>> twice = Sequential(["polynomial_preconditioner", "polynomial_preconditioner"])
-    >>> kernel = np.diag([1.0, 0.1]).astype("float32")
-    >>> print(keras.ops.convert_to_numpy(twice(kernel)).round(2))
-    [[1.   0.  ]
-     [0.   0.94]]
+    Examples:
+        >>> twice = Sequential(["polynomial_preconditioner", "polynomial_preconditioner"])
+        >>> kernel = np.diag([1.0, 0.1]).astype("float32")
+        >>> print(keras.ops.convert_to_numpy(twice(kernel)).round(2))
+        [[1.   0.  ]
+         [0.   0.94]]
     """
 
     def __init__(self, conditioners: Sequence[ConditionerLike]) -> None:

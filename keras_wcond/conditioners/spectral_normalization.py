@@ -30,12 +30,11 @@ class SpectralNormalization(Multiplication):
         differentiate_multiplier: Boolean. Whether the gradient passes through the bound.
             Otherwise it is a constant of the gradient. Defaults to `True`.
 
-    Example:
-
-    >>> kernel = np.diag([4.0, 2.0]).astype("float32")
-    >>> print(keras.ops.convert_to_numpy(SpectralNormalization()(kernel)))
-    [[1.  0. ]
-     [0.  0.5]]
+    Examples:
+        >>> kernel = np.diag([4.0, 2.0]).astype("float32")
+        >>> print(keras.ops.convert_to_numpy(SpectralNormalization()(kernel)))
+        [[1.  0. ]
+         [0.  0.5]]
 
     Reference:
 

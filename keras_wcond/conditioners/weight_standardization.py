@@ -25,12 +25,11 @@ class WeightStandardization(Scaling):
         differentiate_multiplier: Boolean. Whether the gradient passes through the norms. With
             `False` they are constants of the gradient. Defaults to `True`.
 
-    Example:
-
-    >>> kernel = np.array([[1, 5], [3, 5]], "float32")  # two units on axis -1
-    >>> print(keras.ops.convert_to_numpy(WeightStandardization()(kernel)).round(3))
-    [[-0.707  0.   ]
-     [ 0.707  0.   ]]
+    Examples:
+        >>> kernel = np.array([[1, 5], [3, 5]], "float32")  # two units on axis -1
+        >>> print(keras.ops.convert_to_numpy(WeightStandardization()(kernel)).round(3))
+        [[-0.707  0.   ]
+         [ 0.707  0.   ]]
 
     Reference:
 

@@ -62,13 +62,12 @@ def convolution_operator_norm(
         ValueError: The shapes do not match, `padding` is another word, or `groups` does not
             divide the number of filters.
 
-    Example:
-
-    >>> kernel = np.ones((3, 1, 1)) / 3  # a moving mean does not change a constant
-    >>> round(convolution_operator_norm(kernel, (16,)), 2)
-    1.0
-    >>> float(np.linalg.norm(kernel.reshape(3, 1), ord=2).round(2))
-    0.58
+    Examples:
+        >>> kernel = np.ones((3, 1, 1)) / 3  # a moving mean does not change a constant
+        >>> round(convolution_operator_norm(kernel, (16,)), 2)
+        1.0
+        >>> float(np.linalg.norm(kernel.reshape(3, 1), ord=2).round(2))
+        0.58
 
     Reference:
 

@@ -103,13 +103,12 @@ def loss_curvature(
             weights, no loss is given, a derivative is not finite, or a method of your own stops
             a part of its gradient.
 
-    Example:
-
-    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
-    >>> x, y = np.array([[1.0], [3.0]]), np.zeros((2, 1))
-    >>> curvature = loss_curvature(model, x, y, "mse")  # of the mean of (w x)², 2 E[x²]
-    >>> round(curvature.largest_eigenvalue, 3)
-    10.0
+    Examples:
+        >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+        >>> x, y = np.array([[1.0], [3.0]]), np.zeros((2, 1))
+        >>> curvature = loss_curvature(model, x, y, "mse")  # of the mean of (w x)², 2 E[x²]
+        >>> round(curvature.largest_eigenvalue, 3)
+        10.0
 
     Reference:
 

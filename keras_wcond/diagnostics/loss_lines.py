@@ -81,12 +81,11 @@ def loss_lines(
         ValueError: `points` is even, `random_directions` is negative, the model is not built or
             has no trainable weights, no loss is given, or the gradient is not finite.
 
-    Example:
-
-    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
-    >>> lines = loss_lines(model, np.ones((2, 1)), np.zeros((2, 1)), "mse", points=3)
-    >>> (lines.losses["gradient"] / lines.losses["gradient"][1]).round(2).tolist()
-    [0.25, 1.0, 2.25]
+    Examples:
+        >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+        >>> lines = loss_lines(model, np.ones((2, 1)), np.zeros((2, 1)), "mse", points=3)
+        >>> (lines.losses["gradient"] / lines.losses["gradient"][1]).round(2).tolist()
+        [0.25, 1.0, 2.25]
     """
     data = LossOnData.of(model, x, y, loss, batch_size)
     if positive_integer("points", points) % 2 == 0:

@@ -49,7 +49,8 @@ _MEASURES = {
 
 # Condition numbers describe kernels, and the comparison of the project ranks methods otherwise.
 _NOT_A_SCORE = (
-    "A smaller κ does not always train better: the section Choice of the guide has measured gains."
+    "A smaller κ does not always train better. Choose a method, in the documentation, has measured "
+    "gains."
 )
 
 
@@ -187,12 +188,11 @@ def conditioning_report(
         A `ConditioningReport`. `print()` it, or use its `records`, `to_markdown()`, `to_json()`
         or `plot()`.
 
-    Example:
-
-    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="last")])
-    >>> report = conditioning_report(model)
-    >>> [(record["path"], record["rows"], record["columns"]) for record in report.records]
-    [('last/kernel', 4, 8)]
+    Examples:
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="last")])
+        >>> report = conditioning_report(model)
+        >>> [(record["path"], record["rows"], record["columns"]) for record in report.records]
+        [('last/kernel', 4, 8)]
     """
     tried = _by_name(
         by_either_name("kernel_conditioners", kernel_conditioners, METHODS, "methods", methods)

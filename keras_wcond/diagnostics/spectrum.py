@@ -33,10 +33,9 @@ def singular_values(kernel: Tensor, unit_axes: UnitAxes = -1) -> np.ndarray:
         kernel as several matrices, the shape is `(matrices, min(rows, columns))`. NaN for a
         matrix with non-finite entries.
 
-    Example:
-
-    >>> singular_values(np.array([[3.0, 0.0], [0.0, 4.0]])).tolist()
-    [4.0, 3.0]
+    Examples:
+        >>> singular_values(np.array([[3.0, 0.0], [0.0, 4.0]])).tolist()
+        [4.0, 3.0]
     """
     layout = KernelLayout.of(unit_axes)
     values = Spectrum.of(kernel, layout).values
@@ -63,12 +62,11 @@ def condition_number(kernel: Tensor, unit_axes: UnitAxes = -1) -> float | np.nda
         Float. With a `KernelLayout` that reads the kernel as several matrices, a float64 array
         of shape `(matrices,)`. NaN for a matrix with non-finite entries.
 
-    Example:
-
-    >>> condition_number(np.diag([100.0, 1.0]))
-    100.0
-    >>> condition_number(np.ones((2, 2)))
-    inf
+    Examples:
+        >>> condition_number(np.diag([100.0, 1.0]))
+        100.0
+        >>> condition_number(np.ones((2, 2)))
+        inf
     """
     layout = KernelLayout.of(unit_axes)
     return _per_matrix(Spectrum.of(kernel, layout).condition_numbers(), layout)
@@ -98,10 +96,9 @@ def effective_condition_number(
     Raises:
         ValueError: `tolerance` is not in [0, 1).
 
-    Example:
-
-    >>> effective_condition_number(np.diag([100.0, 1.0, 0.0]))
-    100.0
+    Examples:
+        >>> effective_condition_number(np.diag([100.0, 1.0, 0.0]))
+        100.0
     """
     if tolerance is not None and not 0.0 <= tolerance < 1.0:
         raise ValueError(
@@ -123,10 +120,9 @@ def stable_rank(kernel: Tensor, unit_axes: UnitAxes = -1) -> float | np.ndarray:
         Float. With a `KernelLayout` that reads the kernel as several matrices, a float64 array
         of shape `(matrices,)`. 0 for a zero matrix, and NaN for a matrix with non-finite entries.
 
-    Example:
-
-    >>> stable_rank(np.eye(3))
-    3.0
+    Examples:
+        >>> stable_rank(np.eye(3))
+        3.0
     """
     layout = KernelLayout.of(unit_axes)
     return _per_matrix(Spectrum.of(kernel, layout).stable_ranks(), layout)

@@ -31,12 +31,11 @@ def kernel_layouts(layer: keras.layers.Layer) -> Layouts:
         embeddings of an `Embedding` layer are listed too, with one row per token vector. The
         caller decides whether to condition them.
 
-    Example:
-
-    >>> kernel_layouts(keras.layers.DepthwiseConv2D(3))
-    {'kernel': KernelLayout(unit_axes=(-2, -1), matrix_axes=(-2,), blocks=1)}
-    >>> kernel_layouts(keras.layers.EinsumDense("abc,cde->abde", (None, 2, 8)))
-    {'kernel': KernelLayout(unit_axes=(1, 2), matrix_axes=(), blocks=1)}
+    Examples:
+        >>> kernel_layouts(keras.layers.DepthwiseConv2D(3))
+        {'kernel': KernelLayout(unit_axes=(-2, -1), matrix_axes=(-2,), blocks=1)}
+        >>> kernel_layouts(keras.layers.EinsumDense("abc,cde->abde", (None, 2, 8)))
+        {'kernel': KernelLayout(unit_axes=(1, 2), matrix_axes=(), blocks=1)}
     """
     for classes, describe in _TABLE:
         if isinstance(layer, classes):

@@ -38,12 +38,11 @@ class KernelLayout:
         ValueError: If `matrix_axes` is not a subset of `unit_axes`, or if `blocks` is not a
             positive integer.
 
-    Example:
-
-    >>> KernelLayout().to_matrices(np.ones((3, 4))).shape  # a Dense kernel
-    (1, 4, 3)
-    >>> KernelLayout(blocks=2).to_matrices(np.ones((3, 3, 8, 6))).shape  # two groups
-    (2, 3, 72)
+    Examples:
+        >>> KernelLayout().to_matrices(np.ones((3, 4))).shape  # a Dense kernel
+        (1, 4, 3)
+        >>> KernelLayout(blocks=2).to_matrices(np.ones((3, 3, 8, 6))).shape  # two groups
+        (2, 3, 72)
     """
 
     unit_axes: Shape

@@ -104,16 +104,15 @@ class ConditionedMultiHeadAttention(ProjectionConditioning, keras.layers.MultiHe
     units on the last axis. Each has a gain of its own. `"auto"` is 1, since no activation follows a
     projection. Masks, causal attention, flash attention and attention scores are Keras' own.
 
-    Example:
-
-    >>> layer = ConditionedMultiHeadAttention(num_heads=2, key_dim=3)
-    >>> x = np.ones((1, 7, 5))
-    >>> layer(x, x, use_causal_mask=True).shape == (1, 7, 5)
-    True
-    >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernels["query/kernel"])
-    >>> print(np.linalg.norm(kernel, axis=0).round(3))
-    [[1. 1. 1.]
-     [1. 1. 1.]]
+    Examples:
+        >>> layer = ConditionedMultiHeadAttention(num_heads=2, key_dim=3)
+        >>> x = np.ones((1, 7, 5))
+        >>> layer(x, x, use_causal_mask=True).shape == (1, 7, 5)
+        True
+        >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernels["query/kernel"])
+        >>> print(np.linalg.norm(kernel, axis=0).round(3))
+        [[1. 1. 1.]
+         [1. 1. 1.]]
     """
 
 
@@ -124,16 +123,15 @@ class ConditionedGroupQueryAttention(ProjectionConditioning, keras.layers.GroupQ
     As `ConditionedMultiHeadAttention`, with several heads of the query to each key and value.
     `"auto"` is the gain of the sigmoid for the projection of a gate.
 
-    Example:
-
-    >>> layer = ConditionedGroupQueryAttention(
-    ...     head_dim=3, num_query_heads=4, num_key_value_heads=2
-    ... )
-    >>> x = np.ones((1, 7, 5))
-    >>> layer(x, x).shape == (1, 7, 5)
-    True
-    >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernels["key/kernel"])
-    >>> print(np.linalg.norm(kernel, axis=0).round(3))
-    [[1. 1. 1.]
-     [1. 1. 1.]]
+    Examples:
+        >>> layer = ConditionedGroupQueryAttention(
+        ...     head_dim=3, num_query_heads=4, num_key_value_heads=2
+        ... )
+        >>> x = np.ones((1, 7, 5))
+        >>> layer(x, x).shape == (1, 7, 5)
+        True
+        >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernels["key/kernel"])
+        >>> print(np.linalg.norm(kernel, axis=0).round(3))
+        [[1. 1. 1.]
+         [1. 1. 1.]]
     """

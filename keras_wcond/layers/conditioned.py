@@ -68,16 +68,15 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
     dtypes. Kernels that the first call does not read are a `ValueError`, and so are weights that
     match no kernel, or a kernel that is conditioned already.
 
-    Example:
-
-    >>> layer = Conditioned(keras.layers.LSTM(4))
-    >>> layer(np.ones((1, 7, 3))).shape == (1, 4)
-    True
-    >>> list(layer.conditioned_kernels)
-    ['lstm_cell/kernel', 'lstm_cell/recurrent_kernel']
-    >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernels["lstm_cell/kernel"])
-    >>> print(np.linalg.norm(kernel, axis=0)[:4].round(3))  # of 4 gates · 4 units
-    [1. 1. 1. 1.]
+    Examples:
+        >>> layer = Conditioned(keras.layers.LSTM(4))
+        >>> layer(np.ones((1, 7, 3))).shape == (1, 4)
+        True
+        >>> list(layer.conditioned_kernels)
+        ['lstm_cell/kernel', 'lstm_cell/recurrent_kernel']
+        >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernels["lstm_cell/kernel"])
+        >>> print(np.linalg.norm(kernel, axis=0)[:4].round(3))  # of 4 gates · 4 units
+        [1. 1. 1. 1.]
     """
 
     def __init__(

@@ -14,14 +14,13 @@ class ConditionedConv1D(KernelConditioning, keras.layers.Conv1D):
     The kernel has shape `(size, channels / groups, filters)`. Its units are the filters, on
     axis -1. Each group is a matrix of its own, filters × (spatial · input channels).
 
-    Example:
-
-    >>> layer = ConditionedConv1D(4, 3, padding="same")
-    >>> layer(np.ones((1, 8, 2))).shape == (1, 8, 4)
-    True
-    >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernel)
-    >>> print(np.linalg.norm(kernel.reshape(-1, 4), axis=0).round(3))
-    [1. 1. 1. 1.]
+    Examples:
+        >>> layer = ConditionedConv1D(4, 3, padding="same")
+        >>> layer(np.ones((1, 8, 2))).shape == (1, 8, 4)
+        True
+        >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernel)
+        >>> print(np.linalg.norm(kernel.reshape(-1, 4), axis=0).round(3))
+        [1. 1. 1. 1.]
     """
 
     def call(self, inputs: Tensor) -> Tensor:
@@ -38,14 +37,13 @@ class ConditionedConv2D(KernelConditioning, keras.layers.Conv2D):
     The kernel has shape `(height, width, channels / groups, filters)`. Its units are the filters,
     on axis -1. Each group is a matrix of its own, filters × (spatial · input channels).
 
-    Example:
-
-    >>> layer = ConditionedConv2D(4, 3, padding="same")
-    >>> layer(np.ones((1, 8, 8, 2))).shape == (1, 8, 8, 4)
-    True
-    >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernel)
-    >>> print(np.linalg.norm(kernel.reshape(-1, 4), axis=0).round(3))
-    [1. 1. 1. 1.]
+    Examples:
+        >>> layer = ConditionedConv2D(4, 3, padding="same")
+        >>> layer(np.ones((1, 8, 8, 2))).shape == (1, 8, 8, 4)
+        True
+        >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernel)
+        >>> print(np.linalg.norm(kernel.reshape(-1, 4), axis=0).round(3))
+        [1. 1. 1. 1.]
     """
 
     def call(self, inputs: Tensor) -> Tensor:
@@ -62,14 +60,13 @@ class ConditionedConv3D(KernelConditioning, keras.layers.Conv3D):
     The kernel has shape `(depth, height, width, channels / groups, filters)`. Its units are the
     filters, on axis -1. Each group is a matrix of its own, filters × (spatial · input channels).
 
-    Example:
-
-    >>> layer = ConditionedConv3D(4, 3, padding="same")
-    >>> layer(np.ones((1, 4, 4, 4, 2))).shape == (1, 4, 4, 4, 4)
-    True
-    >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernel)
-    >>> print(np.linalg.norm(kernel.reshape(-1, 4), axis=0).round(3))
-    [1. 1. 1. 1.]
+    Examples:
+        >>> layer = ConditionedConv3D(4, 3, padding="same")
+        >>> layer(np.ones((1, 4, 4, 4, 2))).shape == (1, 4, 4, 4, 4)
+        True
+        >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernel)
+        >>> print(np.linalg.norm(kernel.reshape(-1, 4), axis=0).round(3))
+        [1. 1. 1. 1.]
     """
 
     def call(self, inputs: Tensor) -> Tensor:

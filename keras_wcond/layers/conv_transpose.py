@@ -14,14 +14,13 @@ class ConditionedConv1DTranspose(KernelConditioning, keras.layers.Conv1DTranspos
     The kernel has shape `(size, filters, channels)`. Its units are the filters, which a
     transposed convolution keeps on axis -2. It is one matrix, filters × (spatial · input channels).
 
-    Example:
-
-    >>> layer = ConditionedConv1DTranspose(4, 3, strides=2, padding="same")
-    >>> layer(np.ones((1, 8, 2))).shape == (1, 16, 4)
-    True
-    >>> kernel = np.square(keras.ops.convert_to_numpy(layer.conditioned_kernel))
-    >>> print(np.sqrt(kernel.sum(axis=(0, -1))).round(3))
-    [1. 1. 1. 1.]
+    Examples:
+        >>> layer = ConditionedConv1DTranspose(4, 3, strides=2, padding="same")
+        >>> layer(np.ones((1, 8, 2))).shape == (1, 16, 4)
+        True
+        >>> kernel = np.square(keras.ops.convert_to_numpy(layer.conditioned_kernel))
+        >>> print(np.sqrt(kernel.sum(axis=(0, -1))).round(3))
+        [1. 1. 1. 1.]
     """
 
     def call(self, inputs: Tensor) -> Tensor:
@@ -38,14 +37,13 @@ class ConditionedConv2DTranspose(KernelConditioning, keras.layers.Conv2DTranspos
     The kernel has shape `(height, width, filters, channels)`. Its units are the filters, which a
     transposed convolution keeps on axis -2. It is one matrix, filters × (spatial · input channels).
 
-    Example:
-
-    >>> layer = ConditionedConv2DTranspose(4, 3, strides=2, padding="same")
-    >>> layer(np.ones((1, 8, 8, 2))).shape == (1, 16, 16, 4)
-    True
-    >>> kernel = np.square(keras.ops.convert_to_numpy(layer.conditioned_kernel))
-    >>> print(np.sqrt(kernel.sum(axis=(0, 1, -1))).round(3))
-    [1. 1. 1. 1.]
+    Examples:
+        >>> layer = ConditionedConv2DTranspose(4, 3, strides=2, padding="same")
+        >>> layer(np.ones((1, 8, 8, 2))).shape == (1, 16, 16, 4)
+        True
+        >>> kernel = np.square(keras.ops.convert_to_numpy(layer.conditioned_kernel))
+        >>> print(np.sqrt(kernel.sum(axis=(0, 1, -1))).round(3))
+        [1. 1. 1. 1.]
     """
 
     def call(self, inputs: Tensor) -> Tensor:
@@ -63,14 +61,13 @@ class ConditionedConv3DTranspose(KernelConditioning, keras.layers.Conv3DTranspos
     which a transposed convolution keeps on axis -2. It is one matrix, filters × (spatial · input
     channels).
 
-    Example:
-
-    >>> layer = ConditionedConv3DTranspose(4, 3, strides=2, padding="same")
-    >>> layer(np.ones((1, 4, 4, 4, 2))).shape == (1, 8, 8, 8, 4)
-    True
-    >>> kernel = np.square(keras.ops.convert_to_numpy(layer.conditioned_kernel))
-    >>> print(np.sqrt(kernel.sum(axis=(0, 1, 2, -1))).round(3))
-    [1. 1. 1. 1.]
+    Examples:
+        >>> layer = ConditionedConv3DTranspose(4, 3, strides=2, padding="same")
+        >>> layer(np.ones((1, 4, 4, 4, 2))).shape == (1, 8, 8, 8, 4)
+        True
+        >>> kernel = np.square(keras.ops.convert_to_numpy(layer.conditioned_kernel))
+        >>> print(np.sqrt(kernel.sum(axis=(0, 1, 2, -1))).round(3))
+        [1. 1. 1. 1.]
     """
 
     def call(self, inputs: Tensor) -> Tensor:

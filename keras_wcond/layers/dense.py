@@ -27,14 +27,13 @@ class ConditionedDense(KernelConditioning, keras.layers.Dense):
 
     The kernel has shape `(inputs, units)`, with its units on axis -1.
 
-    Example:
-
-    >>> layer = ConditionedDense(4, activation="relu", gain="auto")
-    >>> layer(np.ones((2, 3))).shape == (2, 4)
-    True
-    >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernel)
-    >>> print(np.linalg.norm(kernel, axis=0).round(3))  # √2, for ReLU
-    [1.414 1.414 1.414 1.414]
+    Examples:
+        >>> layer = ConditionedDense(4, activation="relu", gain="auto")
+        >>> layer(np.ones((2, 3))).shape == (2, 4)
+        True
+        >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernel)
+        >>> print(np.linalg.norm(kernel, axis=0).round(3))  # √2, for ReLU
+        [1.414 1.414 1.414 1.414]
     """
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:

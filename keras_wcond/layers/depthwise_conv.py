@@ -16,15 +16,14 @@ class ConditionedDepthwiseConv1D(KernelConditioning, keras.layers.DepthwiseConv1
     remove the scale of each channel, which is much of what a depthwise layer can learn: compare
     with `gain="kernel_norm"`, `trainable_gain="per_unit"` or the plain layer.
 
-    Example:
-
-    >>> layer = ConditionedDepthwiseConv1D(3, depth_multiplier=2)
-    >>> layer(np.ones((1, 8, 2))).shape == (1, 6, 4)
-    True
-    >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernel)
-    >>> print(np.sqrt(np.square(kernel).sum(axis=0)).round(3))
-    [[1. 1.]
-     [1. 1.]]
+    Examples:
+        >>> layer = ConditionedDepthwiseConv1D(3, depth_multiplier=2)
+        >>> layer(np.ones((1, 8, 2))).shape == (1, 6, 4)
+        True
+        >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernel)
+        >>> print(np.sqrt(np.square(kernel).sum(axis=0)).round(3))
+        [[1. 1.]
+         [1. 1.]]
     """
 
     def call(self, inputs: Tensor) -> Tensor:
@@ -43,15 +42,14 @@ class ConditionedDepthwiseConv2D(KernelConditioning, keras.layers.DepthwiseConv2
     Unit rows remove the scale of each channel, which is much of what a depthwise layer can learn:
     compare with `gain="kernel_norm"`, `trainable_gain="per_unit"` or the plain layer.
 
-    Example:
-
-    >>> layer = ConditionedDepthwiseConv2D(3, depth_multiplier=2)
-    >>> layer(np.ones((1, 8, 8, 2))).shape == (1, 6, 6, 4)
-    True
-    >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernel)
-    >>> print(np.sqrt(np.square(kernel).sum(axis=(0, 1))).round(3))
-    [[1. 1.]
-     [1. 1.]]
+    Examples:
+        >>> layer = ConditionedDepthwiseConv2D(3, depth_multiplier=2)
+        >>> layer(np.ones((1, 8, 8, 2))).shape == (1, 6, 6, 4)
+        True
+        >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernel)
+        >>> print(np.sqrt(np.square(kernel).sum(axis=(0, 1))).round(3))
+        [[1. 1.]
+         [1. 1.]]
     """
 
     def call(self, inputs: Tensor) -> Tensor:

@@ -15,15 +15,14 @@ class ConditionedEinsumDense(KernelConditioning, keras.layers.EinsumDense):
     `d` and `e` in `"abc,cde->abde"`. An equation without such an axis is refused, since its kernel
     has no rows.
 
-    Example:
-
-    >>> layer = ConditionedEinsumDense("abc,cde->abde", (None, 2, 3))
-    >>> layer(np.ones((1, 7, 5))).shape == (1, 7, 2, 3)
-    True
-    >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernel)
-    >>> print(np.linalg.norm(kernel, axis=0).round(3))
-    [[1. 1. 1.]
-     [1. 1. 1.]]
+    Examples:
+        >>> layer = ConditionedEinsumDense("abc,cde->abde", (None, 2, 3))
+        >>> layer(np.ones((1, 7, 5))).shape == (1, 7, 2, 3)
+        True
+        >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernel)
+        >>> print(np.linalg.norm(kernel, axis=0).round(3))
+        [[1. 1. 1.]
+         [1. 1. 1.]]
     """
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:

@@ -16,14 +16,13 @@ class ConditionedSeparableConv1D(KernelConditioning, keras.layers.SeparableConv1
     `pointwise_kernel`, has shape `(1, channels · depth_multiplier, filters)`, with its units on
     axis -1. Each has a gain of its own. `"auto"` is 1 for K₁, since no activation follows it.
 
-    Example:
-
-    >>> layer = ConditionedSeparableConv1D(4, 3)
-    >>> layer(np.ones((1, 8, 2))).shape == (1, 6, 4)
-    True
-    >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernels["pointwise_kernel"])
-    >>> print(np.linalg.norm(kernel.reshape(2, 4), axis=0).round(3))
-    [1. 1. 1. 1.]
+    Examples:
+        >>> layer = ConditionedSeparableConv1D(4, 3)
+        >>> layer(np.ones((1, 8, 2))).shape == (1, 6, 4)
+        True
+        >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernels["pointwise_kernel"])
+        >>> print(np.linalg.norm(kernel.reshape(2, 4), axis=0).round(3))
+        [1. 1. 1. 1.]
     """
 
     activated_kernel = "pointwise_kernel"
@@ -44,14 +43,13 @@ class ConditionedSeparableConv2D(KernelConditioning, keras.layers.SeparableConv2
     `pointwise_kernel`, has shape `(1, 1, channels · depth_multiplier, filters)`, with its units on
     axis -1. Each has a gain of its own. `"auto"` is 1 for K₁, since no activation follows it.
 
-    Example:
-
-    >>> layer = ConditionedSeparableConv2D(4, 3)
-    >>> layer(np.ones((1, 8, 8, 2))).shape == (1, 6, 6, 4)
-    True
-    >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernels["pointwise_kernel"])
-    >>> print(np.linalg.norm(kernel.reshape(2, 4), axis=0).round(3))
-    [1. 1. 1. 1.]
+    Examples:
+        >>> layer = ConditionedSeparableConv2D(4, 3)
+        >>> layer(np.ones((1, 8, 8, 2))).shape == (1, 6, 6, 4)
+        True
+        >>> kernel = keras.ops.convert_to_numpy(layer.conditioned_kernels["pointwise_kernel"])
+        >>> print(np.linalg.norm(kernel.reshape(2, 4), axis=0).round(3))
+        [1. 1. 1. 1.]
     """
 
     activated_kernel = "pointwise_kernel"

@@ -68,7 +68,7 @@ def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsy
         "# Title\n\n<!-- recommendations -->\n<!-- end of recommendations -->\n"
         "<!-- comparison -->\n\nold\n\n<!-- end of comparison -->\n\nrest\n"
     )
-    words = ["--results", str(results), "--output", str(output), "--readme", str(readme)]
+    words = ["--results", str(results), "--output", str(output), "--documents", str(readme)]
     words += ["--crosscheck", str(tmp_path / "none")]
     report.report(report.parse(words))
     page = (output / "comparison.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.pages import conversions, curvature, methods, methods_report
 
-GUIDE = pathlib.Path(__file__).parents[2] / "docs" / "guide.md"
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
 
 
 def small_model():
@@ -71,7 +71,7 @@ def test_each_method_has_a_line_in_the_picture_of_spectra():
     assert set(methods_report.LOOKS) == {"raw", *methods.METHODS} - left_out
 
 
-def test_methods_fill_the_blocks_of_the_guide(tmp_path, monkeypatch):
+def test_methods_fill_the_blocks_of_documents(tmp_path, monkeypatch):
     chosen = {name: methods.METHODS[name] for name in ("row_equilibration", "ruiz_equilibration")}
     for name, value in {
         "SIZE": 8,
@@ -83,15 +83,17 @@ def test_methods_fill_the_blocks_of_the_guide(tmp_path, monkeypatch):
         "load_digits": lambda: (np.ones((64, 64)), np.zeros(64)),
     }.items():
         monkeypatch.setattr(methods, name, value)
-    guide = tmp_path / "guide.md"
-    original = GUIDE.read_text(encoding="utf-8")
-    guide.write_text(original, encoding="utf-8")
-    arguments = ["--rounds", "2", "--epochs", "1", "--document", str(guide)]
-    monkeypatch.setattr(sys, "argv", ["methods", *arguments, "--results", str(tmp_path)])
+    original = (DOCS / "explanation" / "methods.md").read_text(encoding="utf-8")
+    pages = [tmp_path / "methods.md", tmp_path / "gains.md"]
+    pages[0].write_text(original, encoding="utf-8")
+    pages[1].write_text((DOCS / "how-to" / "choose-a-gain.md").read_text(encoding="utf-8"))
+    arguments = ["--rounds", "2", "--epochs", "1", "--documents", *map(str, pages)]
+    arguments += ["--output", str(tmp_path / "results"), "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["methods", *arguments])
     methods.main()
-    text = guide.read_text(encoding="utf-8")
+    text = pages[0].read_text(encoding="utf-8")
     assert f"keras {keras.__version__}" in text
-    assert "1.414" in text
+    assert "1.414" in pages[1].read_text(encoding="utf-8")
     assert "| a layer" in text
     assert "| nearly rank-deficient" in text
     for picture in ("spectra.png", "row-norms.png"):

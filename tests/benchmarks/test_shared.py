@@ -6,11 +6,30 @@ import pytest
 from benchmarks.shared import environment, markdown, records
 
 
-def test_a_document_without_the_block_is_refused(tmp_path):
+def test_blocks_are_written_into_the_documents_that_have_them(tmp_path):
+    one, two = tmp_path / "one.md", tmp_path / "two.md"
+    one.write_text("before\n<!-- costs -->\nold\n<!-- end of costs -->\nafter\n")
+    two.write_text("<!-- gains -->\n<!-- end of gains -->\n")
+    markdown.replace_blocks([one, two], {"costs": "new", "gains": "√2"})
+    assert one.read_text() == "before\n<!-- costs -->\nnew\n<!-- end of costs -->\nafter\n"
+    assert two.read_text() == "<!-- gains -->\n√2\n<!-- end of gains -->\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("no block here", r"a block of \['costs'\] in .*Received: none"),
+        ("<!-- costs -->\nwithout an end", r"one block 'costs' in .*several, or no end"),
+        ("<!-- costs -->\n<!-- end of costs -->\n" * 2, r"one block 'costs' in .*several"),
+    ],
+    ids=["none", "no end", "two"],
+)
+def test_documents_without_exactly_one_block_are_refused(text, message, tmp_path):
     path = tmp_path / "page.md"
-    path.write_text("no block here")
-    with pytest.raises(ValueError, match=r"one block 'costs' in .*none, or several"):
-        markdown.replace_block(path, "costs", "text")
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        markdown.replace_blocks([path], {"costs": "text"})
+    assert path.read_text() == text
 
 
 def test_conditions_tell_of_every_machine():

@@ -29,7 +29,7 @@ _CONDITIONING = """\
         and can undo the conditioning. Defaults to None.
 """
 _ARGUMENTS = """Args:
-    All arguments of `keras.layers.{plain}`, in the same order.
+    *args: The arguments of `keras.layers.{plain}`, in the same order.
 {conditioning}
 Weights, inputs and outputs have the names and shapes of the Keras layer. The weights are the raw
 kernels: regularizers, the optimizer and weight files see these.
@@ -98,7 +98,7 @@ def _with_arguments_of(
 
 def document(cls: type[keras.layers.Layer]) -> None:
     """Adds the arguments of conditioning and the reference to a conditioned layer's docstring."""
-    head, separator, example = inspect.cleandoc(cls.__doc__ or "").partition("Example:")
+    head, separator, example = inspect.cleandoc(cls.__doc__ or "").partition("Examples:")
     if "Args:" in head:  # A class with arguments of its own, which lists them.
         head = head.replace("    <arguments of conditioning>\n", _CONDITIONING)
     else:

@@ -29,14 +29,13 @@ class Substitution(keras.StatelessScope):
             also read elsewhere, as the parameter of a PyTorch module. The function puts its
             argument there and returns the previous tensor. Defaults to none.
 
-    Example:
-
-    >>> layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
-    >>> layer.build((None, 2))
-    >>> with Substitution([(layer.kernel, 5.0 * keras.ops.ones((2, 1)))]):
-    ...     y = layer(np.ones((1, 2)))
-    >>> print(keras.ops.convert_to_numpy(y), keras.ops.convert_to_numpy(layer.kernel[0]))
-    [[10.]] [1.]
+    Examples:
+        >>> layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+        >>> layer.build((None, 2))
+        >>> with Substitution([(layer.kernel, 5.0 * keras.ops.ones((2, 1)))]):
+        ...     y = layer(np.ones((1, 2)))
+        >>> print(keras.ops.convert_to_numpy(y), keras.ops.convert_to_numpy(layer.kernel[0]))
+        [[10.]] [1.]
     """
 
     def __init__(

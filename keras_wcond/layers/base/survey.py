@@ -52,12 +52,11 @@ def conditioned_layers(layer: keras.layers.Layer) -> list[ConditionedLayer]:
     Returns:
         List of `ConditionedLayer`, without those whose `kernel_conditioner` is None.
 
-    Example:
-
-    >>> from keras_wcond import ConditionedDense
-    >>> model = keras.Sequential([ConditionedDense(4), keras.layers.Dense(2)])
-    >>> [type(layer).__qualname__ for layer in conditioned_layers(model)]
-    ['ConditionedDense']
+    Examples:
+        >>> from keras_wcond import ConditionedDense
+        >>> model = keras.Sequential([ConditionedDense(4), keras.layers.Dense(2)])
+        >>> [type(layer).__qualname__ for layer in conditioned_layers(model)]
+        ['ConditionedDense']
     """
     inner = (holders[-1] for holders in holders_within(layer))
     return [each for each in inner if _conditions(each)]

@@ -67,4 +67,4 @@ def test_docstring_has_the_arguments_of_conditioning_once(cls):
     documented = cls.__doc__
     for argument in OURS:
         assert documented.count(f"    {argument}: ") == 1
-    assert documented.count("Example:") == documented.count("Args:") == 1
+    assert documented.count("Examples:") == documented.count("Args:") == 1

@@ -76,6 +76,7 @@ def condition_optimizer(
         every: Positive integer. The number of updates from one conditioning of the kernels to
             the next. Defaults to 1.
         gain: Factor of the conditioned update. Defaults to `"kernel_norm"`.
+
             - `"kernel_norm"`: the factor that keeps the Frobenius norm of the update.
             - A positive number: the conditioner is applied to the update divided by the learning
               rate, and its result is multiplied by the learning rate and this number.

@@ -66,6 +66,7 @@ class ConditioningReport:
     Attributes:
         records: List of dicts, one per kernel, which make a data frame. For a kernel that is
             several matrices, each measure is that of the worst matrix.
+
             - `path`, `layer`, `shape`: the path of the kernel, the class of its layer, and its
               shape.
             - `matrices`, `rows`, `columns`: the number of matrices and the size of each.

@@ -50,6 +50,7 @@ class Conditioned(ConditionedLayer, keras.layers.Wrapper):
         layer: A Keras layer, built or not.
         <arguments of conditioning>
         weights: The kernels to condition. Defaults to None.
+
             - None for every kernel that `keras_wcond` knows. These are the kernels of Keras'
               layers, of their subclasses, and of all layers inside this one, except embeddings
               and depthwise kernels of inner layers.

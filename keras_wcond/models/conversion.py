@@ -76,6 +76,7 @@ def condition_model(
         kernel_conditioner: A name, a config, an instance or a class of a conditioner, or a list
             of these. Defaults to `"row_equilibration"`.
         gain: Factor of each conditioned kernel. Defaults to `"initial_norm"`.
+
             - A positive number.
             - `"auto"`: `1/√E[φ(z)²]`, z ~ N(0, 1), for the activation φ of the layer.
             - `"initial_norm"`: the number that keeps the Frobenius norm of the kernel, a
@@ -85,6 +86,7 @@ def condition_model(
             for one per output unit, which starts at the gain. Defaults to None.
         layers: The layers to condition. The criteria also apply to layers inside layers.
             Defaults to None.
+
             - None for all except embeddings, depthwise kernels, whose rows have a few entries
               only, and Dense output layers.
             - A layer class, such as `keras.layers.Conv2D`.

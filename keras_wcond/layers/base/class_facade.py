@@ -14,6 +14,7 @@ _CONDITIONING = """\
     kernel_conditioner: None, a name, a config, an instance or a class of a conditioner, or a
         list of these. None is exactly the plain layer. Defaults to `"row_equilibration"`.
     gain: Factor of each conditioned kernel. Defaults to 1.
+
         - A positive number.
         - `"auto"`: `1/√E[φ(z)²]`, z ~ N(0, 1), for the activation φ that the layer is created
           with (√2 for ReLU, 1 without an activation). Kernels of methods that do not give rows

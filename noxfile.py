@@ -1,6 +1,7 @@
 """Every check, each in an environment of its own: `nox --list` tells what there is."""
 
 import pathlib
+import zipfile
 
 import nox
 
@@ -14,7 +15,7 @@ SCRIPTS = (
 )
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "tests", "exports", "lowest"]
+nox.options.sessions = ["lint", "tests", "exports", "lowest", "docs", "package"]
 
 each_backend = nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
 
@@ -177,6 +178,47 @@ def docs(session):
     session.install("--no-compile", "--constraint", "constraints.txt", ".[docs]")
     session.env.update(KERAS_BACKEND="jax", NO_MKDOCS_2_WARNING="1")
     session.run("mkdocs", *(session.posargs or ("build",)))
+
+
+@nox.session
+def package(session):
+    """Wheel and sdist in dist/, built twice alike: nox -s package -- [expected version]."""
+    session.install("--constraint", "constraints.txt", "build", "twine")
+    dist, again = pathlib.Path("dist"), pathlib.Path(session.create_tmp()).absolute()
+    for folder in (dist, again):
+        for old in (*folder.glob("*.whl"), *folder.glob("*.tar.gz")):
+            old.unlink()
+        session.run("python", "-m", "build", "--outdir", str(folder))
+    built = sorted(path.name for path in dist.iterdir())
+    for name in built:
+        if (dist / name).read_bytes() != (again / name).read_bytes():
+            session.error(f"Two builds of {name} differ.")
+    session.run("twine", "check", "--strict", *(str(dist / name) for name in built))
+    (wheel,) = dist.glob("*.whl")
+    if session.posargs and session.posargs[0] != wheel.name.split("-")[1]:
+        session.error(f"Expected version {session.posargs[0]}. Received: {wheel.name}")
+    names = zipfile.ZipFile(wheel).namelist()
+    strangers = [name for name in names if not name.startswith(("keras_wcond/", "keras_wcond-"))]
+    if strangers or "keras_wcond/py.typed" not in names:
+        session.error(f"Expected the package and nothing else in the wheel. Received: {names}")
+
+
+@nox.session
+@each_backend
+def wheel(session, backend):
+    """The built wheel beside one backend: imports it, and prints the time of the import."""
+    (path,) = pathlib.Path("dist").glob("*.whl")
+    session.install("--constraint", "constraints.txt", BACKENDS[backend], str(path))
+    session.env.update(KERAS_BACKEND=backend, TF_CPP_MIN_LOG_LEVEL="3")
+    code = (
+        "import time; t = [time.perf_counter()]; import keras; t.append(time.perf_counter()); "
+        "import keras_wcond; t.append(time.perf_counter()); "
+        "keras_wcond.ConditionedDense(2).build((None, 3)); "
+        "print(f'import keras {t[1] - t[0]:.2f} s, keras_wcond {t[2] - t[1]:.2f} s more')"
+    )
+    with session.chdir(session.create_tmp()):  # So that the wheel is imported, not the sources.
+        for _ in range(3):
+            session.run("python", "-c", code)
 
 
 @nox.session

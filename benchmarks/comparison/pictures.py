@@ -1,4 +1,4 @@
-"""A picture of one family of a comparison: scores, tuning and curves, for each optimizer."""
+"""The pictures of a comparison: wins and losses, scores, and validation over seconds."""
 
 import itertools
 
@@ -7,50 +7,86 @@ import numpy as np
 from benchmarks.comparison import evidence, families, naming, sentences
 from benchmarks.shared import plots
 
-# Okabe's and Ito's colors, which all readers can tell apart.
-COLORS = {
-    families.PLAIN: "tab:gray",
-    f"{families.PLAIN}, {families.TUNED}": "black",
-    families.ORTHOGONAL: "#999933",
-    families.ROWS: "#E69F00",
-    families.NEWTON: "#0072B2",
-    families.POLYNOMIAL: "#009E73",
-    families.POLAR_EXPRESS: "#56B4E9",
-    families.STORED: "#CC79A7",
-    families.CENTERED_STORED: "#AA4499",
-    families.UPDATES: "#D55E00",
-    families.CENTERED_UPDATES: "#882255",
-    families.STARTED_UPDATES: "#8B4513",
+# Color and line style of each configuration. Those with a common part have a common color.
+LOOKS = {
+    families.PLAIN: (plots.GRAY, "-"),
+    f"{families.PLAIN}, {families.TUNED}": (plots.BLACK, "-"),
+    families.ORTHOGONAL: (plots.BLACK, ":"),
+    families.ROWS: (plots.ORANGE, "-"),
+    families.NEWTON: (plots.BLUE, "-"),
+    families.POLYNOMIAL: (plots.BLUE, ":"),
+    families.POLAR_EXPRESS: (plots.SKY, "--"),
+    families.STORED: (plots.PURPLE, "-"),
+    families.CENTERED_STORED: (plots.PURPLE, ":"),
+    families.UPDATES: (plots.VERMILION, "-"),
+    families.CENTERED_UPDATES: (plots.VERMILION, ":"),
+    families.STARTED_UPDATES: (plots.VERMILION, "--"),
 }
+# One of each kind of conditioning, and its controls.
+IN_CURVES = (
+    families.PLAIN,
+    families.ORTHOGONAL,
+    families.ROWS,
+    families.NEWTON,
+    families.STORED,
+    families.UPDATES,
+)
 
 # Of wins, ties and losses, apart in lightness as well.
 OUTCOMES = {"win": "#0072B2", "tie": "#E8E8E8", "loss": "#F0B060"}
 
 
-def draw(family, cells, measured):
-    """A figure with a row for each optimizer.
+def scores(family, cells):
+    """A figure of test scores, with a panel for each optimizer.
 
     Args:
         family: A `families.Family`.
-        cells: {optimizer: (records, {name: evidence.Summary})}.
+        cells: {optimizer: {name: evidence.Summary}}.
+    """
+    plt = plots.pyplot()
+    names = list(dict.fromkeys(name for found in cells.values() for name in found))
+    # Grouped by the normalization of activations, which lines separate.
+    names.sort(key=lambda name: naming.base_of(name) != families.PLAIN)
+    figure, axes = plt.subplots(
+        1, len(cells), figsize=(4.2 * len(cells) + 2, 0.21 * len(names) + 1.2),
+        layout="constrained", squeeze=False, sharey=True,
+    )  # fmt: skip
+    for panel, (optimizer, found) in zip(axes.flat, cells.items(), strict=True):
+        draw_scores(panel, family, found, names[::-1])
+        panel.set_title(optimizer, fontsize=10)
+        plots.tidy(panel)
+    label, _, _ = evidence.FORMS[family.test_score]
+    figure.supxlabel(
+        f"{label}: mean, 95 % confidence interval and five seeds. Hollow: at a gain of 1",
+        fontsize=10,
+    )
+    return figure
+
+
+def curves(family, cells, measured):
+    """A figure of validation scores over seconds of training, with a panel for each optimizer.
+
+    Args:
+        family: A `families.Family`.
+        cells: {optimizer: records}.
         measured: {optimizer: `times.Times`}.
     """
     plt = plots.pyplot()
-    names = max((list(found) for _, found in cells.values()), key=len)
-    height = 0.26 * len(names) + 1.2
     figure, axes = plt.subplots(
-        len(cells), 3, figsize=(13, height * len(cells)), layout="constrained", squeeze=False,
-        width_ratios=(1.3, 1, 1),
+        1, len(cells), figsize=(4.6 * len(cells), 3.8), layout="constrained", squeeze=False
+    )
+    for panel, (optimizer, records) in zip(axes.flat, cells.items(), strict=True):
+        draw_curves(panel, family, records, measured[optimizer])
+        panel.set_title(optimizer, fontsize=10)
+        plots.tidy(panel)
+    label, _, _ = evidence.FORMS[family.test_score]
+    axes[0, 0].set_ylabel(f"validation score, {label.removeprefix('test ')}")
+    lines = {line.get_label(): line for panel in axes.flat for line in panel.get_lines()}
+    order = [name for name in IN_CURVES if name in lines]
+    figure.legend(
+        [lines[name] for name in order], order, fontsize=9, frameon=False,
+        loc="outside lower center", ncols=3,
     )  # fmt: skip
-    for row, (optimizer, (records, found)) in zip(axes, cells.items(), strict=True):
-        draw_scores(row[0], family, found)
-        row[0].set_title(f"{optimizer}: five seeds at the chosen point", fontsize=10)
-        draw_tuning(row[1], family, records)
-        row[1].set_title(f"{optimizer}: the search, failures below", fontsize=10)
-        draw_curves(row[2], family, records, measured[optimizer])
-        row[2].set_title(f"{optimizer}: validation, median of five seeds", fontsize=10)
-    for ax in axes.flat:
-        plots.tidy(ax)
     return figure
 
 
@@ -94,10 +130,9 @@ def draw_overview(compared):
     return figure
 
 
-def draw_scores(axes, family, found):
+def draw_scores(axes, family, found, names):
     """Means with intervals, filled, and the seeds; at the default gain, hollow."""
-    label, unit, _ = evidence.FORMS[family.test_score]
-    names = list(found)[::-1]
+    _, unit, _ = evidence.FORMS[family.test_score]
     # A method that fails is told by an arrow at the border, not by squeezing the others.
     means = sorted(unit * summary.mean for summary in found.values() if summary.scores)
     low, high = 0.0, 1.0
@@ -105,6 +140,8 @@ def draw_scores(axes, family, found):
         span = max(means[-1] - means[len(means) // 2], 0.02 * abs(means[-1]), 1e-9)
         low, high = max(means[0] - span, means[-1] - 5 * span), means[-1] + span
     for place, name in enumerate(names):
+        if name not in found:
+            continue
         color = color_of(name)
         for scores, shift, fill in (
             (found[name].default, 0.2, "white"),
@@ -126,48 +163,22 @@ def draw_scores(axes, family, found):
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_ylim(-0.7, len(names) - 0.3)
     axes.set_xlim(low, high)
-    axes.set_xlabel(f"{label}\nmean, 95 % interval and seeds; hollow: at a gain of 1")
 
 
 def color_of(name):
     """Of the method, whatever is done to activations; that of the network without any is gray."""
     base = naming.base_of(name)
     if name == base:
-        return COLORS[families.PLAIN]
+        return LOOKS[families.PLAIN][0]
     own = name.replace(base, families.PLAIN, 1) if "," in name else naming.without_base(name)
-    return COLORS.get(own, "silver")
-
-
-def draw_tuning(axes, family, records):
-    """Validation scores over learning rates; those far below the best as ticks at the border."""
-    _, unit, _ = evidence.FORMS[family.test_score]
-    searched = [
-        record
-        for record in records
-        if record["phase"] in ("tune", "refine") and record["normalization"] in COLORS
-    ]
-    values = [unit * record["score"] for record in evidence.of(searched)]
-    axes.set(xlabel="learning rate", ylabel="validation score")
-    make_logarithmic(axes)
-    if not values:
-        return
-    top, middle = max(values), float(np.median(values))
-    bottom = top - 1.5 * max(top - middle, 0.02 * top)
-    axes.set_ylim(bottom, top + 0.1 * (top - bottom))
-    for name, color in COLORS.items():
-        own = [record for record in searched if record["normalization"] == name]
-        near = [r for r in evidence.of(own) if unit * r["score"] >= bottom]
-        far = [r for r in own if r not in near]
-        rates, heights = [r["rate"] for r in near], [unit * r["score"] for r in near]
-        axes.plot(rates, heights, "o", color=color, markersize=3)
-        axes.plot([r["rate"] for r in far], [bottom] * len(far), "|", color=color, markersize=9)
+    return LOOKS[own][0] if own in LOOKS else "silver"
 
 
 def make_logarithmic(axes):
-    """Ticks at 1 and 3 times powers of ten."""
+    """Ticks at 1, 2 and 5 times powers of ten."""
     axes.set_xscale("log")
     # A range of less than two decades has too few powers of ten, and too many of their parts.
-    axes.xaxis.get_major_locator().set_params(subs=(1.0, 3.0))
+    axes.xaxis.get_major_locator().set_params(subs=(1.0, 2.0, 5.0))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.minorticks_off()
 
@@ -177,7 +188,7 @@ def draw_curves(axes, family, records, measured):
     _, unit, _ = evidence.FORMS[family.test_score]
     tested = {
         name: own
-        for name in COLORS
+        for name in IN_CURVES
         if (own := evidence.of(records, normalization=name, phase="test"))
     }
     in_seconds = all(map(measured.of_step, tested))
@@ -186,8 +197,9 @@ def draw_curves(axes, family, records, measured):
         curves[name] = unit * np.median([record["scores"] for record in own], axis=0)
         epochs = np.arange(1, len(curves[name]) + 1)
         seconds = epochs * measured.steps * measured.of_step(name) if in_seconds else epochs
-        axes.plot(seconds, curves[name], color=COLORS[name], label=name)
-    axes.set(xlabel="epoch", ylabel="validation score")
+        color, style = LOOKS[name]
+        axes.plot(seconds, curves[name], color=color, linestyle=style, label=name)
+    axes.set_xlabel("epoch")
     if in_seconds:
         axes.set_xlabel("seconds of training on one core")
         make_logarithmic(axes)
@@ -198,4 +210,3 @@ def draw_curves(axes, family, records, measured):
         # What fails leaves the picture at its lower border.
         bottom = min(curve[0] for curve in curves.values() if curve[-1] > 0.9 * top)
         axes.set_ylim(bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom))
-        axes.legend(fontsize=7, framealpha=0.85, edgecolor="none", loc="lower right")

@@ -225,12 +225,16 @@ def report(options):
         # One that is tuned but not tested yet would be an empty picture.
         tested = {o: cell for o, cell in cells.items() if any(s.scores for s in cell.values())}
         if tested:
-            pictures.draw(
-                family,
-                {o: (everything[name, o], cell) for o, cell in tested.items()},
-                {o: measured[name, o] for o in tested},
-            ).savefig(options.output / f"comparison-{name}.png", dpi=130)
-            sections.append(f"![](comparison-{name}.png)")
+            runs = {o: everything[name, o] for o in tested}
+            seconds = {o: measured[name, o] for o in tested}
+            drawn = {
+                f"comparison-{name}.png": pictures.scores(family, tested),
+                f"comparison-{name}-seconds.png": pictures.curves(family, runs, seconds),
+            }
+            for path, figure in drawn.items():
+                figure.savefig(options.output / path, dpi=130)
+            scores, curves = drawn
+            sections += [f"![Test scores]({scores})", f"![Validation over seconds]({curves})"]
         for optimizer, cell in cells.items():
             sections.append(f"### {optimizer}")
             if optimizer in tested:

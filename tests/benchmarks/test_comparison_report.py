@@ -116,7 +116,8 @@ def test_report_writes_tables_pictures_and_words(family, scores, tmp_path, capsy
     assert "`spectral_normalization`" in best_row
     assert "`row_equilibration`" in best_row
     assert "**+1.98 (p <0.001)**" in best_row
-    assert (output / "comparison-shape.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("comparison-shape.png", "comparison-shape-seconds.png"):
+        assert (output / picture).read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_picture_of_outcomes_has_a_number_for_each(family, scores):

@@ -122,7 +122,8 @@ def draw(records, path):
 
     plt = plots.pyplot()
     backends = list(dict.fromkeys(record["backend"] for record in records))
-    colors = dict(zip(backends, ("tab:blue", "tab:orange", "tab:green"), strict=False))
+    looks = ((plots.BLUE, "o"), (plots.VERMILION, "s"), (plots.BLACK, "^"))
+    looks = dict(zip(backends, looks, strict=False))
     figure, axes = plt.subplots(1, len(SWEEPS), figsize=(13, 4.2), layout="constrained")
     for ax, sweep in zip(axes, SWEEPS, strict=True):
         for backend in backends:
@@ -134,9 +135,10 @@ def draw(records, path):
             label = backend if fit is None else f"{backend}: {fit[0]:.3g}·{sweep}^{fit[1]:.2f}"
             middle = percent[:, 1]
             spread = [middle - percent[:, 0], percent[:, 2] - middle]
-            ax.errorbar(x, middle, spread, fmt="o-", color=colors[backend], label=label)
+            color, marker = looks[backend]
+            ax.errorbar(x, middle, spread, fmt=f"{marker}-", color=color, label=label)
             floors = [100.0 * (record["floor"] - 1.0) for record in own]
-            ax.plot(x, floors, "--", color=colors[backend], linewidth=1.0)
+            ax.plot(x, floors, "--", color=color, linewidth=1.0)
         ax.axhline(0.0, color="gray", linewidth=0.8)
         ax.set(xscale="log", xlabel=f"{sweep} ({FIXED[sweep]})")
         ax.xaxis.set_major_formatter(ticker.ScalarFormatter())
@@ -146,9 +148,7 @@ def draw(records, path):
         if ax.get_legend_handles_labels()[0]:
             # Above the panel, where no spread is hidden.
             ax.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0), frameon=False)
-    axes[0].set_ylabel(
-        "training step on top of the plain one, %\ndashed: what moving kernels takes"
-    )
+    axes[0].set_ylabel("added to the plain training step, %\ndashed: time of moving kernels")
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

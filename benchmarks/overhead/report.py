@@ -1,6 +1,4 @@
-"""Writes docs/results/overhead.md and its pictures from the lines that run, growth and products
-wrote.
-"""
+"""Writes docs/results/overhead.md and its pictures from the records of run, growth and products."""
 
 import itertools
 import pathlib
@@ -9,16 +7,16 @@ from benchmarks.overhead import growth, networks, run, tables
 from benchmarks.shared import arguments, environment, markdown, plots, records, timing
 
 BACKENDS = ("jax", "tensorflow", "torch")
-# What the picture shows: the rest is in the tables.
-COLORS = {
-    tables.METHOD: "tab:orange",
-    networks.BATCH: "tab:blue",
-    networks.LAYER: "tab:cyan",
-    networks.SPECTRAL: "tab:purple",
-    "PyTorch weight_norm": "tab:pink",
-    "PyTorch spectral_norm": "tab:brown",
-    "Flax WeightNorm": "tab:pink",
-    networks.AGAIN: "black",
+# Color and marker of what the picture shows. The rest is in the tables.
+LOOKS = {
+    tables.METHOD: (plots.VERMILION, "o"),
+    networks.BATCH: (plots.BLUE, "s"),
+    networks.LAYER: (plots.SKY, "D"),
+    networks.SPECTRAL: (plots.PURPLE, "^"),
+    "PyTorch weight_norm": (plots.ORANGE, "v"),
+    "PyTorch spectral_norm": (plots.GRAY, "P"),
+    "Flax WeightNorm": (plots.ORANGE, "v"),
+    networks.AGAIN: (plots.BLACK, "x"),
 }
 # The axis begins here, or further left where quartiles do.
 LEAST_SHOWN = 0.9
@@ -34,33 +32,37 @@ def draw(by_backend, path):
         1, len(by_backend), figsize=(4.6 * len(by_backend), 1.4 + 0.62 * len(cases)),
         layout="constrained", sharex=True, sharey=True, squeeze=False,
     )  # fmt: skip
-    labels, shown, lowest = {}, list(COLORS), LEAST_SHOWN
+    shown, drawn, lowest = list(LOOKS), set(), LEAST_SHOWN
     for ax, (backend, measured) in zip(axes[0], by_backend.items(), strict=True):
         for record in measured:
             name = record["normalization"]
-            if name not in COLORS or record["status"] != "measured":
+            if name not in LOOKS or record["status"] != "measured":
                 continue
             low, middle, high = timing.quartiles(record["training"])
             y = cases.index(record["case"]) + 0.1 * (shown.index(name) - 3.5)
             is_beyond = middle > MOST_SHOWN
             lowest = min(lowest, low)
-            labels[name] = ax.errorbar(
-                min(middle, MOST_SHOWN), y, fmt=">" if is_beyond else "o",
+            color, marker = LOOKS[name]
+            drawn.add(name)
+            ax.errorbar(
+                min(middle, MOST_SHOWN), y, fmt=">" if is_beyond else marker,
                 xerr=None if is_beyond else [[middle - low], [min(high, MOST_SHOWN) - middle]],
-                markersize=5, color=COLORS[name], elinewidth=1.5, clip_on=False,
+                markersize=5, color=color, elinewidth=1.5, clip_on=False,
             )  # fmt: skip
         ax.axvline(1.0, color="gray", linewidth=1.0)
-        ax.set(title=backend, xlabel="training step, over the plain network")
+        ax.set(title=backend, xlabel="time of a training step / plain step")
         ax.grid(axis="x", alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
         for y in range(1, len(cases)):
             ax.axhline(y - 0.5, color="gray", alpha=0.2, linewidth=0.8)
     axes[0][0].set(xlim=(lowest, MOST_SHOWN), ylim=(len(cases) - 0.5, -0.5))
     axes[0][0].set_yticks(range(len(cases)), cases)
-    names = [name for name in shown if name in labels]
-    figure.legend(
-        [labels[name].lines[0] for name in names], names, loc="outside lower center", ncols=4
-    )
+    names = [name for name in shown if name in drawn]
+    handles = [
+        plt.Line2D([], [], color=color, marker=marker, linestyle="")
+        for color, marker in map(LOOKS.get, names)
+    ]
+    figure.legend(handles, names, loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
@@ -109,37 +111,39 @@ def page(on_cpu, on_gpu, memory, grown, products):
 
 
 INTRODUCTION = """\
-# What conditioning costs
+# Costs
 
-A training step (forward, backward, plain SGD) and an inference under each method and each rival,
-over those of the plain network in the same round of the same process: the median over the rounds
-with the quartiles. "plain, again" is the plain network a second time: as far as its quartiles are
-from 1, no difference can be told. Rivals outside of Keras are over a plain network of their own
-library. Three layers in each case of Dense and Conv2D. In the transformer's block the methods
-condition all six kernels, and rivals normalize those of the two Dense layers, not the attention's.
-The optimizer is SGD, so that the step without conditioning is as short as it gets. A dash is a
-network one step of which took too long to be timed in rounds, an empty cell one that was not
-measured. `python -m benchmarks.overhead.run` measures, `python -m benchmarks.overhead.report`
-writes this page.
+The tables have the time of a training step (forward, backward, plain SGD) and of an inference,
+divided by that of the plain network. Both are measured in the same process, in interleaved rounds.
+A cell has the median over the rounds and the quartiles. *plain, again* is the plain network a
+second time. Differences within its quartiles are noise. Baselines outside Keras are divided by a
+plain network of their own library.
 
-Row equilibration and Frobenius normalization do not form their kernel where the product with the
-inputs is not much larger: Dense layers then scale the product, by norms that take one pass over
-the kernel. Column equilibration scales the inputs then, and its gradient takes one pass more.
-Otherwise the kernel is scaled, in as few passes as the backend allows. Static shapes decide, both
-give the same numbers. Either takes at least the time to read kernels from memory and to write them,
-which is the larger part of a step, the faster a machine multiplies. The floors at the end of this
-page tell how much that was on the machines named there.
+- The cases of Dense and Conv2D have three layers. In the transformer block the methods condition
+  all six kernels, and the baselines normalize the two Dense layers.
+- The optimizer is SGD, which makes the plain step as short as it can be.
+- A dash marks a network of which one step took too long for rounds. An empty cell was not measured.
+- `python -m benchmarks.overhead.run` measures, and `python -m benchmarks.overhead.report` writes
+  this page.
 
-A folded layer, `layer.fold()`, is the plain layer, with its operations and nothing more.
+Row equilibration and Frobenius normalization do not form the kernel of a Dense layer where the
+product with the inputs is not much larger than the kernel. They scale the product by norms that
+take one pass over the kernel. Column equilibration scales the inputs there, and its gradient takes
+one more pass. Otherwise the kernel is scaled, in as few passes as the backend allows. Static shapes
+decide, and both forms give the same numbers. Each form has to read kernels from memory and write
+them. The faster a machine multiplies, the larger this part of a step is. The section on growth
+states it as the *floor*.
 
-![Training steps over the plain network's](overhead.png)
+A folded layer, `layer.fold()`, is the plain layer, with the same operations.
+
+![Time of training steps divided by that of plain steps](overhead.png)
 """
 
 ON_GPU = """\
-From a GPU, the plain network's milliseconds are told too. PyTorch starts operations one by one from
-Python, which takes longer than most of them take to run.
+On a GPU the milliseconds of the plain network are also reported. PyTorch starts operations one by
+one from Python, which takes longer than most of them take to run.
 
-![Training steps over the plain network's, on a GPU](overhead-gpu.png)
+![Time of training steps divided by that of plain steps, on a GPU](overhead-gpu.png)
 """
 
 BY_OPTIMIZER = """
@@ -151,34 +155,34 @@ after every eighth update is the mean of eight steps. Measured with:
 
 MEMORY = {
     "jax": """\
-The temporaries of a training step, as the compiled program plans them: gradients, activations and
-whatever else is neither an argument nor a result. For the plain network as it is, for the others
-what comes on top. Row equilibration adds no kernel to them where it scales the product, as in the
-Dense cases. A kernel that is formed is kept from the forward to the backward pass. And where a
-sum over a gradient corrects it, as for formed kernels and for column equilibration, the compiler
-plans for more gradients at a time.
+The temporaries of a training step in the plan of the compiled program: gradients, activations and
+everything else that is neither an argument nor a result. The plain network has its total, the
+others have the difference from it. Row equilibration adds no kernel where it scales the product, as
+in the Dense cases. A formed kernel is kept from the forward to the backward pass. Where a sum over
+a gradient corrects it, as for formed kernels and for column equilibration, the compiler plans for
+more gradients at a time.
 """,
     "tensorflow": """\
-The peak of three training steps over what was held before them, each network in a process
-of its own; for the plain network as it is, for the others what comes on top.
+The peak of three training steps above the memory held before them, each network in a process of its
+own. The plain network has its total, the others have the difference from it.
 """,
     "torch": """\
-The most that the tensors which a training step makes hold at a time, by PyTorch's profiler:
-gradients, activations and temporaries. For the plain network as it is, for the others what comes on
-top. Row equilibration adds no kernel where it scales the product, as in the Dense cases. A kernel
-that is formed is kept from the forward to the backward pass, one for each layer.
+The largest memory of the tensors that a training step makes, by PyTorch's profiler: gradients,
+activations and temporaries. The plain network has its total, the others have the difference from
+it. Row equilibration adds no kernel where it scales the product, as in the Dense cases. A formed
+kernel is kept from the forward to the backward pass, one for each layer.
 """,
 }
 
 GROWTH = """\
-## How the cost grows
+## Growth of the cost
 
-Row equilibration in Dense networks, over width, batch and depth. The floor is what moving the
-kernels takes: one read forward, and one read, change and write backward, over the bandwidth of the
-machine for arrays of that size, over the plain step (`python -m benchmarks.overhead.growth`). \
-Both are in percent
-of the plain step; the fit is a power law by least squares of logarithms. Where caches hold the
-kernels, or a pass is fused with one that is made anyway, less than the floor is seen.
+The table has the cost of row equilibration in Dense networks over width, batch and depth, in
+percent of the plain step. The floor is the time of moving the kernels: one read forward, and one read, one
+change and one write backward, at the measured bandwidth of the machine for arrays of that size. The
+fit is a power law by least squares of logarithms. Costs below the floor occur where caches hold the
+kernels, or where a pass is fused with another one. `python -m benchmarks.overhead.growth` measures
+this.
 
 ![The cost over width, batch and depth, beside its floor](overhead-growth.png)
 """

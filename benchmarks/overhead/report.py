@@ -180,9 +180,9 @@ GROWTH = """\
 The table has the cost of row equilibration in Dense networks over width, batch and depth, in
 percent of the plain step. The floor is the time of moving the kernels: one read forward, and one
 read, one change and one write backward, at the measured bandwidth of the machine for arrays of that
-size. The fit is a power law by least squares of logarithms. Costs below the floor occur where caches
-hold the kernels, or where a pass is fused with another one. `python -m benchmarks.overhead.growth`
-measures this.
+size. The fit is a power law by least squares of logarithms. Costs below the floor occur where
+caches hold the kernels, or where a pass is fused with another one.
+`python -m benchmarks.overhead.growth` measures this.
 
 ![The cost over width, batch and depth, beside its floor](overhead-growth.png)
 """

@@ -1,9 +1,9 @@
 """Image classification by convolutional networks: ResNet, DenseNet-BC and Inception.
 
-Each network is built with or without normalization of activations, and its convolutions with
-or without normalization of weights; the last layer stays plain. Reads scikit-learn's digits, or
-any image dataset of TFDS. Trains one model for each of --normalizations, prints a table and
-saves a picture. The Keras backend is the one KERAS_BACKEND or keras.json names.
+Each network has a normalization of activations, of weights, of both or of none. The weights of
+convolutions are normalized, and the last layer stays plain. The data are scikit-learn's digits or
+any image dataset of TFDS. The script trains one model for each of --normalizations, prints a
+table and saves a picture. Set KERAS_BACKEND to choose the Keras backend.
 """
 
 import dataclasses

@@ -1,10 +1,10 @@
 """Image classification by deep plain networks, where the spectrum of the weights decides.
 
-Many fully connected layers of one width, by default without any normalization of activations:
-what each layer does to the gradient is multiplied over the depth. Weights are normalized in all
-layers but the first and the last. Reads scikit-learn's digits, or any image dataset of TFDS.
-Trains one model for each of --normalizations, prints a table and saves a picture. The Keras
-backend is the one KERAS_BACKEND or keras.json names.
+Many fully connected layers have one width, and by default no normalization of activations. The
+effects of all layers on the gradient are multiplied over the depth. Weights are normalized in all
+layers except the first and the last one. The data are scikit-learn's digits or any image dataset
+of TFDS. The script trains one model for each of --normalizations, prints a table and saves a
+picture. Set KERAS_BACKEND to choose the Keras backend.
 """
 
 import dataclasses

@@ -1,14 +1,14 @@
 """Neural radiance fields: views of a scene, learned from photographs with known cameras.
 
-A network of coordinates tells density and color at each point, a coarse one where to look and a
-fine one what is seen; colors along a ray add up to a pixel (Mildenhall et al. 2020). Weights are
-normalized in the hidden layers but the first, which sets the bandwidth; the layers that make
-density and color stay plain. Otherwise than there, density is a shifted softplus, no further layer
-lies between the trunk and the color, and scenes without end are sampled evenly in inverse
-distance, without a projection of their own. Reads folders in the layout of Blender's scenes or of
-LLFF, or traces a small scene of its own. Trains one model for each of --normalizations, prints a
-table, and saves a picture of held-out views and depths. The Keras backend is the one KERAS_BACKEND
-or keras.json names.
+A coordinate network predicts density and color at each point. A coarse network finds the relevant
+points on a ray, and a fine network renders the colors of pixels from them (Mildenhall et al.
+2020). Weights are normalized in the hidden layers except the first one, which sets the bandwidth.
+The layers for density and color stay plain. Three details differ from that work: density is a
+shifted softplus, no further layer lies between the trunk and the color, and unbounded scenes are
+sampled evenly in inverse distance. The data are folders in the layout of Blender's scenes or of
+LLFF, or a small traced scene. The script trains one model for each of --normalizations, prints a
+table, and saves a picture of held-out views and depths. Set KERAS_BACKEND to choose the Keras
+backend.
 """
 
 import dataclasses

@@ -1,10 +1,10 @@
-"""3D shape: a network of coordinates that tells whether a point is inside a solid.
+"""3D shape: a coordinate network predicts whether a point is inside a solid.
 
-Binary occupancy, learned by cross-entropy from points near the surface and all around. Weights
-are normalized in the hidden layers but the first, which sets the bandwidth; the last layer
-stays plain. Reads any watertight mesh, or makes one. Trains one model for each of
---normalizations, prints a table, saves the surfaces that they learned and a picture of them
-beside the true one. The Keras backend is the one KERAS_BACKEND or keras.json names.
+The network learns binary occupancy by cross-entropy, from points near the surface and elsewhere.
+Weights are normalized in the hidden layers except the first one, which sets the bandwidth. The
+last layer stays plain. The data are any watertight mesh, or a solid made here. The script trains
+one model for each of --normalizations, prints a table, and saves the learned surfaces and a
+picture of them beside the true one. Set KERAS_BACKEND to choose the Keras backend.
 """
 
 import dataclasses

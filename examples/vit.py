@@ -1,10 +1,10 @@
 """Image classification by vision transformers.
 
-Patches, a class token or pooling, and blocks of attention and perceptron with normalization in
-front. Weights are normalized in the projections of attention and perceptrons; the embedding of
-patches and the last layer stay plain. Reads scikit-learn's digits, or any image dataset of TFDS.
-Trains one model for each of --normalizations, prints a table and saves a picture. The Keras
-backend is the one KERAS_BACKEND or keras.json names.
+Blocks of attention and a perceptron, with normalization in front of each, act on embedded
+patches. Weights are normalized in the projections of attention and in the perceptrons. The
+embedding of patches and the last layer stay plain. The data are scikit-learn's digits or any
+image dataset of TFDS. The script trains one model for each of --normalizations, prints a table
+and saves a picture. Set KERAS_BACKEND to choose the Keras backend.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 """The normalizations that the examples offer, by name.
 
-A name joins with plus signs what is done to activations and what is done to weights:
-"none", "batch", "row_equilibration", "batch+weight_standardization",
-"layer+row_equilibration+newton_orthogonalization". At its end may stand a modifier:
+A name joins the normalization of activations and those of weights with plus signs: "none", "batch",
+"row_equilibration", "batch+weight_standardization",
+"layer+row_equilibration+newton_orthogonalization". A modifier may follow:
 
 - "everywhere" conditions first and last layers as well.
 - "constraint" equilibrates the stored kernels after each update.

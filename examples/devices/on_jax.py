@@ -42,7 +42,7 @@ def distribution(layout: str):
 
 
 PATTERNS = {
-    # Along output units: each device takes the norms of its own, and none is told another's.
+    # Along output units: each device computes the norms of its own rows. No exchange is needed.
     "units": {
         "(expand|contract).*kernel": (None, "model"),
         "(expand|contract).*bias": ("model",),

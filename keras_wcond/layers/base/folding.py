@@ -159,7 +159,7 @@ def _no_correspondence(layer: keras.layers.Layer, left: Sequence[str]) -> str:
         )
     holds = f" and holds conditioned layers of its own: {left}" if left else ""
     return (
-        "Expected a layer that tells of the layers it holds in its config, or holds no "
+        "Expected a layer whose config contains the layers it holds, or that holds no "
         f"conditioned ones. {received}, whose plain twin does not correspond to it{holds}. Write "
         "it with plain layers and wrap it in `Conditioned`."
     )

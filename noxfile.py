@@ -61,6 +61,28 @@ def tests(session, backend):
 
 
 @nox.session
+@each_backend
+def coverage(session, backend):
+    """Lines and branches that the tests run on one backend: nox -s coverage coverage_report."""
+    install(session, backend, "examples,test" if backend == "jax" else "examples,export,test")
+    session.install("--constraint", "constraints.txt", "pytest-cov")
+    session.env["COVERAGE_FILE"] = f".coverage.{backend}"
+    run_tests(
+        session,
+        *(f"--ignore={path}" for path in (*SCRIPTS, "tests/examples")),
+        *("--cov=keras_wcond", "--cov-branch", "--cov-report="),
+    )
+
+
+@nox.session
+def coverage_report(session):
+    """Coverage on all backends together."""
+    session.install("--constraint", "constraints.txt", "coverage")
+    session.run("coverage", "combine", "--keep")
+    session.run("coverage", "report", "--show-missing", "--skip-covered", "--fail-under=97")
+
+
+@nox.session
 def exports(session):
     """The tests of exports from JAX, which Keras makes by TensorFlow."""
     install(session, "jax", "test")

@@ -39,6 +39,32 @@ def test_effective_kernel_is_the_conditioned_merged_kernel(case):
     np.testing.assert_allclose(to_numpy(layer.conditioned_kernel), expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
+def test_merged_kernel_is_conditioned_in_the_precision_that_it_is_stored_in(policy):
+    if policy == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX has float64 only where x64 is switched on for the whole process")
+    layer = with_lora(CASES["Dense"], dtype=policy)
+    raw, a, b = (
+        to_numpy(weight).astype("float64")
+        for weight in (layer.raw_kernels["kernel"], layer.lora_kernel_a, layer.lora_kernel_b)
+    )
+    expected = equilibrated_along(raw + 3 / 2 * a @ b, "iu->u")
+    # Keras merges kernels in the compute dtype.
+    tolerance = 1e-12 if policy == "float64" else 1e-6
+    folded = to_numpy(layer.fold().kernel)
+    np.testing.assert_allclose(folded, expected, rtol=tolerance, atol=tolerance)
+    assert layer(CASES["Dense"].inputs()[0]).shape == (2, 4)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_adapters_are_offered_by_the_layers_that_have_them_in_keras(case):
+    layer, plain = case.layer(), case.plain_layer()
+    assert hasattr(layer, "enable_lora") == hasattr(plain, "enable_lora")
+    if not hasattr(plain, "enable_lora"):
+        with pytest.raises(AttributeError, match=r"object has no attribute 'enable_lora'"):
+            layer.enable_lora(2)
+
+
 @every_lora_layer
 @every_setting
 def test_lora_layer_computes_what_its_folded_plain_layer_computes(case, setting):

@@ -21,7 +21,7 @@ from keras_wcond.gains import (
 from keras_wcond.internals import full_precision
 from keras_wcond.kernels.search import Kernel
 from keras_wcond.layers.base.substitution import Substitution
-from keras_wcond.linalg.arrays import Tensor, array, is_wide, widened
+from keras_wcond.linalg.arrays import Tensor, array, cast, is_wide
 from keras_wcond.reparametrization import Reparametrization
 
 AddWeight = Callable[..., keras.Variable]
@@ -92,11 +92,14 @@ class ConditionedKernel:
     def raw(self) -> Tensor:
         """W in float32 or wider."""
         with full_precision():
-            if self.adapters:
-                # A layer with LoRA has the merged tensor under the variable's name.
-                return widened(getattr(self.owner, self.variable.name))
             value = self.variable.value
-            return value if self._is_wide else ops.cast(value, "float32")
+            value = value if self._is_wide else ops.cast(value, "float32")
+            if not self.adapters:
+                return value
+            # The layer's own merged tensor is rounded to the compute dtype.
+            a, b = (cast(adapter.value, value.dtype) for adapter in self.adapters)
+            # Not by `ops.matmul`, which computes float64 in float32 on PyTorch.
+            return value + self.owner.lora_alpha / self.owner.lora_rank * (a @ b)
 
     def value(self) -> Tensor:
         """`gain · C(W)` in float32 or wider, or W if the kernel is plain."""

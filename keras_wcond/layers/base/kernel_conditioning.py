@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -40,11 +40,14 @@ class KernelConditioning(FileSharing):
             self._find_kernels()
         self._require_own_kernels()
 
-    def enable_lora(self, *args: Any, **kwargs: Any) -> None:
+    @property
+    def enable_lora(self) -> Callable[..., None]:
+        """The method of the Keras layer, if it has one: separable convolutions do not."""
         if self.built and not self._kernels:
             # This is inside the layer's own `build`, after which Keras refuses further weights.
             self._find_kernels()
-        super().enable_lora(*args, **kwargs)
+        enable: Callable[..., None] = super().enable_lora
+        return enable
 
     @property
     def conditioned_kernel(self) -> Tensor:

@@ -30,6 +30,17 @@ def install(session, backend, extra, constraints="constraints.txt"):
     )
 
 
+def compiling_little(session):
+    """The variables with which XLA compiles fast, and nothing twice."""
+    return {
+        "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(pathlib.Path(session.create_tmp()).absolute()),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
 def run_tests(session, *arguments):
     """Two processes of one thread each: threads of small operations only get in their way."""
     session.env.update(OMP_NUM_THREADS="1", TF_NUM_INTEROP_THREADS="1", TF_NUM_INTRAOP_THREADS="1")
@@ -47,15 +58,9 @@ def tests(session, backend):
     # What one process has compiled, the others need not compile again; and most of it runs but
     # once, so that optimizing it takes longer than it saves. Of the two generators of code that XLA
     # has for fused operations, the older one takes half the time for small programs.
-    session.env["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
+    session.env.update(compiling_little(session))
     if backend == "tensorflow":
         session.env["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
-    session.env.update(
-        JAX_DISABLE_MOST_OPTIMIZATIONS="1",
-        JAX_COMPILATION_CACHE_DIR=str(pathlib.Path(session.create_tmp()).absolute()),
-        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
-        JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
-    )
     ignored = () if backend == "torch" else SCRIPTS
     run_tests(session, *(f"--ignore={path}" for path in ignored))
 
@@ -106,6 +111,17 @@ def lowest(session):
         *(f"--ignore={path}" for path in ignored),
         *(f"--deselect={test}" for test in compiled),
     )
+
+
+@nox.session
+@each_backend
+def fuzz(session, backend):
+    """Configurations drawn at random, and their record: nox -s 'fuzz(jax)' -- --count 300."""
+    install(session, backend, "fuzz")
+    session.env.update(OMP_NUM_THREADS="1", TF_NUM_INTEROP_THREADS="1", TF_NUM_INTRAOP_THREADS="1")
+    # JAX compiles each operation, which takes longer than the operation itself.
+    session.env.update(compiling_little(session))
+    session.run("python", "-m", "tests.fuzzing", *session.posargs)
 
 
 @nox.session

@@ -31,6 +31,17 @@ MISMATCH = (
     "adapt layers first, then call `condition_optimizer()` for the model that you compile."
 )
 
+# The entries of the config of a conditioned optimizer.
+CONFIG_KEYS = {
+    "optimizer",
+    "kernels",
+    "trainable_weights",
+    "update_conditioner",
+    "weight_conditioner",
+    "every",
+    "gain",
+}
+
 # The argument `gain` of `condition_optimizer()`.
 UpdateGain: TypeAlias = float | Literal["kernel_norm", "muon"]
 
@@ -428,6 +439,13 @@ class ConditionedOptimizer:
     ) -> keras.optimizers.Optimizer:
         """The optimizer with the arguments that `get_config()` returned."""
         arguments = {**config}
+        if arguments.keys() != CONFIG_KEYS:
+            raise ValueError(
+                f"Expected the config of a conditioned optimizer, with the entries "
+                f"{sorted(CONFIG_KEYS)}. Received: config with the entries {sorted(arguments)}. "
+                "Load it with the version of `keras_wcond` that wrote it, or call "
+                "`condition_optimizer()` again."
+            )
         # Not by `keras.optimizers.deserialize()`, which returns a string for `Lamb`.
         inner = keras.saving.deserialize_keras_object(arguments.pop("optimizer"), custom_objects)
         for name in ("update_conditioner", "weight_conditioner"):

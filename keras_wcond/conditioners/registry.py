@@ -61,12 +61,15 @@ def deserialize(
 
     Returns:
         A `Conditioner`, or None for None.
+
+    Raises:
+        TypeError: If the config is that of another object, or none.
     """
     known = {**_by_any_name(), **(custom_objects or {})}
-    conditioner: Conditioner | None = keras.saving.deserialize_keras_object(
-        config, custom_objects=known
-    )
-    return conditioner
+    conditioner = keras.saving.deserialize_keras_object(config, custom_objects=known)
+    if conditioner is None or isinstance(conditioner, Conditioner):
+        return conditioner
+    raise TypeError(_no_conditioner(config))
 
 
 def get(identifier: ConditionerLike) -> Conditioner | None:
@@ -106,13 +109,7 @@ def get(identifier: ConditionerLike) -> Conditioner | None:
         conditioner = conditioner()
     if conditioner is None or isinstance(conditioner, Conditioner):
         return conditioner
-    raise TypeError(
-        "Expected a conditioner to be None, the name of a method, a config, an instance of "
-        "`keras_wcond.conditioners.Conditioner`, or a list of these. "
-        f"Received: {identifier!r} (of type "
-        f"{type(identifier).__name__}). A function becomes a conditioner as the `condition()` "
-        "method of a subclass."
-    )
+    raise TypeError(_no_conditioner(identifier))
 
 
 def required(identifier: ConditionerLike, owner: str) -> Conditioner:
@@ -131,6 +128,15 @@ def name_of(conditioner: Conditioner) -> str:
     name = snake_case(type(conditioner).__name__)
     is_default = name in METHODS and conditioner == METHODS[name]()
     return name if is_default else repr(conditioner)
+
+
+def _no_conditioner(identifier: Any) -> str:
+    return (
+        "Expected a conditioner to be None, the name of a method, a config, an instance of "
+        "`keras_wcond.conditioners.Conditioner`, or a list of these. "
+        f"Received: {identifier!r} (of type {type(identifier).__name__}). A function becomes a "
+        "conditioner as the `condition()` method of a subclass."
+    )
 
 
 def _unknown(name: str) -> str:

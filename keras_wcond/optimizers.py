@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
@@ -240,7 +241,7 @@ class _Conditioning:
                 for variable, kernel in zip(self.variables, self.kernels, strict=True)
                 if id(variable) in positions
             ]
-        elif weights != self.trainable_weights:
+        elif _unnumbered(weights) != _unnumbered(self.trainable_weights):
             return False
         self.trainable_weights, self.variables = weights, None
         self.layouts = {kernel["position"]: _layout(kernel) for kernel in self.kernels}
@@ -482,6 +483,11 @@ def _cast_all(tensors: list[Tensor], dtypes: list[Any]) -> list[Tensor]:
 
 def _described(variables: Sequence[Any]) -> list[list[Any]]:
     return [[variable.name, list(variable.shape)] for variable in variables]
+
+
+def _unnumbered(weights: list[list[Any]]) -> list[list[Any]]:
+    """Names and shapes without the numbers that Keras gives to layers, which a gain's name has."""
+    return [[re.sub(r"_\d+", "", name), shape] for name, shape in weights]
 
 
 def _require_nonzero_results(

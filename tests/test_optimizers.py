@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_wcond import condition_model, condition_optimizer, conditioners
+from keras_wcond import Conditioned, condition_model, condition_optimizer, conditioners
 from keras_wcond.kernels.keras_layers import kernel_layouts
 from tests.helpers import normal, to_numpy
+from tests.layers.wrapped_layers import BuiltByCall
 
 MUON = (3.4445, -4.7750, 2.0315)
 
@@ -369,6 +370,23 @@ def test_layers_may_have_other_names_when_they_are_loaded(tmp_path):
         each.fit(x, y, batch_size=8, verbose=0)
     for found, expected in zip(loaded.weights, model.weights, strict=True):
         np.testing.assert_allclose(to_numpy(found), to_numpy(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_gains_of_layers_inside_others_may_have_other_names_when_they_are_loaded(tmp_path):
+    """Keras numbers the inner layers, and the names of gains have these numbers."""
+    keras.layers.Dense(2)  # Takes the first number.
+    wrapped = Conditioned(BuiltByCall(), trainable_gain="scalar")
+    model = keras.Sequential([keras.Input((12,)), wrapped, keras.layers.Dense(5)])
+    train(model, condition_optimizer("sgd", model, "polar_express"), steps=1)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    names = [[weight.name for weight in each.weights] for each in (model, loaded)]
+    assert names[0] != names[1]
+    x, y = normal(8, 12), normal(8, 5, seed=1)
+    for each in (model, loaded):
+        each.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+    for found, expected in zip(loaded.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(to_numpy(found), to_numpy(expected))
 
 
 @pytest.mark.parametrize("given", ["sgd", "adagrad", "rmsprop", "adam"])

@@ -218,6 +218,7 @@ def quantize(mode):
     def quantize_to(subject):
         if subject.is_plain:
             subject.layer.quantize(mode)
+            subject.outputs()
             return
         folded = fold_model(subject.model)
         subject.owner.quantize(mode)

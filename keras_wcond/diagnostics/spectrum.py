@@ -163,7 +163,9 @@ class Spectrum:
             matrices = matrices.transpose(0, 2, 1)
         values = np.full(matrices.shape[:2], np.nan)
         finite = np.isfinite(matrices).all(axis=(1, 2))
-        grams = matrices[finite] @ matrices[finite].transpose(0, 2, 1)
+        kept = matrices[finite]
+        # NumPy computes one triangle of a product of an array with its own transpose, half the work.
+        grams = kept @ kept.transpose(0, 2, 1)
         values[finite] = np.sqrt(np.maximum(np.linalg.eigvalsh(grams)[:, ::-1], 0.0))
         return cls(values, max(matrices.shape[1:]), epsilon)
 

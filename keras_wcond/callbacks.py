@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from keras_wcond.arguments import positive_integer
+from keras_wcond.diagnostics.measures import row_norm_spread
 from keras_wcond.diagnostics.model_kernels import model_kernels, values
 from keras_wcond.diagnostics.plots import draw_measurements
-from keras_wcond.diagnostics.report import row_norm_spread
 from keras_wcond.diagnostics.scalar_files import CSVFile, EventFile
 from keras_wcond.diagnostics.spectrum import Spectrum
 from keras_wcond.kernels.search import Kernel, all_layers

@@ -35,6 +35,7 @@ OPTIONAL = {
         f"backends/torch/{n}.py": {"torch"}
         for n in ("derivatives", "kernels", "products", "tensors")
     },
+    "diagnostics/data_frames.py": {"pandas"},
     "diagnostics/plots.py": {"matplotlib"},
     "diagnostics/scalar_files.py": {"tensorboard"},
 }

@@ -3,6 +3,7 @@
 from typing import Any
 
 from keras_wcond import conditioners
+from keras_wcond.diagnostics.tables import compact
 
 # Up to this condition number no method is named. A method lowers the condition number if it does so
 # at least by this factor.
@@ -53,13 +54,13 @@ def _of_plain(kappa: float, spread: float, predicted: dict[str, float]) -> str:
     best = min(scalings.values(), default=kappa)
     if best < LOWER * kappa:
         name = next(name for name, left in scalings.items() if left <= best / LOWER)
-        return f"{name} lowers κ: {_number(kappa)} → {_number(scalings[name])}"
+        return f"{name} lowers κ: {compact(kappa)} → {compact(scalings[name])}"
     rows = "rows have similar norms, scaling leaves κ" if spread < 2.0 else "scaling leaves κ"
     known = {name: predicted[name] for name in _STRONGER if name in predicted}
     strongest = min(known, key=lambda name: known[name], default=None)
     if strongest is None or known[strongest] >= LOWER * kappa:
         return rows
-    narrow = f"{strongest} (κ {_number(known[strongest])})"
+    narrow = f"{strongest} (κ {compact(known[strongest])})"
     return f"{rows}; orthogonal updates by condition_optimizer or {narrow} may help"
 
 
@@ -67,13 +68,9 @@ def _of_conditioned(record: dict[str, Any]) -> str:
     # Methods that center rows take one rank from a square matrix, so κ itself would be infinite.
     before = record["raw_effective_condition_number"]
     after = record["effective_condition_number"]
-    change = f"κ {_number(before)} → {_number(after)}"
+    change = f"κ {compact(before)} → {compact(after)}"
     if after < LOWER * before:
         return f"conditioned: {change}"
     if after > before / LOWER:
         return f"made worse: {change}"
     return f"scale only: {change}"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10.0 else f"{value:.2f}"

@@ -1,31 +1,31 @@
 """A report on the kernels of a model: measures, the predicted effect of methods, and advice."""
 
 import dataclasses
+import html
 import json
 import math
 import os
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-import rich.box
-import rich.console
-import rich.table
 
 from keras_wcond import conditioners
 from keras_wcond.arguments import by_either_name
 from keras_wcond.conditioners.conditioner import Conditioner, ConditionerLike
 from keras_wcond.conditioners.registry import name_of, required
-from keras_wcond.diagnostics.advice import advice
-from keras_wcond.diagnostics.model_kernels import conditioner_of, model_kernels, values
+from keras_wcond.diagnostics.data_frames import data_frame
+from keras_wcond.diagnostics.measures import measured
+from keras_wcond.diagnostics.model_kernels import model_kernels
 from keras_wcond.diagnostics.plots import draw_spectra
 from keras_wcond.diagnostics.progress import tracked
-from keras_wcond.diagnostics.spectrum import Spectrum
-from keras_wcond.kernels.search import Kernel
-from keras_wcond.naming import class_name, counted
+from keras_wcond.diagnostics.tables import Column, Table, compact, terminal_width
+from keras_wcond.naming import counted
 
 if TYPE_CHECKING:
+    from keras_wcond.diagnostics.data_frames import DataFrame
     from keras_wcond.diagnostics.plots import Figure
 
 _Methods = str | dict[str, Any] | Conditioner | type[Conditioner] | Sequence[ConditionerLike]
@@ -33,19 +33,23 @@ _Methods = str | dict[str, Any] | Conditioner | type[Conditioner] | Sequence[Con
 # The methods that change condition numbers.
 METHODS = tuple(name for name, method in conditioners.METHODS.items() if method.changes != "scale")
 
-_MEASURES = {
-    "kernel": "path",
-    "matrix": "matrix",
-    "method": "conditioner",
-    "raw κ": "raw_effective_condition_number",
-    "κ": "effective_condition_number",
-    "rank": "rank",
-    "stable rank": "stable_rank",
-    "σ_max": "largest_singular_value",
-    "rows, max/min": "row_norm_spread",
-    "advice": "advice",
-}
-
+# The columns of tables: the header, the entry of a row, and whether it is text.
+_Columns = tuple[tuple[str, str, bool], ...]
+_CONDITION: _Columns = (
+    ("κ", "effective_condition_number", False),
+    ("raw κ", "raw_effective_condition_number", False),
+    ("advice", "advice", True),
+)
+_MEASURES: _Columns = (
+    ("method", "conditioner", True),
+    ("matrix", "matrix", False),
+    ("rank", "rank", False),
+    ("stable rank", "stable_rank", False),
+    ("σ_max", "largest_singular_value", False),
+    ("row norm spread", "row_norm_spread", False),
+)
+# They say something only if a kernel is conditioned.
+_OF_CONDITIONED = ("raw_effective_condition_number", "conditioner")
 
 # Condition numbers describe kernels, and the comparison of the project ranks methods otherwise.
 _NOT_A_SCORE = (
@@ -58,24 +62,25 @@ _NOT_A_SCORE = (
 class ConditioningReport:
     """The measures of every kernel of a model, by `conditioning_report()`.
 
-    `print()` shows them as tables. Each κ in the tables is the effective condition number, over
-    the numerical rank. Weight standardization and Newton's iteration center rows, which takes one
-    rank from a kernel with no more columns than rows. The smallest singular value is then a
-    rounding error.
+    `print()` shows them as tables of the terminal's width, and a notebook shows them in HTML.
+    Each κ in the tables is the effective condition number, over the numerical rank. Weight
+    standardization and Newton's iteration center rows, which takes one rank from a kernel with no
+    more columns than rows. The smallest singular value is then a rounding error.
 
     Attributes:
-        records: List of dicts, one per kernel, which make a data frame. For a kernel that is
-            several matrices, each measure is that of the worst matrix.
+        records: List of dicts, one per kernel. For a kernel that is several matrices, each
+            measure is that of the worst matrix.
 
             - `path`, `layer`, `shape`: the path of the kernel, the class of its layer, and its
               shape.
             - `matrices`, `rows`, `columns`: the number of matrices and the size of each.
             - `conditioner`: the name of the method that conditions the kernel, or None.
-            - `raw_condition_number`, `raw_effective_condition_number`, `raw_row_norm_spread`:
+            - `effective_condition_number`, `numerical_rank`, `stable_rank`,
+              `largest_singular_value`, `row_norm_spread`, `condition_number`: measures of the
+              kernel that the layer multiplies by. The spread is the largest norm of a row
+              divided by the smallest. The last one is over all singular values.
+            - `raw_effective_condition_number`, `raw_row_norm_spread`, `raw_condition_number`:
               measures of the stored kernel, or with LoRA of the merged one.
-            - `condition_number`, `effective_condition_number`, `numerical_rank`, `stable_rank`,
-              `largest_singular_value`, `row_norm_spread`: measures of the kernel that the layer
-              multiplies by. The spread is the largest norm of a row divided by the smallest.
             - `is_finite`: boolean.
             - `with_<method>`: the effective condition number that the raw kernel would have
               after each method.
@@ -93,29 +98,37 @@ class ConditioningReport:
         return f"<ConditioningReport: {self._summary()}>"
 
     def __str__(self) -> str:
-        measures = [[_cell(row[key]) for key in _MEASURES.values()] for row in self._rows()]
-        return "\n".join(
-            [
-                _table(list(_MEASURES), measures),
-                "κ of what each method would make of the raw kernel:",
-                _table(*self._predictions()),
-                _NOT_A_SCORE,
-                self._summary(),
-            ]
-        )
+        width = terminal_width()
+        tables = [table.to_text(width) for table in self._tables()]
+        notes = [textwrap.fill(note, width) for note in self._notes()]
+        return "\n\n".join([*tables, "\n".join(notes)])
+
+    def _repr_html_(self) -> str:
+        """The tables for notebooks."""
+        tables = [table.to_html() for table in self._tables()]
+        notes = [f"<p>{html.escape(note)}</p>" for note in self._notes()]
+        # Wide tables are scrolled.
+        return "\n".join(['<div style="overflow-x: auto">', *tables, *notes, "</div>"])
 
     def to_markdown(self) -> str:
         """The same tables in GitHub's Markdown."""
-        measures = [[_cell(row[key]) for key in _MEASURES.values()] for row in self._rows()]
-        return "\n\n".join(
-            [
-                _markdown(list(_MEASURES), measures),
-                "κ of what each method would make of the raw kernel:",
-                _markdown(*self._predictions()),
-                _NOT_A_SCORE,
-                self._summary(),
-            ]
-        )
+        return "\n\n".join([*(table.to_markdown() for table in self._tables()), *self._notes()])
+
+    def to_dataframe(self) -> "DataFrame":
+        """The records as a data frame with a row per kernel. This needs pandas.
+
+        Returns:
+            `pandas.DataFrame`, whose columns are the entries of the records.
+
+        Example:
+
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="last")])
+        >>> frame = conditioning_report(model).to_dataframe()
+        >>> frame[["path", "rows", "columns", "numerical_rank"]]
+                  path  rows  columns  numerical_rank
+        0  last/kernel     4        8               4
+        """
+        return data_frame(self.records)
 
     def to_json(self) -> str:
         """The records as JSON, with NaN and infinity as strings, which JSON lacks as numbers."""
@@ -144,23 +157,44 @@ class ConditioningReport:
             rank = f"{record['numerical_rank']} of {full_rank}"
             yield {**record, "matrix": stack + matrix, "rank": rank}
 
-    def _predictions(self) -> tuple[list[str], list[list[str]]]:
-        rows = [
-            [
-                record["path"],
-                _cell(record["raw_effective_condition_number"]),
-                *(_cell(record[f"with_{method}"]) for method in self.methods),
-            ]
-            for record in self.records
+    def _tables(self) -> list[Table]:
+        hidden = () if self._conditioned() else _OF_CONDITIONED
+        tables = [
+            self._table(title, tuple(column for column in columns if column[1] not in hidden))
+            for title, columns in (
+                ("Condition of the kernels:", _CONDITION),
+                ("Measures of the kernels:", _MEASURES),
+            )
         ]
-        return ["kernel", "raw", *self.methods], rows
+        if self.methods:
+            raw = ("raw", "raw_effective_condition_number", False)
+            # Headers wrap at spaces.
+            predicted = ((name.replace("_", " "), f"with_{name}", False) for name in self.methods)
+            title = "Predicted κ of the raw kernels after each method:"
+            tables.append(self._table(title, (raw, *predicted)))
+        return tables
+
+    def _table(self, title: str, columns: _Columns) -> Table:
+        rows = list(self._rows())
+        return Table(
+            title,
+            [
+                Column(header, [_cell(row[key]) for row in rows], is_text)
+                for header, key, is_text in (("kernel", "path", True), *columns)
+            ],
+        )
+
+    def _notes(self) -> list[str]:
+        return [_NOT_A_SCORE, self._summary()]
+
+    def _conditioned(self) -> list[dict[str, Any]]:
+        return [record for record in self.records if record["conditioner"]]
 
     def _summary(self) -> str:
-        conditioned = [record for record in self.records if record["conditioner"]]
         median = np.median([record["effective_condition_number"] for record in self.records])
         return (
-            f"{counted(len(self.records), 'kernel')}, {len(conditioned)} conditioned; median κ "
-            f"{_cell(float(median))}. Every κ is over the numerical rank."
+            f"{counted(len(self.records), 'kernel')}, {len(self._conditioned())} conditioned; "
+            f"median κ {compact(float(median))}. Every κ is over the numerical rank."
         )
 
 
@@ -186,8 +220,8 @@ def conditioning_report(
             None.
 
     Returns:
-        A `ConditioningReport`. `print()` it, or use its `records`, `to_markdown()`, `to_json()`
-        or `plot()`.
+        A `ConditioningReport`. `print()` it, or use its `records`, `to_dataframe()`,
+        `to_markdown()`, `to_json()` or `plot()`.
 
     Examples:
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="last")])
@@ -198,44 +232,12 @@ def conditioning_report(
     tried = _by_name(
         by_either_name("kernel_conditioners", kernel_conditioners, METHODS, "methods", methods)
     )
-    records, spectra = [], {}
     kernels = model_kernels(model)
+    records, spectra = [], {}
     for kernel in tracked(kernels, "Kernels", len(kernels)):
-        found = values(kernel)
-        matrices, conditioned, epsilon = found.raw, found.effective, found.epsilon
-        before = after = Spectrum.of_matrices(matrices, epsilon)
-        if conditioned is not matrices:
-            after = Spectrum.of_matrices(conditioned, epsilon)
-        spectra[kernel.path] = (before.values, after.values)
-        record = {
-            **_description(kernel, matrices),
-            "raw_condition_number": _largest(before.condition_numbers()),
-            "raw_effective_condition_number": _largest(before.effective_condition_numbers()),
-            "raw_row_norm_spread": row_norm_spread(matrices),
-            "condition_number": _largest(after.condition_numbers()),
-            "effective_condition_number": _largest(after.effective_condition_numbers()),
-            "numerical_rank": int(after.numerical_ranks().min()),
-            "stable_rank": float(after.stable_ranks().min()),
-            "largest_singular_value": _largest(after.values),
-            "row_norm_spread": row_norm_spread(conditioned),
-            "is_finite": bool(np.isfinite(after.values).all()),
-        }
-        predicted = {
-            name: _left_by(conditioner, matrices, epsilon) for name, conditioner in tried.items()
-        }
-        record["advice"] = advice(record, predicted)
-        record |= {f"with_{name}": value for name, value in predicted.items()}
+        record, spectra[kernel.path] = measured(kernel, tried)
         records.append(record)
     return ConditioningReport(records, spectra, list(tried))
-
-
-def row_norm_spread(matrices: np.ndarray) -> float:
-    """The largest norm of a row divided by the smallest, the maximum over matrices."""
-    norms = np.linalg.norm(matrices, axis=2)
-    largest, smallest = norms.max(axis=1), norms.min(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        spread = np.where(largest == smallest, 1.0, largest / smallest)
-    return _largest(np.where(np.isfinite(largest), spread, np.nan))
 
 
 def _by_name(methods: _Methods) -> dict[str, Conditioner]:
@@ -245,62 +247,10 @@ def _by_name(methods: _Methods) -> dict[str, Conditioner]:
     return {name_of(conditioner): conditioner for conditioner in found}
 
 
-def _description(kernel: Kernel, matrices: np.ndarray) -> dict[str, Any]:
-    conditioner = conditioner_of(kernel)
-    return {
-        "path": kernel.path,
-        "layer": class_name(kernel.owner),
-        "shape": tuple(kernel.variable.shape),
-        "matrices": matrices.shape[0],
-        "rows": matrices.shape[1],
-        "columns": matrices.shape[2],
-        "conditioner": None if conditioner is None else name_of(conditioner),
-    }
-
-
-def _left_by(conditioner: Conditioner, matrices: np.ndarray, epsilon: float) -> float:
-    """The effective condition number after a method."""
-    is_double = epsilon <= np.finfo("float64").eps
-    # Entries beyond the range of float32 become infinite, and are reported as such.
-    with np.errstate(all="ignore"):
-        matrices = matrices if is_double else matrices.astype("float32")
-        conditioned = conditioner.condition_stack(matrices)
-    conditioned = keras.ops.convert_to_numpy(conditioned).astype("float64")
-    decompose = Spectrum.of_matrices if is_double else Spectrum.by_gram
-    return _largest(decompose(conditioned, epsilon).effective_condition_numbers())
-
-
-def _largest(values: np.ndarray) -> float:
-    return float(np.max(values))
-
-
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-    for header in headers:
-        is_text = header in ("kernel", "method", "advice")
-        table.add_column(header, justify="left" if is_text else "right", no_wrap=not is_text)
-    for row in rows:
-        table.add_row(*row)
-    console = rich.console.Console(width=240, markup=False, highlight=False, no_color=True)
-    with console.capture() as capture:
-        console.print(table)
-    lines = [line.rstrip() for line in capture.get().splitlines()]
-    return "\n".join(line for line in lines if line) + "\n"
-
-
-def _markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [headers, ["---"] * len(headers), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    if not isinstance(value, float):
-        return str(value)
-    if not math.isfinite(value):
-        return str(value)
-    return f"{value:,.0f}" if abs(value) >= 100.0 else f"{value:.3g}"
+    return compact(value) if isinstance(value, float) else str(value)
 
 
 def _json(value: Any) -> Any:

@@ -164,7 +164,7 @@ class Spectrum:
         values = np.full(matrices.shape[:2], np.nan)
         finite = np.isfinite(matrices).all(axis=(1, 2))
         kept = matrices[finite]
-        # NumPy computes one triangle of a product of an array with its own transpose, half the work.
+        # Of a product of an array with its own transpose, NumPy computes one triangle only.
         grams = kept @ kept.transpose(0, 2, 1)
         values[finite] = np.sqrt(np.maximum(np.linalg.eigvalsh(grams)[:, ::-1], 0.0))
         return cls(values, max(matrices.shape[1:]), epsilon)

@@ -10,6 +10,7 @@ import keras
 import rich.console
 import rich.table
 
+from keras_wcond.diagnostics.tables import terminal_width
 from keras_wcond.internals import origin
 from keras_wcond.kernels.search import Kernel, all_layers
 from keras_wcond.layers.base.survey import survey
@@ -93,7 +94,7 @@ def report(choices: list[Choice]) -> str:
             str(done) if done else "-",
             choice.left or "",
         )
-    console = rich.console.Console(width=100, markup=False, highlight=False)
+    console = rich.console.Console(width=terminal_width(), markup=False, highlight=False)
     with console.capture() as capture:
         console.print(table)
     kernels = sum(len(choice.selected) for choice in choices)

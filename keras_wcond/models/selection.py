@@ -83,7 +83,8 @@ def choose(
 
 def report(choices: list[Choice]) -> str:
     """A table of the layers with kernels: conditioned, or left with the reason."""
-    table = rich.table.Table("layer", "class", "kernels", "conditioned", "left, because")
+    headers = ("layer", "class", "kernels", "conditioned", "left, because")
+    table = rich.table.Table(*(rich.table.Column(each, overflow="fold") for each in headers))
     with_kernels = [choice for choice in choices if choice.known or choice.left != NO_KERNEL]
     for choice in with_kernels:
         done = len(choice.selected)

@@ -31,6 +31,17 @@ def test_report_says_what_was_conditioned_what_was_left_and_why(capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_report_has_the_width_of_the_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    condition_model(small(), verbose=True)
+    table = [line for line in capsys.readouterr().out.splitlines() if line[:1] in "┏┡│└"]
+    assert max(map(len, table)) <= 60
+    # Long names are folded, not cut.
+    assert "…" not in "".join(table).replace("weights=…", "")
+    classes = "".join(line.split("│")[2].strip() for line in table if line.startswith("│"))
+    assert "MultiHeadAttention" in classes
+
+
 @pytest.mark.parametrize("method", ["row_equilibration", "newton_orthogonalization"])
 def test_change_of_the_outputs_is_reported(method, capsys):
     model = moved(small())

@@ -24,8 +24,16 @@ def tracked(items: Iterable[_Item], description: str, total: int) -> Iterator[_I
 
 
 @contextlib.contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """A scope with a bar. It yields the function that advances the bar by one of `total` steps."""
+def progress(description: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """A scope with a bar. It yields the function that advances the bar by one of `total` steps.
+
+    Args:
+        description: String before the bar.
+        total: Integer, or None for work whose steps are not counted.
+
+    Yields:
+        Function without arguments.
+    """
     console = rich.console.Console(stderr=True)
     with rich.progress.Progress(
         console=console, transient=True, disable=not console.is_terminal

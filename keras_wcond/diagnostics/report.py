@@ -120,13 +120,12 @@ class ConditioningReport:
         Returns:
             `pandas.DataFrame`, whose columns are the entries of the records.
 
-        Example:
-
-        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="last")])
-        >>> frame = conditioning_report(model).to_dataframe()
-        >>> frame[["path", "rows", "columns", "numerical_rank"]]
-                  path  rows  columns  numerical_rank
-        0  last/kernel     4        8               4
+        Examples:
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="last")])
+            >>> frame = conditioning_report(model).to_dataframe()
+            >>> frame[["path", "rows", "columns", "numerical_rank"]]
+                      path  rows  columns  numerical_rank
+            0  last/kernel     4        8               4
         """
         return data_frame(self.records)
 

@@ -12,6 +12,7 @@ LOWEST_KERAS = "keras==3.12.0"
 SCRIPTS = (
     "tests/benchmarks",
     "tests/examples/test_starts.py",
+    "tests/examples/test_notebook.py",
 )
 
 nox.needs_version = ">=2024.4.15"
@@ -54,7 +55,8 @@ def run_tests(session, *arguments):
 def tests(session, backend):
     """The test suite on one backend: nox -s 'tests(jax)' -- -k gradient."""
     # Keras exports from JAX by TensorFlow only, which is not to be there: see `exports`.
-    install(session, backend, "examples,test" if backend == "jax" else "examples,export,test")
+    extras = {"jax": "examples", "torch": "examples,export,notebook"}
+    install(session, backend, f"{extras.get(backend, 'examples,export')},test")
     # What one process has compiled, the others need not compile again; and most of it runs but
     # once, so that optimizing it takes longer than it saves. Of the two generators of code that XLA
     # has for fused operations, the older one takes half the time for small programs.
@@ -130,6 +132,16 @@ def quickstart(session, backend):
     """The quickstart example on one backend: nox -s 'quickstart(jax)'."""
     install(session, backend, "quickstart")
     session.run("python", "examples/quickstart.py", *session.posargs)
+
+
+@nox.session
+def notebook(session):
+    """Executes the notebook's script and writes the notebook."""
+    install(session, "torch", "notebook")
+    session.env["OMP_NUM_THREADS"] = "1"
+    with session.chdir("examples/notebooks"):
+        session.run("jupytext", "--to", "ipynb", "--execute", "convert_a_model.py")
+        pathlib.Path("folded.keras").unlink()
 
 
 @nox.session

@@ -52,10 +52,7 @@ _MEASURES: _Columns = (
 _OF_CONDITIONED = ("raw_effective_condition_number", "conditioner")
 
 # Condition numbers describe kernels, and the comparison of the project ranks methods otherwise.
-_NOT_A_SCORE = (
-    "A smaller κ does not always train better. Choose a method, in the documentation, has measured "
-    "gains."
-)
+_NOT_A_SCORE = "A smaller κ does not always train better. The documentation has measured gains."
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

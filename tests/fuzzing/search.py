@@ -55,6 +55,7 @@ def run_chunk(count, seed, advance=lambda: None):
 
 def _simplest(known, signature, count, seed):
     """The simplest configuration with a failure of the same cause."""
+    number = sum(each.signature == signature for each in known.values())
     end = time.perf_counter() + SECONDS_OF_SHRINKING
     failing = []
 
@@ -75,7 +76,7 @@ def _simplest(known, signature, count, seed):
         "signature": signature,
         "configuration": repr(simplest),
         "reason": known[simplest].reason[:2000],
-        "number": sum(each.signature == signature for each in known.values()),
+        "number": number,
     }
 
 

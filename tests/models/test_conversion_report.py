@@ -116,6 +116,7 @@ def test_report_names_layers_whose_kernels_are_not_known(capsys):
     condition_model(model, verbose=True)
     lines = capsys.readouterr().out.splitlines()
     (own,) = (line for line in lines if "own" in line and "│" in line)
-    assert "unknown: see Conditioned(weights=…)" in own
+    assert "unknown: see" in own
+    assert any("Conditioned(weights=…)" in line for line in lines)  # folded at narrow widths
     assert any("a[1]" in line for line in lines)
     assert any("quantized" in line for line in lines)

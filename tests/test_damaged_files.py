@@ -149,8 +149,8 @@ def unsafe_configs():
 
 
 MESSAGES = (
-    r"Could not locate|not a modeling function|Python lambda|Expected a conditioner to be"
-    r"|Expected the name of a conditioner"
+    r"Could not locate|loading functions are not allowed|not a modeling function|Python lambda"
+    r"|Expected a conditioner to be|Expected the name of a conditioner"
 )
 
 

@@ -62,7 +62,7 @@ plain = network()
 report = keras_wcond.conditioning_report(
     plain, ["row_equilibration", "polynomial_preconditioner", "newton_orthogonalization"]
 )
-report  # noqa: B018
+report
 
 # %% [markdown]
 # ## Conversion

@@ -205,7 +205,9 @@ def lora(subject):
         return
     if not subject.owner.trainable:
         return  # Keras adds adapters that are trained to a layer that is frozen.
-    subject.owner.enable_lora(2, lora_alpha=3)
+    # Keras builds a layer from its config with an alpha that equals the rank, plain layers as well.
+    is_rebuilt = {"clone", "from_config"} & {*subject.configuration.operations}
+    subject.owner.enable_lora(2, lora_alpha=2 if is_rebuilt else 3)
     for weight in subject.owner.weights:
         if weight.name.startswith("lora") and weight.name.endswith("b"):
             weight.assign(0.1 * normal(*weight.shape))

@@ -239,7 +239,9 @@ def package(session):
         for old in (*folder.glob("*.whl"), *folder.glob("*.tar.gz")):
             old.unlink()
         session.run("python", "-m", "build", "--outdir", str(folder))
-    built = sorted(path.name for path in dist.iterdir())
+    built = sorted(path.name for path in dist.glob("*"))
+    if not built:
+        return  # With `--install-only`, nothing is built.
     for name in built:
         if (dist / name).read_bytes() != (again / name).read_bytes():
             session.error(f"Two builds of {name} differ.")

@@ -23,7 +23,7 @@ from keras_wcond.models.copying import (
     transfer_weights,
     transfer_weights_to_conditioned,
 )
-from keras_wcond.models.counterparts import counterparts, require_counterpart
+from keras_wcond.models.counterparts import require_counterpart, transfer_counterpart
 from keras_wcond.models.exchange import (
     Exchange,
     graph_layers,
@@ -241,8 +241,7 @@ def _fold_into(model: keras.Model, plain: keras.Model) -> keras.Model:
             "layers, or with `kernel_conditioner=None`."
         )
     require_counterpart(model, plain)
-    for layer, twin in counterparts(model, plain):
-        assign_folded_weights(layer, twin)
+    transfer_counterpart(model, plain)
     return plain
 
 

@@ -15,10 +15,8 @@ from keras_wcond.layers.base.conditioned_layer import (
     computes_as_its_plain_class,
     plain_config,
 )
-from keras_wcond.layers.base.folding import folded_away
+from keras_wcond.layers.base.folding import assign_folded_weights, folded_away
 from keras_wcond.models.exchange import is_exchangeable
-
-_Pair = tuple[keras.layers.Layer, keras.layers.Layer]
 
 # Arguments that do not change the function of a layer whose weights are set.
 _OF_TRAINING = ("initializer", "regularizer", "constraint")
@@ -37,9 +35,10 @@ def require_counterpart(model: keras.Model, plain: keras.Model) -> None:
     """
     _require_one_conditioning(model)
     gone = {id(variable) for variable in folded_away(model)}
-    ours, theirs = _leaves(model, plain), _leaves(plain, model)
-    weights = [_described(v) for each in ours for v in each.variables if id(v) not in gone]
-    plain_weights = [_described(v) for each in theirs for v in each.variables]
+    pairs = [pair for pair in _pairs(model, plain) if not _have_graphs(*pair)]
+    variables = [v for ours, _ in pairs if ours is not None for v in ours.variables]
+    weights = [_described(variable) for variable in variables if id(variable) not in gone]
+    plain_weights = [_described(v) for _, twin in pairs if twin is not None for v in twin.variables]
     if weights != plain_weights:
         raise ValueError(
             "Expected `into` to have the weights of `model`, of the same names and shapes, in the "
@@ -55,32 +54,30 @@ def require_counterpart(model: keras.Model, plain: keras.Model) -> None:
         )
 
 
-def counterparts(model: keras.Model, plain: keras.Model) -> list[_Pair]:
-    """The layers of two models that correspond to each other, in the order of the graphs.
+def transfer_counterpart(model: keras.Model, plain: keras.Model) -> None:
+    """Sets the weights and the flags of a model to those that its counterpart computes with.
 
-    A subclass of a functional model lists its attributes before its graph. Its weights then have
-    another order than those of a general functional model of the same graph.
-
-    Args:
-        model: The conditioned model.
-        plain: The plain model.
-
-    Returns:
-        List of pairs of layers, or only the pair of models if one of them has no graph.
+    Layers correspond in the order of the graphs, if both models have one. A subclass of a
+    functional model lists its attributes before its graph, so that its weights have another order
+    than those of a general functional model.
     """
-    return list(zip(_leaves(model, plain), _leaves(plain, model), strict=True))
+    for layer, twin in _pairs(model, plain):
+        if not _have_graphs(layer, twin):
+            assign_folded_weights(layer, twin)
+        elif twin.trainable != layer.trainable:
+            twin.trainable = layer.trainable  # Also sets all layers inside it, which come next.
 
 
-def _leaves(layer: keras.layers.Layer, twin: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """The layers of the graph of `layer`, as far as `twin` has a graph too."""
-    if not (is_exchangeable(layer) and is_exchangeable(twin)):
-        return [layer]
-    return [
-        leaf
-        for pair in itertools.zip_longest(_without_inputs(layer), _without_inputs(twin))
-        if pair[0] is not None
-        for leaf in _leaves(*pair)
-    ]
+def _pairs(layer: Any, twin: Any) -> Iterator[tuple[Any, Any]]:
+    """A layer and its twin, then those inside them if both have graphs. None for missing ones."""
+    yield layer, twin
+    if _have_graphs(layer, twin):
+        for pair in itertools.zip_longest(_without_inputs(layer), _without_inputs(twin)):
+            yield from _pairs(*pair)
+
+
+def _have_graphs(layer: Any, twin: Any) -> bool:
+    return is_exchangeable(layer) and is_exchangeable(twin)
 
 
 def _without_inputs(model: keras.Model) -> list[keras.layers.Layer]:
@@ -106,8 +103,7 @@ def _described(variable: keras.Variable) -> str:
 
 
 def _differences(layer: keras.layers.Layer, twin: keras.layers.Layer) -> Iterator[tuple[str, str]]:
-    have_graphs = is_exchangeable(layer) and is_exchangeable(twin)
-    inside = _without_inputs if have_graphs else sublayers
+    inside = _without_inputs if _have_graphs(layer, twin) else sublayers
     for original, counterpart in itertools.zip_longest(inside(layer), inside(twin)):
         if original is None or counterpart is None:
             yield _name(original), _name(counterpart)

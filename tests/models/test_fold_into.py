@@ -115,6 +115,19 @@ def test_layers_of_graphs_correspond_in_the_order_of_the_graph():
     np.testing.assert_allclose(to_numpy(folded(x)), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_models_inside_graphs_are_frozen_as_before():
+    def nested():
+        inner = keras.Sequential([keras.Input((4,)), layers.Dense(4)], name="inner")
+        return keras.Sequential([keras.Input((4,)), inner, layers.Dense(2)])
+
+    model, into = nested(), nested()
+    model.get_layer("inner").trainable = False
+    fold_model(condition_model(model, layers=layers.Dense), into=into)
+    assert not into.get_layer("inner").trainable
+    assert not into.get_layer("inner").layers[0].trainable
+    assert into.layers[-1].trainable
+
+
 def test_lora_is_merged_into_a_given_model():
     x = normal(4, 4, 3)
     net, into = called(Net(), x), called(PlainNet(), x)

@@ -32,17 +32,6 @@ MISMATCH = (
     "adapt layers first, then call `condition_optimizer()` for the model that you compile."
 )
 
-# The entries of the config of a conditioned optimizer.
-CONFIG_KEYS = {
-    "optimizer",
-    "kernels",
-    "trainable_weights",
-    "update_conditioner",
-    "weight_conditioner",
-    "every",
-    "gain",
-}
-
 # The argument `gain` of `condition_optimizer()`.
 UpdateGain: TypeAlias = float | Literal["kernel_norm", "muon"]
 
@@ -314,6 +303,13 @@ class _Conditioning:
                 found[index] = result
         return found
 
+    @classmethod
+    def config_entries(cls) -> set[str]:
+        """The names of the entries of a config: the arguments without a default."""
+        missing = dataclasses.MISSING
+        fields = dataclasses.fields(cls)
+        return {f.name for f in fields if f.default is missing and f.default_factory is missing}
+
     def get_config(self) -> dict[str, Any]:
         """The arguments, for serialization."""
         return {
@@ -440,10 +436,11 @@ class ConditionedOptimizer:
     ) -> keras.optimizers.Optimizer:
         """The optimizer with the arguments that `get_config()` returned."""
         arguments = {**config}
-        if arguments.keys() != CONFIG_KEYS:
+        expected = _Conditioning.config_entries()
+        if arguments.keys() != expected:
             raise ValueError(
                 f"Expected the config of a conditioned optimizer, with the entries "
-                f"{sorted(CONFIG_KEYS)}. Received: config with the entries {sorted(arguments)}. "
+                f"{sorted(expected)}. Received: config with the entries {sorted(arguments)}. "
                 "Load it with the version of `keras_wcond` that wrote it, or call "
                 "`condition_optimizer()` again."
             )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from keras_wcond import condition_model, conditioned_layers, conditioning_report
-from keras_wcond.command_line import main
+from keras_wcond.__main__ import main
 from tests.helpers import normal, to_numpy
 
 INPUTS = normal(5, 6)
@@ -332,7 +332,7 @@ def test_unexpected_errors_are_named(saved, capsys, monkeypatch):
     def fail(model):
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("keras_wcond.command_line.commands.conditioning_report", fail)
+    monkeypatch.setattr("keras_wcond.models.commands.conditioning_report", fail)
     assert failure(capsys, "report", saved(network())) == "ZeroDivisionError: division by zero"
 
 

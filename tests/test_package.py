@@ -101,7 +101,7 @@ def test_no_module_imports_itself_by_way_of_others():
 
 def test_the_root_is_one_screen():
     entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
-    assert len(entries) <= 20
+    assert len(entries) <= 18
 
 
 def test_a_formed_kernel_takes_few_files():

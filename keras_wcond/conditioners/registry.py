@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 import keras
 
+from keras_wcond.arguments import snake_case
 from keras_wcond.conditioners.conditioner import Conditioner, ConditionerLike
-from keras_wcond.naming import snake_case
 
 _Method = TypeVar("_Method", bound=type[Conditioner])
 

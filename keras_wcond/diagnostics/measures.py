@@ -6,13 +6,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_wcond.arguments import class_name
 from keras_wcond.conditioners.conditioner import Conditioner
 from keras_wcond.conditioners.registry import name_of
 from keras_wcond.diagnostics.advice import advice
 from keras_wcond.diagnostics.model_kernels import conditioner_of, values
 from keras_wcond.diagnostics.spectrum import Spectrum
 from keras_wcond.kernels.search import Kernel
-from keras_wcond.naming import class_name
 
 
 def measured(

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_wcond import conditioners
-from keras_wcond.arguments import by_either_name
+from keras_wcond.arguments import by_either_name, counted
 from keras_wcond.conditioners.conditioner import Conditioner, ConditionerLike
 from keras_wcond.conditioners.registry import name_of, required
 from keras_wcond.diagnostics.data_frames import data_frame
@@ -22,7 +22,6 @@ from keras_wcond.diagnostics.model_kernels import model_kernels
 from keras_wcond.diagnostics.plots import draw_spectra
 from keras_wcond.diagnostics.progress import tracked
 from keras_wcond.diagnostics.tables import Column, Table, compact, terminal_width
-from keras_wcond.naming import counted
 
 if TYPE_CHECKING:
     from keras_wcond.diagnostics.data_frames import DataFrame

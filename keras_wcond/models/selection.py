@@ -10,12 +10,12 @@ import keras
 import rich.console
 import rich.table
 
+from keras_wcond.arguments import class_name, counted
 from keras_wcond.diagnostics.tables import terminal_width
 from keras_wcond.internals import origin
 from keras_wcond.kernels.search import Kernel, all_layers
 from keras_wcond.layers.base.survey import survey
 from keras_wcond.models.exchange import Above, graph_layers, is_exchangeable
-from keras_wcond.naming import class_name, counted
 
 # A layer class, a layer, a pattern of names or paths, or a function of a layer.
 Criterion: TypeAlias = type[keras.layers.Layer] | keras.layers.Layer | str | Callable[[Any], Any]

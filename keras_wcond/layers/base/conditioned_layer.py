@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 import keras
 
 from keras_wcond import conditioners
+from keras_wcond.arguments import snake_case
 from keras_wcond.conditioners.conditioner import ConditionerLike
 from keras_wcond.gains import Gain, TrainableGain
 from keras_wcond.layers.base.class_facade import (
@@ -14,7 +15,6 @@ from keras_wcond.layers.base.class_facade import (
     plain_class,
 )
 from keras_wcond.layers.base.conditioned_kernel import HoldsKernels
-from keras_wcond.naming import snake_case
 
 _PACKAGE = "keras_wcond"
 _Class = TypeVar("_Class", bound=type)

@@ -1,4 +1,7 @@
-"""The commands. Results are printed on stdout, and notes, progress and warnings on stderr."""
+"""The commands of `python -m keras_wcond`.
+
+Results are printed on stdout, and notes, progress and warnings on stderr.
+"""
 
 import argparse
 import contextlib
@@ -7,13 +10,7 @@ import textwrap
 
 import keras
 
-from keras_wcond.command_line.files import (
-    import_modules,
-    is_compiled,
-    read_model,
-    require_free,
-    write_model,
-)
+from keras_wcond.arguments import counted
 from keras_wcond.diagnostics.plots import pyplot
 from keras_wcond.diagnostics.progress import progress
 from keras_wcond.diagnostics.report import conditioning_report
@@ -21,7 +18,13 @@ from keras_wcond.diagnostics.tables import terminal_width
 from keras_wcond.layers.base.survey import conditioned_layers
 from keras_wcond.models import condition_model, fold_model
 from keras_wcond.models.exchange import graph_layers
-from keras_wcond.naming import counted
+from keras_wcond.models.files import (
+    import_modules,
+    is_compiled,
+    read_model,
+    require_free,
+    write_model,
+)
 
 
 def report(arguments: argparse.Namespace) -> None:

@@ -109,8 +109,9 @@ def _names_of_examples(doctest_namespace):
 
 
 @pytest.fixture(autouse=True)
-def _reproducible():
-    """Every test starts from the same seed and leaves Keras' global settings alone."""
+def _reproducible(monkeypatch):
+    """Every test starts from the same seed and width, and leaves Keras' settings alone."""
+    monkeypatch.setenv("COLUMNS", "120")
     keras.utils.set_random_seed(0)
     policy = keras.config.dtype_policy()
     yield

@@ -8,6 +8,15 @@ from tests import methods_in_numpy
 
 # Each method takes fewer matrix products than this, one after the other.
 PRODUCTS = 8
+# A polynomial rounds each of its terms, once in the power and once in the product. The terms are
+# larger than the polynomial, by these factors at 1 for all polynomials of the method together.
+ROUNDINGS_OF_A_TERM = 2
+CANCELLATION = {
+    "polar_express": sum(
+        np.sum(np.abs(polynomial)) / np.abs(np.sum(polynomial))
+        for polynomial in methods_in_numpy.QUINTICS
+    )
+}
 # The relative accuracy that `gain="auto"` documents.
 AUTO_ACCURACY = 1e-5
 # Methods after which the rows have a mean square norm of 1.
@@ -171,11 +180,18 @@ class Formula:
             gain = gain.reshape(shape)
         return conditioned * gain
 
+    def is_constant_at(self, kernel):
+        """Whether small changes of a kernel leave C(W) as it is, as where columns have one entry."""
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], size=kernel.shape)
+        moved = self.conditioned(kernel * (1.0 + 1e-3 * signs))
+        return self.gain != "kernel_norm" and np.allclose(moved, self.conditioned(kernel), atol=0.0)
+
     def rounding(self, kernel, epsilon, function):
         """The largest change of a result if the kernel is rounded as in the method's products.
 
-        Each of `PRODUCTS` products adds errors of `epsilon` times the length of its sums. Their
-        effect on the result is that of such a change of the kernel, up to rounding of the result.
+        Each of `PRODUCTS` products adds errors of `epsilon` times the length of its sums, and the
+        terms of polynomials add theirs. Such a change of the kernel has the same effect on the
+        result, up to rounding of the result.
 
         Args:
             kernel: Array W.
@@ -184,7 +200,8 @@ class Formula:
         """
         matrices, _ = to_matrices(kernel, self.axes)
         length = max(matrices.shape[1:])
-        size = PRODUCTS * len(self.methods) * length * epsilon
+        terms = sum(CANCELLATION.get(name, 0.0) for name, _ in self.methods)
+        size = (PRODUCTS * len(self.methods) * length + ROUNDINGS_OF_A_TERM * terms) * epsilon
         result = np.asarray(function(kernel))
         if self.gain == "auto" and self.activation_gain != 1.0:
             size += AUTO_ACCURACY

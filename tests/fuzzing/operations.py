@@ -31,6 +31,7 @@ def train(subject):
     """A step keeps everything finite, and changes weights where they are trained."""
     compile_model(subject)
     before = subject.weights()
+    constant = set() if subject.is_plain else constant_kernels(subject)
     loss = subject.model.train_on_batch(subject.inputs, TARGETS)
     require(np.all(np.isfinite(loss)), f"loss {loss}")
     trained = {id(weight) for weight in subject.model.trainable_weights}
@@ -39,16 +40,25 @@ def train(subject):
         if id(weight) not in trained:
             require(np.array_equal(value, old), f"{weight.path} is not trained, and has changed")
     if not subject.is_plain and is_moved_by_each_step(subject):
-        kernels = {id(weight) for weight in kernel_variables(subject.layer)} & trained
+        kernels = {id(weight) for weight in kernel_variables(subject.layer)} & trained - constant
         values = zip(subject.model.weights, subject.weights(), before, strict=True)
         still = [w.path for w, new, old in values if id(w) in kernels and np.array_equal(new, old)]
         require(not still, f"a step left {still} as they were")
+
+
+def constant_kernels(subject):
+    """The kernels without a gradient, whose small changes leave the conditioned kernel as it is."""
+    raw = subject.layer.raw_kernels.values()
+    known = zip(raw, subject.formulas(), subject.raw_kernels(), strict=True)
+    return {id(kernel) for kernel, formula, value in known if formula.is_constant_at(value)}
 
 
 def is_moved_by_each_step(subject):
     """Whether each kernel has a gradient that is not zero, and each step is an update."""
     configuration = subject.configuration
     is_dead = dict(configuration.options).get("activation") == "relu"
+    # A zero factor of a separable convolution leaves the other factor without a gradient.
+    is_dead |= configuration.kernel == "zero row" and configuration.kind.startswith("Separable")
     waits = configuration.optimizer.extra in ("accumulation", "moving average")
     return not is_dead and not waits and configuration.policy != "mixed_float16"
 

@@ -4,19 +4,44 @@ import functools
 import importlib.util
 import os
 import pathlib
+import re
 import tempfile
+import unittest
 
 import keras
 import numpy as np
 import pytest
 from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+
+class _ConditionalPython(PythonCodeBlockParser):
+    """Blocks of Python, each of which a comment before it may skip.
+
+    Sybil's own skips are examples of their own, which another process may run.
+    """
+
+    COMMENT = re.compile(r"<!-- skip if (?P<condition>.+?): (?P<reason>.+) -->\s*\Z")
+
+    def __call__(self, document):
+        for region in super().__call__(document):
+            comment = self.COMMENT.search(document.text, endpos=region.start)
+            if comment:
+                region.evaluator = functools.partial(_run_unless, comment, region.evaluator)
+            yield region
+
+
+def _run_unless(comment, evaluate, example):
+    names = {
+        "backend": keras.backend.backend(),
+        "is_installed": lambda module: importlib.util.find_spec(module) is not None,
+    }
+    if eval(comment["condition"], names):
+        raise unittest.SkipTest(comment["reason"])
+    return evaluate(example)
 
 
 def _enter_a_new_folder(namespace):
-    # Names for the conditions on which a document skips an example.
-    namespace["backend"] = keras.backend.backend()
-    namespace["is_installed"] = lambda module: importlib.util.find_spec(module) is not None
     folder = tempfile.TemporaryDirectory()
     namespace["_folder"], namespace["_before"] = folder, pathlib.Path.cwd()
     os.chdir(folder.name)
@@ -30,7 +55,7 @@ def _leave_and_remove_it(namespace):
 # Each example of the documents runs on its own, in a folder that is thrown away. Blocks fenced as
 # `py` continue one another: `tests/documents/test_tutorial.py` runs them.
 pytest_collect_file = Sybil(
-    parsers=[PythonCodeBlockParser(), SkipParser()],
+    parsers=[_ConditionalPython()],
     patterns=["README.md", "docs/*.md", "docs/*/*.md"],
     setup=_enter_a_new_folder,
     teardown=_leave_and_remove_it,

@@ -181,7 +181,7 @@ class Formula:
         return conditioned * gain
 
     def is_constant_at(self, kernel):
-        """Whether small changes of a kernel leave C(W) as it is, as where columns have one entry."""
+        """Whether small changes of a kernel leave C(W) as it is, as if columns have one entry."""
         signs = np.random.default_rng(0).choice([-1.0, 1.0], size=kernel.shape)
         moved = self.conditioned(kernel * (1.0 + 1e-3 * signs))
         return self.gain != "kernel_norm" and np.allclose(moved, self.conditioned(kernel), atol=0.0)

@@ -114,7 +114,7 @@ INTRODUCTION = """\
 # Costs
 
 The tables have the time of a training step (forward, backward, plain SGD) and of an inference,
-divided by that of the plain network. Both are measured in the same process, in interleaved rounds.
+divided by the time of the plain network. One process measures both, in interleaved rounds.
 A cell has the median over the rounds and the quartiles. *plain, again* is the plain network a
 second time. Differences within its quartiles are noise. Baselines outside Keras are divided by a
 plain network of their own library.

@@ -64,8 +64,8 @@ class ConditioningReport:
     more columns than rows. The smallest singular value is then a rounding error.
 
     Attributes:
-        records: List of dicts, one per kernel. For a kernel that is several matrices, each
-            measure is that of the worst matrix.
+        records: List of dicts, one per kernel. If a kernel is several matrices, each measure is
+            the worst one among them.
 
             - `path`, `layer`, `shape`: the path of the kernel, the class of its layer, and its
               shape.

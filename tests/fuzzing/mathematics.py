@@ -12,10 +12,11 @@ PRODUCTS = 8
 # larger than the polynomial, by these factors at 1 for all polynomials of the method together.
 ROUNDINGS_OF_A_TERM = 2
 CANCELLATION = {
-    "polar_express": sum(
-        np.sum(np.abs(polynomial)) / np.abs(np.sum(polynomial))
-        for polynomial in methods_in_numpy.QUINTICS
-    )
+    name: sum(np.sum(np.abs(polynomial)) / np.abs(np.sum(polynomial)) for polynomial in polynomials)
+    for name, polynomials in {
+        "polar_express": methods_in_numpy.QUINTICS,
+        "polynomial_preconditioner": [methods_in_numpy.COEFFICIENTS[4]],
+    }.items()
 }
 # The relative accuracy that `gain="auto"` documents.
 AUTO_ACCURACY = 1e-5

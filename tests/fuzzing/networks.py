@@ -6,7 +6,8 @@ from keras_wcond import Conditioned, condition_model, condition_optimizer, condi
 from tests.fuzzing.configurations import EXTRAS
 
 NAME = "subject"
-RATE = 0.05
+# Low enough for a wide layer that is called twice, which diverges at higher rates when plain.
+RATE = 0.002
 
 
 def conditioner(configuration):

@@ -96,14 +96,20 @@ def fold(subject):
     require(exactly_equal(subject.weights(), before), "folding changed weights")
 
 
+def config_of(layer):
+    """The config as a file has it, with lists in place of tuples."""
+    config = json.loads(json.dumps(layer.get_config()))
+    wrapped = config.get("layer", {})
+    # Keras' `Sequential.from_config()` forgets that the model was frozen. The wrapper does not.
+    if wrapped.get("class_name") == "Sequential":
+        wrapped["config"].pop("trainable", None)
+    return config
+
+
 def become(subject, model, is_merged=False):
     """Goes on with a copy of the model, which has to be the same in everything."""
     require(model is not subject.model, "no copy")
-    # A file has lists in place of tuples.
-    configs = [
-        json.loads(json.dumps(each.get_layer(networks.NAME).get_config()))
-        for each in (subject.model, model)
-    ]
+    configs = [config_of(each.get_layer(networks.NAME)) for each in (subject.model, model)]
     names = sorted(configs[0].keys() | configs[1].keys())
     changed = [name for name in names if configs[0].get(name) != configs[1].get(name)]
     values = [[config.get(name) for name in changed] for config in configs]

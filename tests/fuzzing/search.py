@@ -6,12 +6,15 @@ import gc
 import time
 
 import hypothesis
+import keras
 from hypothesis import HealthCheck, Phase
 
 from tests.fuzzing.configurations import configurations
 from tests.fuzzing.properties import outcome
 
 SECONDS_OF_SHRINKING = 120.0
+# JAX keeps each program that it compiled, and ends without a message when the process has too many.
+COUNT_BETWEEN_CLEARINGS = 100
 
 
 def run_chunk(count, seed, advance=lambda: None):
@@ -34,6 +37,8 @@ def run_chunk(count, seed, advance=lambda: None):
     def remember(configuration):
         if configuration not in known:
             known[configuration] = outcome(configuration)
+            if len(known) % COUNT_BETWEEN_CLEARINGS == 0:
+                forget_compiled_programs()
         advance()
 
     _draw(remember, count, seed, [Phase.generate])
@@ -51,6 +56,13 @@ def run_chunk(count, seed, advance=lambda: None):
         "failed": kinds["failed"],
         "failures": [_simplest(known, signature, count, seed) for signature in sorted(signatures)],
     }
+
+
+def forget_compiled_programs():
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.clear_caches()
 
 
 def _simplest(known, signature, count, seed):

@@ -88,10 +88,11 @@ def cost_of(everything):
 
 
 EXPLANATION = """\
-**Settings.** A setting is a task, an optimizer and a normalization of activations. Muon is Keras'
-own, which updates matrices by orthogonal directions and all other weights, the last layer included,
-by AdamW. Keras' Muon updates convolutions by AdamW, so that the CNN has no such setting. Fifty
-layers and the three other starts of twenty layers have fewer configurations with Muon.
+**Settings.** A setting is a task, an optimizer and a normalization of activations. Tables and
+pictures name tasks as the table above does. Muon is Keras' own, which updates matrices by
+orthogonal directions and all other weights, the last layer included, by AdamW. Keras' Muon updates
+convolutions by AdamW, so that the CNN has no such setting. Fifty layers and the three other starts
+of twenty layers have fewer configurations with Muon.
 
 **Search.** Each configuration gets the same number of runs, at the points of one low-discrepancy
 sequence. Its dimensions are the logarithm of the learning rate, the logarithm of the scale and the
@@ -189,7 +190,8 @@ Bold differences are significant, with p corrected for all cells. The choice has
 of those that come within the confidence interval of the best. It is nothing where no kind has a
 significant gain. In some settings the network alone fails for some seeds: they score less than half
 of the best seed. Its spread then hides every gain, and a kind with a higher mean counts as
-better."""
+better. With Muon, orthogonal updates replace Muon's own five iterations by three steps, so that a
+step can take less time than a plain one."""
 
 CROSSCHECK = """\
 The plain network and the conditioned ones without normalization of activations, trained on other
@@ -268,7 +270,8 @@ def report(options):
         "# The comparison",
         "`python -m benchmarks.comparison.run && python -m benchmarks.comparison.report`: "
         f"{cost_of(everything)}\n\n{conditions_of(everything)}",
-        EXPLANATION.replace("{stopping}", sentences.stopping(everything)),
+        f"## Tasks\n\n{tables.tasks()}",
+        f"## Method\n\n{EXPLANATION.replace('{stopping}', sentences.stopping(everything))}",
         f"## Summary\n\n{summary}",
         unfinished(everything),
         f"{tables.counts(compared)}\n\n{told}\n{sentences.by_family(compared)}".strip(),

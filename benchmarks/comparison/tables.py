@@ -1,5 +1,7 @@
 """The tables of a comparison, as GitHub's Markdown, from what `evidence` computes."""
 
+import math
+
 from benchmarks.comparison import evidence, families, naming, sentences, significance
 from benchmarks.shared import markdown
 
@@ -209,20 +211,38 @@ def cost(name, gain, times):
     return ratio if name == gain.method else f"`{name}` ({ratio})" if name else "-"
 
 
-def choices(chosen):
-    """What each kind of conditioning gains in each setting, and what to choose."""
+def tasks():
+    """The networks, their data and their training."""
     rows = []
-    for choice in chosen:
-        form = evidence.FORMS[families.FAMILIES[choice.key[0]].test_score]
-        cells = []
-        for kind in KINDS:
-            candidate = choice.candidates.get(kind)
-            cells.append(gain_and_cost(candidate, form[1]) if candidate else "")
-        best, unknown = choice.chosen, "-" if choice.better else "nothing"
-        name = f"`{naming.without_base(best.name)}`" if best else unknown
-        alone = sentences.with_interval(choice.alone, form)
-        rows.append([sentences.place(choice.key), alone, *cells, name])
-    return markdown.table(rows, ["setting", "network alone", *KINDS.values(), "choose"])
+    for name, family in families.FAMILIES.items():
+        options = family.options()
+        data, steps = _data(options)
+        training = [options.batch_size, options.epochs, steps]
+        rows.append([f"`{name}`", NETWORKS[name], _size(family, options), data, *training])
+    headers = ["name", "network", "size", "data", "batch", "epochs", "steps in an epoch"]
+    return markdown.table(rows, headers)
+
+
+def _size(family, options):
+    if family.example == "vit":
+        width, depth, heads = family.module.SIZES[options.size]
+        side = options.patch_size
+        return f"{depth} blocks of width {width}, {heads} heads, patches of {side} × {side}"
+    if family.example == "cnn":
+        return f"ResNet of {options.depth} layers, {options.width} channels in the first"
+    return f"{options.depth} hidden layers of width {options.width}, {options.activation}"
+
+
+def _data(options):
+    """What a network is trained on, and the number of steps in an epoch."""
+    if hasattr(options, "train_images"):
+        side = 28 // options.downscale
+        text = f"Fashion-MNIST, {options.train_images:,} images of {side} × {side} pixels"
+        return text, math.ceil(options.train_images / options.batch_size)
+    if hasattr(options, "points"):
+        return f"{options.points:,} points in and around a gyroid", options.steps_per_epoch
+    side = options.traced_size
+    return f"traced images of {side} × {side} pixels", options.steps_per_epoch
 
 
 # The networks and the configurations in the words of a reader who has not seen the comparison.
@@ -249,23 +269,51 @@ CONFIGURATIONS = {
 }
 
 
+def network_in_words(family, base):
+    """A network and its normalization of activations."""
+    return NETWORKS[family] + ("" if base == families.PLAIN else f", {base} norm")
+
+
+def in_words(candidate):
+    """The configuration of a candidate."""
+    name = naming.without_base(candidate.name)
+    return CONFIGURATIONS.get(name, f"`{name}`")
+
+
+def choices(chosen):
+    """What each kind of conditioning gains in each setting, and what to choose."""
+    rows = []
+    for choice in chosen:
+        form = evidence.FORMS[families.FAMILIES[choice.key[0]].test_score]
+        cells = []
+        for kind in KINDS:
+            candidate = choice.candidates.get(kind)
+            cells.append(gain_and_cost(candidate, form[1]) if candidate else "")
+        best, unknown = choice.chosen, "-" if choice.better else "nothing"
+        name = in_words(best) if best else unknown
+        alone = sentences.with_interval(choice.alone, form)
+        family, optimizer, base = choice.key
+        setting = [network_in_words(family, base), OPTIMIZERS[optimizer]]
+        rows.append([*setting, alone, *cells, name])
+    headers = ["network", "optimizer", "network alone", *KINDS.values(), "choose"]
+    return markdown.table(rows, headers)
+
+
 def recommendations(chosen):
     """What to use for each network and optimizer, with its gain and its cost."""
     optimizers = list(dict.fromkeys(choice.key[1] for choice in chosen))
     rows = {}
     for choice in chosen:
         family, optimizer, base = choice.key
-        name = NETWORKS[family] + ("" if base == families.PLAIN else f", {base} norm")
+        name = network_in_words(family, base)
         row = rows.setdefault(name, dict.fromkeys(optimizers, ""))
         row[optimizer] = "nothing"
         best = choice.chosen
         if best:
-            configuration = naming.without_base(best.name)
             unit = evidence.FORMS[families.FAMILIES[family].test_score][1]
             gain, interval = best.comparison.difference, best.comparison.interval
             row[optimizer] = (
-                f"{CONFIGURATIONS.get(configuration, f'`{configuration}`')}: "
-                f"{unit * gain:+.1f} ± {unit * interval:.1f}, {best.cost:.1f}×"
+                f"{in_words(best)}: {unit * gain:+.1f} ± {unit * interval:.1f}, {best.cost:.1f}×"
             )
         elif choice.better:
             row[optimizer] = "-"

@@ -68,7 +68,6 @@ class RuizEquilibration(Multiplication):
             matrices = normalized(matrices, axis, differentiate_norm=self.differentiate_multiplier)
         squares = ops.square(matrices)
         aspect = _number_of_nonzero(squares, axis=2) / _number_of_nonzero(squares, axis=1)
-        row_scaling = ops.ones_like(squares[:, :, :1])
         column_scaling = ops.ones_like(squares[:, :1, :])
         for _ in range(self.iterations):
             row_scaling = _reciprocal(squares @ transposed(column_scaling))

@@ -70,7 +70,8 @@ def test_the_choice_is_the_cheapest_of_the_best(family, scores, gains, expected)
     assert (found.chosen and found.chosen.name) == expected
     table = tables.choices([found])
     row = table.splitlines()[-1]
-    assert row.split("|")[-2].strip() == (f"`{expected}`" if expected else "nothing")
+    words = {NEWTON: "Newton's iteration", UPDATES: "orthogonal updates", None: "nothing"}
+    assert row.split("|")[-2].strip() == words.get(expected, f"`{expected}`")
     if NEWTON in gains:
         assert re.search(r"\*\*\+6\.0\d\*\*, 3\.0×", row)
 

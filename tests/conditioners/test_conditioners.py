@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -54,7 +56,29 @@ def test_conditioners_compare_by_config():
     assert Power(2.0) != Power(3.0)
     assert Power() != RowEquilibration()
     assert len({Power(2.0), Power(2.0), Power(3.0)}) == 2
+    assert hash(Power(2.0)) == hash(Power(2.0))
+    different = [Power(2.0), Power(3.0), RowEquilibration(), conditioners.NewtonStep()]
+    assert len({hash(each) for each in different}) == len(different)
     assert repr(Power(3.0)) == "Power(exponent=3.0)"
+    assert repr(conditioners.NewtonStep(0.5, True)) == "NewtonStep(strength=0.5, center=True)"
+
+
+def test_defaults_are_the_documented_ones():
+    step = {"center": False, "differentiate_multiplier": False}
+    expected = {
+        "column_equilibration": {"differentiate_multiplier": True},
+        "frobenius_normalization": {"differentiate_multiplier": True},
+        "newton_orthogonalization": {"iterations": 5, **step, "center": True},
+        "newton_step": {"strength": 1.0, **step},
+        "polar_express": {"steps": 2, "lower": 0.05, "degree": 5, **step},
+        "polynomial_preconditioner": {"degree": 4, "differentiate_multiplier": False},
+        "row_equilibration": {"differentiate_multiplier": True},
+        "ruiz_equilibration": {"iterations": 20, "differentiate_multiplier": True},
+        "spectral_normalization": {"iterations": 6, "differentiate_multiplier": True},
+        "weight_standardization": {"differentiate_multiplier": True},
+    }
+    found = {name: method().get_config() for name, method in conditioners.METHODS.items()}
+    assert found == expected
 
 
 def test_own_conditioner_sees_one_row_per_unit():
@@ -75,7 +99,24 @@ def test_unknown_name_is_refused_with_the_nearest_one():
 
 @pytest.mark.parametrize("identifier", [3, 1.5, {1}, True, keras.ops.tanh, dict])
 def test_wrong_type_is_refused(identifier):
-    with pytest.raises(TypeError, match=r"Expected a conditioner to be None.*Received: .*of type"):
+    received = f"Received: {identifier!r} (of type {type(identifier).__name__})"
+    message = r"Expected a conditioner to be None.*" + re.escape(received)
+    with pytest.raises(TypeError, match=message):
+        conditioners.get(identifier)
+
+
+def test_config_of_another_object_is_refused():
+    config = keras.saving.serialize_keras_object(keras.layers.Dense(2))
+    with pytest.raises(TypeError, match=r"Expected a conditioner .*Received: {'module': 'keras"):
+        conditioners.deserialize(config)
+
+
+@pytest.mark.parametrize("identifier", ["Sequential", conditioners.Sequential])
+def test_sequence_without_methods_is_refused(identifier):
+    message = "the conditioners that a `Sequential` is made of. Received: " + re.escape(
+        f"{identifier!r}. Give a list"
+    )
+    with pytest.raises(ValueError, match=message):
         conditioners.get(identifier)
 
 
@@ -123,3 +164,7 @@ def test_beginning_of_a_name_is_completed():
     ):
         with pytest.raises(ValueError, match=f"Did you mean '{name}'"):
             conditioners.get(beginning)
+    with pytest.raises(
+        ValueError, match="Did you mean 'newton_step' or 'newton_orthogonalization'"
+    ):
+        conditioners.get("newton")

@@ -16,8 +16,10 @@ from keras_wcond.conditioners import (
     RuizEquilibration,
     WeightStandardization,
 )
+from keras_wcond.conditioners.ruiz_equilibration import _reciprocal
 from tests import helpers, methods_in_numpy
 from tests.helpers import gradient, normal, to_numpy
+from tests.reference import central_differences
 
 FACTORS = {1: 1.507, 2: 2.083, 3: 2.909, 4: 3.625}
 
@@ -185,6 +187,23 @@ class TestRuiz:
         np.testing.assert_allclose(np.linalg.norm(balanced[:4, :6], axis=0), 1.0, rtol=1e-3)
         columns = np.linalg.norm(balanced[:4, :6], axis=1)
         np.testing.assert_allclose(columns, np.sqrt(6 / 4), rtol=1e-3)
+
+    def test_factors_are_bounded_where_norms_cannot_be_equal(self):
+        sums = np.array([0.0, 1e-30, 1e-10, 0.5, 1.0, 1e10, 1e30, np.inf])
+        expected = [1.0, 1e10, 1e10, 2.0, 1.0, 1e-10, 1e-10, 1e-10]
+        np.testing.assert_allclose(_reciprocal(sums), expected, rtol=1e-12)
+        assert np.isnan(_reciprocal(np.array([np.nan])))
+
+    def test_gradient_of_a_single_iteration_is_that_of_all_its_divisions(self):
+        kernel, upstream = normal(4, 6), normal(4, 6, seed=1)
+        ruiz = RuizEquilibration(iterations=1)
+        found = gradient(lambda w: keras.ops.sum(keras.ops.multiply(ruiz(w), upstream)), kernel)
+
+        def loss(w):
+            return np.sum(ruiz.condition(w.T[None])[0].T * upstream)
+
+        expected = central_differences(loss, kernel)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
     def test_iterations_are_checked(self):
         with pytest.raises(ValueError, match=r"`iterations` to be a positive integer. Received"):

@@ -107,6 +107,20 @@ def test_zero_row_stays_zero_with_zero_gradient(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_matrices_of_a_stack_are_of_no_matter_to_each_other(name):
+    stack = normal(5, 4, 6)  # four channels with six rows each
+    stack[:, 1, 2:] = 0.0
+    stack[:2, 1] = 0.0
+    stack[:, 2] *= 1e-30
+    stack[:, 3] *= 1e30
+    together = apply(name, stack, KernelLayout((-2, -1), matrix_axes=-2))
+    for channel in range(4):
+        alone = apply(name, stack[:, channel])
+        bound = 1e-5 * np.abs(alone).max()
+        np.testing.assert_allclose(together[:, channel], alone, rtol=1e-5, atol=bound)
+
+
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_non_finite_entries_stay_visible(name, value):
     kernel = normal(4, 3)

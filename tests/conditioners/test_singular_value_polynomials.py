@@ -14,6 +14,7 @@ from keras_wcond.conditioners import (
     PolarExpress,
     PolynomialPreconditioner,
 )
+from keras_wcond.conditioners.singular_value_polynomial import SingularValuePolynomial
 from keras_wcond.kernels.layout import KernelLayout
 from keras_wcond.linalg.gram_iteration import are_tall, bounded, wide
 from keras_wcond.linalg.minimax import minimax_polynomials
@@ -222,13 +223,38 @@ def test_rounding_errors_do_not_grow_with_the_number_of_polynomials(shape):
 
 
 @pytest.mark.parametrize("method", ["newton_step", "polar_express", "newton_orthogonalization"])
-def test_zero_and_constant_kernels_have_zero_gradients_with_centering(method):
+def test_zero_and_constant_kernels_become_zero_with_zero_gradients_by_centering(method):
     conditioner = conditioners.get({"class_name": method, "config": {"center": True}})
     for kernel in (np.zeros((5, 4), "float32"), np.ones((5, 4), "float32")):
+        np.testing.assert_array_equal(helpers.conditioned(conditioner, kernel), 0.0)
         found = helpers.gradient(
             lambda w: keras.ops.sum(keras.ops.multiply(conditioner(w), normal(5, 4))), kernel
         )
         np.testing.assert_array_equal(helpers.to_numpy(found), np.zeros((5, 4)))
+
+
+def test_zero_matrices_have_an_inverse_bound_of_zero():
+    zeros = np.zeros((1, 3, 5))
+    found = bounded(zeros, np.full((1, 1, 1), True), iterations=2)
+    np.testing.assert_array_equal(found.inverse, 0.0)
+    np.testing.assert_array_equal(found.squared_norm, 1.0)
+    assert np.all(np.isfinite(found.gram.matrix * found.gram.factor))
+
+
+@pytest.mark.parametrize("gram_iterations", [1, 2, 3])
+def test_own_polynomial_with_few_gram_iterations(gram_iterations):
+    class Own(SingularValuePolynomial):
+        polynomials = ((2.0, -1.5, 0.25, -0.125), (1.5, -0.5, 0.125))
+
+        def get_config(self):
+            return {}
+
+    Own.gram_iterations = gram_iterations
+    # The bound of a single row is its norm, so that the singular value 1 is mapped.
+    kernel = 3.0 * normal(7, 1)
+    conditioned = helpers.conditioned(Own(False, False), kernel).astype("float64")
+    expected = methods_in_numpy.composed(Own.polynomials)(1.0)
+    np.testing.assert_allclose(np.linalg.norm(conditioned), expected, rtol=1e-5)
 
 
 def test_arguments_are_checked():

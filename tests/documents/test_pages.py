@@ -4,7 +4,7 @@ import pathlib
 import re
 
 import keras_wcond
-from keras_wcond import conditioners
+from keras_wcond import __main__, conditioners
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -16,6 +16,23 @@ def test_reference_has_every_public_name_once():
     public = {f"keras_wcond.{name}" for name in keras_wcond.__all__} - {"keras_wcond.conditioners"}
     public |= {f"keras_wcond.conditioners.{name}" for name in conditioners.__all__}
     assert sorted(documented) == sorted(public)
+
+
+def test_reference_has_every_option_of_each_command():
+    text = (DOCS / "reference" / "command-line.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
+    (subparsers,) = (
+        action for action in __main__._parser()._actions if isinstance(action.choices, dict)
+    )
+    options = {
+        name: {word for action in parser._actions for word in action.option_strings}
+        for name, parser in subparsers.choices.items()
+    }
+    found = {
+        name: {*re.findall(r"^\| `(--[a-z-]+)", section, re.MULTILINE)}
+        for name, section in sections.items()
+    }
+    assert found == {name: words - {"-h", "--help"} for name, words in options.items()}
 
 
 def test_navigation_has_every_page():

@@ -4,7 +4,9 @@ python -m tests.fuzzing --count 10000 --seed 0
 """
 
 import argparse
+import concurrent.futures
 import json
+import multiprocessing
 import pathlib
 import sys
 
@@ -13,7 +15,9 @@ from benchmarks.shared.progress import bar
 from benchmarks.shared.records import RESULTS
 from tests.fuzzing.search import run_chunk, totals
 
-CHUNK = 500
+# Each chunk has a process of its own: TensorFlow and JAX keep what they compiled, which fills the
+# memory after some thousands of configurations.
+CHUNK = 250
 
 
 def main():
@@ -34,16 +38,21 @@ def main():
     with bar(None, total=options.count, unit="configuration") as progress:
         for index, first in enumerate(range(0, options.count, CHUNK)):
             seed, count = options.seed + index, min(CHUNK, options.count - first)
-            if (seed, count) in done:
-                progress.update(count)
-                continue
-            chunks.append(run_chunk(count, seed, progress.update))
+            if (seed, count) not in done:
+                chunks.append(_in_a_process(run_chunk, count, seed))
+                _write(path, conditions, chunks)
             progress.set_postfix(failed=sum(chunk["failed"] for chunk in chunks))
-            _write(path, conditions, chunks)
+            progress.update(count)
     for failure in (failure for chunk in chunks for failure in chunk["failures"]):
         print(f"{failure['reason']}\n    {failure['configuration']}\n")
     print(", ".join(f"{name}: {value}" for name, value in totals(chunks).items()))
     sys.exit(any(chunk["failed"] for chunk in chunks))
+
+
+def _in_a_process(function, *arguments):
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
+        return executor.submit(function, *arguments).result()
 
 
 def _recorded(path, conditions):

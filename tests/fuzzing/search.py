@@ -6,24 +6,20 @@ import gc
 import time
 
 import hypothesis
-import keras
 from hypothesis import HealthCheck, Phase
 
 from tests.fuzzing.configurations import configurations
 from tests.fuzzing.properties import outcome
 
 SECONDS_OF_SHRINKING = 120.0
-# JAX keeps each program that it compiled, and ends without a message when the process has too many.
-COUNT_BETWEEN_CLEARINGS = 100
 
 
-def run_chunk(count, seed, advance=lambda: None):
+def run_chunk(count, seed):
     """The record of a number of configurations, those that fail shrunk.
 
     Args:
         count: Number of configurations.
         seed: Seed from which they are drawn.
-        advance: Function that is called after each of them.
 
     Returns:
         Dict that can be written as JSON.
@@ -37,9 +33,6 @@ def run_chunk(count, seed, advance=lambda: None):
     def remember(configuration):
         if configuration not in known:
             known[configuration] = outcome(configuration)
-            if len(known) % COUNT_BETWEEN_CLEARINGS == 0:
-                forget_compiled_programs()
-        advance()
 
     _draw(remember, count, seed, [Phase.generate])
     seconds = time.perf_counter() - start
@@ -56,13 +49,6 @@ def run_chunk(count, seed, advance=lambda: None):
         "failed": kinds["failed"],
         "failures": [_simplest(known, signature, count, seed) for signature in sorted(signatures)],
     }
-
-
-def forget_compiled_programs():
-    if keras.backend.backend() == "jax":
-        import jax
-
-        jax.clear_caches()
 
 
 def _simplest(known, signature, count, seed):

@@ -111,3 +111,6 @@ def test_blocks_that_do_not_divide_the_units_are_refused():
 def test_matrix_axes_that_are_no_unit_axes_are_refused():
     with pytest.raises(ValueError, match=r"`matrix_axes` to be one of `unit_axes`"):
         KernelLayout(unit_axes=-1, matrix_axes=-2)
+    message = r"integer or a tuple of integers. Received: matrix_axes='last' \(of type str\)"
+    with pytest.raises(TypeError, match=message):
+        KernelLayout(matrix_axes="last")

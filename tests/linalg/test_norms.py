@@ -2,7 +2,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_wcond.linalg.norms import frobenius_norm
+from keras_wcond.linalg.norms import (
+    SMALLEST_NORMAL,
+    centered,
+    divided_by_maximum,
+    frobenius_norm,
+    normalized,
+)
 from tests.helpers import gradient, normal, to_numpy
 
 
@@ -35,3 +41,29 @@ def test_non_finite_entries_stay_visible(value):
     x = normal(3, 4)
     x[1, 2] = value
     assert not np.isfinite(norm(x))
+
+
+def test_vectors_below_the_smallest_normal_number_count_as_zero():
+    x = SMALLEST_NORMAL * np.array([[1.0, 0.0], [0.5, 0.5]])
+    np.testing.assert_array_equal(normalized(x, axis=1), [[1.0, 0.0], [0.0, 0.0]])
+    scaled, divisor, is_zero = divided_by_maximum(x, axis=1)
+    np.testing.assert_array_equal(is_zero, [[False], [True]])
+    np.testing.assert_array_equal(divisor, [[SMALLEST_NORMAL], [1.0]])
+    np.testing.assert_array_equal(scaled, [[1.0, 0.0], x[1]])
+
+
+class TestCentered:
+    @pytest.mark.parametrize("constant", [3e-8, 0.3, 3e7])
+    def test_constant_rows_become_zero_beside_others(self, constant):
+        rows = np.stack([np.full(7, constant), 1e-6 * normal(7), 1e6 * normal(7)])
+        found = centered(rows.astype("float32"))
+        np.testing.assert_array_equal(found[0], 0.0)
+        for row, result in zip(rows[1:], found[1:], strict=True):
+            expected = row - row.mean()
+            np.testing.assert_allclose(result, expected, atol=1e-6 * np.abs(expected).max())
+
+    def test_double_precision_keeps_what_single_precision_loses(self):
+        deviations = 1e-10 * normal(7).astype("float64")
+        found = centered(1.0 + deviations[None])
+        expected = (deviations - deviations.mean())[None]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-15)

@@ -222,7 +222,7 @@ def lora(subject):
     if not subject.owner.trainable:
         return  # Keras adds adapters that are trained to a layer that is frozen.
     # Keras builds a layer from its config with an alpha that equals the rank, plain layers as well.
-    copies = {"clone", "from_config", "deepcopy", "pickle", "save_weights"}
+    copies = {"clone", "from_config", "deepcopy", "pickle", "save", "save_weights"}
     is_rebuilt = copies & {*subject.configuration.operations}
     subject.owner.enable_lora(2, lora_alpha=2 if is_rebuilt else 3)
     for weight in subject.owner.weights:

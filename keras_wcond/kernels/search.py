@@ -171,7 +171,8 @@ def named_kernels(layer: keras.layers.Layer, weights: Weights) -> list[Kernel]:
         ValueError: If a pattern matches no weight, matches a weight that is not a kernel, or
             matches a weight of an earlier pattern, or if `weights` has another form.
     """
-    if isinstance(weights, (list, tuple)) and all(isinstance(item, dict) for item in weights):
+    is_list = isinstance(weights, (list, tuple)) and len(weights) > 0
+    if is_list and all(isinstance(item, dict) for item in weights):
         return [_kernel_at(layer, **item) for item in weights]
     patterns = _unit_axes_by_pattern(weights)
     known = {id(kernel.variable): kernel for kernel in kernels_within(layer)}

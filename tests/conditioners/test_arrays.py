@@ -30,6 +30,20 @@ def test_an_array_gives_the_array_that_a_tensor_gives(method, kind, dtype):
     assert relative(conditioned, to_numpy(expected)) <= 1e-5
 
 
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
+def test_a_stack_of_arrays_becomes_arrays(method):
+    stack = normal(2, 3, 5)
+    conditioned = method().condition_stack(stack)
+    assert isinstance(conditioned, np.ndarray)
+    np.testing.assert_array_equal(conditioned, method().condition(stack))
+
+
+def test_a_stack_of_arrays_becomes_tensors_for_a_method_of_tensors():
+    conditioned = Signs().condition_stack(normal(2, 3, 5))
+    assert keras.ops.is_tensor(conditioned)
+    np.testing.assert_array_equal(to_numpy(conditioned), np.sign(normal(2, 3, 5)))
+
+
 class Signs(conditioners.Conditioner):
     """A user's method, which takes tensors alone."""
 

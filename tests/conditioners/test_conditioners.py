@@ -6,6 +6,8 @@ import pytest
 
 from keras_wcond import ConditionedDense, WeightConditioning, conditioners
 from keras_wcond.conditioners import Conditioner, RowEquilibration
+from keras_wcond.conditioners.scaling import Scaling
+from keras_wcond.conditioners.singular_value_method import SingularValueMethod
 from tests.helpers import normal, to_numpy
 
 
@@ -57,7 +59,7 @@ def test_conditioners_compare_by_config():
     assert Power() != RowEquilibration()
     assert len({Power(2.0), Power(2.0), Power(3.0)}) == 2
     assert hash(Power(2.0)) == hash(Power(2.0))
-    different = [Power(2.0), Power(3.0), RowEquilibration(), conditioners.NewtonStep()]
+    different = [Power(2.0), Power(3.0), RowEquilibration(), conditioners.ColumnEquilibration()]
     assert len({hash(each) for each in different}) == len(different)
     assert repr(Power(3.0)) == "Power(exponent=3.0)"
     assert repr(conditioners.NewtonStep(0.5, True)) == "NewtonStep(strength=0.5, center=True)"
@@ -120,12 +122,44 @@ def test_sequence_without_methods_is_refused(identifier):
         conditioners.get(identifier)
 
 
-def test_own_conditioner_without_a_method_says_what_to_write():
-    class Empty(Conditioner):
+@pytest.mark.parametrize(
+    ("base", "arguments", "missing"),
+    [
+        (Conditioner, (), r"`condition\(matrices\)`"),
+        (Scaling, (), r"`scale\(\)`"),
+        (SingularValueMethod, (False, False), r"`condition_along\(\)`"),
+    ],
+)
+def test_own_conditioner_without_a_method_says_what_to_write(base, arguments, missing):
+    class Empty(base):
         pass
 
-    with pytest.raises(NotImplementedError, match=r"Empty must implement `condition\(matrices\)`"):
-        Empty()(normal(3, 4))
+    with pytest.raises(NotImplementedError, match=f"Empty must implement {missing}"):
+        Empty(*arguments)(normal(3, 4))
+
+
+def test_own_product_alone_does_not_make_a_conditioner():
+    class Product(Conditioner):
+        def product(self, inputs, kernel, gain=None, bias=None):
+            return inputs @ kernel
+
+    with pytest.raises(NotImplementedError, match=r"Product must implement `condition\(matri"):
+        Product()(normal(3, 4))
+
+
+def test_own_conditioner_with_two_forms_keeps_both():
+    class Both(RowEquilibration):
+        def condition(self, matrices):
+            return 2.0 * matrices
+
+        def condition_kernel(self, kernel, layout):
+            return 3.0 * kernel
+
+    kernel = normal(3, 4)
+    np.testing.assert_array_equal(to_numpy(Both()(kernel)), 3.0 * kernel)
+    np.testing.assert_array_equal(Both().condition(kernel[None]), 2.0 * kernel[None])
+    assert Both.has_unit_rows is False
+    assert Both.works_on_arrays is False
 
 
 @pytest.mark.parametrize("apply", [RowEquilibration(), WeightConditioning()], ids=repr)

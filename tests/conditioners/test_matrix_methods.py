@@ -189,8 +189,8 @@ class TestRuiz:
         np.testing.assert_allclose(columns, np.sqrt(6 / 4), rtol=1e-3)
 
     def test_factors_are_bounded_where_norms_cannot_be_equal(self):
-        sums = np.array([0.0, 1e-30, 1e-10, 0.5, 1.0, 1e10, 1e30, np.inf])
-        expected = [1.0, 1e10, 1e10, 2.0, 1.0, 1e-10, 1e-10, 1e-10]
+        sums = np.array([0.0, 1e-30, 1e-10, 1.6e-10, 0.5, 1.0, 1e10, 1e30, np.inf])
+        expected = [1.0, 1e10, 1e10, 6.25e9, 2.0, 1.0, 1e-10, 1e-10, 1e-10]
         np.testing.assert_allclose(_reciprocal(sums), expected, rtol=1e-12)
         assert np.isnan(_reciprocal(np.array([np.nan])))
 

@@ -68,6 +68,24 @@ def test_gradient_agrees_with_finite_differences(name, shape):
     np.testing.assert_allclose(result, expected, rtol=1e-3, atol=2e-5 * np.abs(upstream).max())
 
 
+# Another one has a bound that is a constant of the gradient.
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "polynomial_preconditioner"])
+@pytest.mark.parametrize("kind", ["transposed", "depthwise", "projection"])
+def test_gradient_agrees_with_finite_differences_in_other_layouts(name, kind):
+    shape, layout = KERNELS[kind]
+    kernel, upstream = normal(*shape), normal(*shape, seed=1)
+    conditioner = package.METHODS[name](differentiate_multiplier=True)
+    result = gradient(
+        lambda w: keras.ops.sum(keras.ops.multiply(conditioner(w, layout), upstream)), kernel
+    )
+
+    def reference(w):
+        return np.sum(conditioner.condition_kernel(w, layout) * upstream)
+
+    expected = central_differences(reference, kernel)
+    np.testing.assert_allclose(result, expected, rtol=1e-3, atol=2e-5 * np.abs(upstream).max())
+
+
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 @pytest.mark.parametrize("shape", [(5, 40), (40, 5)])

@@ -186,11 +186,14 @@ def test_product_and_kernel_give_the_same_outputs_and_gradients(shape, method, d
     method = type(method)(**config)
     x, upstream, kernel = normal(9, shape[0]), normal(9, shape[1], seed=1), normal(*shape, seed=2)
 
+    gain, bias = (keras.ops.convert_to_tensor(normal(shape[1], seed=seed)) for seed in (3, 4))
+
     def by_product(w):
-        return method.product(keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(w))
+        tensors = (keras.ops.convert_to_tensor(each) for each in (x, w))
+        return method.product(*tensors, gain, bias)
 
     def by_kernel(w):
-        return keras.ops.matmul(x, method(w))
+        return keras.ops.matmul(x, method(w)) * gain + bias
 
     np.testing.assert_allclose(
         to_numpy(by_product(kernel)), to_numpy(by_kernel(kernel)), rtol=1e-4, atol=1e-4
@@ -255,6 +258,10 @@ def test_own_polynomial_with_few_gram_iterations(gram_iterations):
     conditioned = helpers.conditioned(Own(False, False), kernel).astype("float64")
     expected = methods_in_numpy.composed(Own.polynomials)(1.0)
     np.testing.assert_allclose(np.linalg.norm(conditioned), expected, rtol=1e-5)
+    Own.keeps_largest = True
+    conditioned = helpers.conditioned(Own(True, False), kernel).astype("float64")
+    norm = np.linalg.norm(kernel - kernel.mean())
+    np.testing.assert_allclose(np.linalg.norm(conditioned), norm * expected, rtol=1e-5)
 
 
 def test_arguments_are_checked():

@@ -31,7 +31,11 @@ BAD = {
     "no kernel": (
         lambda: Conditioned(layers.BatchNormalization(name="norm")),
         r"kernels are known.*Received: layer.name='norm' of type BatchNormalization"
-        r".*'gamma', 'beta'.*Name those that are kernels",
+        r".*'gamma', 'beta'.*Name those that are kernels.*have to be named as well\.$",
+    ),
+    "nothing that can be named": (
+        lambda: Conditioned(layers.Dense(4), weights=[]),
+        r"`weights` to be None, a pattern.*Received: weights=\[\]",
     ),
     "no match": (
         lambda: Conditioned(layers.Dense(4, name="mine"), weights="kernels"),

@@ -7,6 +7,7 @@ from keras_wcond.linalg.norms import (
     centered,
     divided_by_maximum,
     frobenius_norm,
+    inverse_column_norms,
     normalized,
 )
 from tests.helpers import gradient, normal, to_numpy
@@ -52,6 +53,18 @@ def test_vectors_below_the_smallest_normal_number_count_as_zero():
     np.testing.assert_array_equal(scaled, [[1.0, 0.0], x[1]])
 
 
+@pytest.mark.parametrize("one_norm", [False, True])
+@pytest.mark.parametrize("units", [1, 3])
+def test_factors_of_inverse_column_norms(units, one_norm):
+    kernel = normal(5, units)
+    factors = inverse_column_norms(keras.ops.convert_to_tensor(kernel), one_norm)
+    reciprocal, inverse = map(to_numpy, factors)
+    assert reciprocal.shape == inverse.shape == (units,)
+    norms = np.linalg.norm(kernel, axis=0)
+    expected = np.full(units, np.linalg.norm(kernel)) if one_norm else norms
+    np.testing.assert_allclose(reciprocal * inverse, 1.0 / expected, rtol=1e-6)
+
+
 class TestCentered:
     @pytest.mark.parametrize("constant", [3e-8, 0.3, 3e7])
     def test_constant_rows_become_zero_beside_others(self, constant):
@@ -61,6 +74,13 @@ class TestCentered:
         for row, result in zip(rows[1:], found[1:], strict=True):
             expected = row - row.mean()
             np.testing.assert_allclose(result, expected, atol=1e-6 * np.abs(expected).max())
+
+    def test_rounding_errors_of_long_columns_are_told_from_deviations(self):
+        # Sums of so many equal numbers are not exact, so that two subtractions leave errors.
+        columns = np.stack([np.full(20_000, 0.64042264), 1e6 * normal(20_000)], axis=1)
+        found = centered(columns.astype("float32"), axis=0)
+        np.testing.assert_array_equal(found[:, 0], 0.0)
+        assert np.all(found[:, 1] != 0.0)
 
     def test_double_precision_keeps_what_single_precision_loses(self):
         deviations = 1e-10 * normal(7).astype("float64")

@@ -92,7 +92,7 @@ def condition_optimizer(
         ValueError: Both conditioners are None, `every` is not a positive integer, `gain` or
             `every` is given without the conditioner that it belongs to, the model is not built,
             no kernel of it is chosen, a chosen kernel has one input and the method centers rows,
-            or the optimizer applies others. In the first update: the optimizer sets weights from
+            or the optimizer wraps another one. In the first update: the optimizer sets weights from
             state of its own, as `Ftrl` does, or the weights are not those of the model. Another
             object than a Keras optimizer is a `TypeError`.
 

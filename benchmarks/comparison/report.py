@@ -175,23 +175,28 @@ before and after. p is corrected for all tests of this table."""
 
 CHOICES = """\
 A cell compares a kind of conditioning with the network alone: by its gain after the same number of
-epochs, and by how many times as long a step takes. Each kind has the configuration with the best
-validation score:
+epochs, and by how many times as long a step takes as that of the same network, normalization
+layers included. Each kind has the configuration with the best validation score:
 
-- *start*: another start of the plain network, orthogonal, by a method or with tuned scale
+- *start*: another start of the plain network, orthogonal, *by a method* of this package, or with
+  tuned *scale*
 - *baselines*: weight normalization, weight standardization, spectral normalization or the
   orthogonal regularizer
 - *row equilibration*: in the forward pass
-- *stored*: Newton steps on the stored kernels, after every eighth update
-- *forward*: a method that narrows the spectrum, in the forward pass
-- *updates*: orthogonal updates, also from an orthogonal start or with weight standardization
+- *stored*: Newton steps on the stored kernels, after every eighth update, on *centered* rows where
+  a cell says so
+- *forward*: a method that narrows the spectrum, in the forward pass: Newton's iteration, or the one
+  that the cell names
+- *updates*: orthogonal updates, also from an orthogonal *start* or with weight standardization in
+  the forward pass, *standardized*
 
-Bold differences are significant, with p corrected for all cells. The choice has the shortest step
-of those that come within the confidence interval of the best. It is nothing where no kind has a
-significant gain. In some settings the network alone fails for some seeds: they score less than half
-of the best seed. Its spread then hides every gain, and a kind with a higher mean counts as
-better. With Muon, orthogonal updates replace Muon's own five iterations by three steps, so that a
-step can take less time than a plain one."""
+Bold differences are significant, with p corrected for all cells. Several configurations may be as
+good as the best one, within its confidence interval. The choice is the one of them with the
+shortest step. It is nothing where no kind has a significant gain. Muon trains convolutions by
+AdamW, so that the CNN has no row with it. In some settings the network alone fails for some seeds:
+they score less than half of the best seed. Its spread then hides every gain, and a kind with a
+higher mean counts as better. With Muon, orthogonal updates replace Muon's own five iterations by
+three steps, so that a step can take less time than a plain one."""
 
 CROSSCHECK = """\
 The plain network and the conditioned ones without normalization of activations, trained on other

@@ -267,6 +267,27 @@ CONFIGURATIONS = {
     families.NEWTON: "Newton's iteration",
     families.ROWS: "row equilibration",
 }
+# What a cell says of a configuration that is not the plainest one of its kind.
+VARIANTS = {
+    families.ORTHOGONAL: "",
+    families.TUNED: "scale",
+    families.MATCHED: "scale",
+    families.ROWS: "",
+    families.STORED: "",
+    families.CENTERED_STORED: "centered",
+    families.NEWTON: "",
+    families.UNCENTERED: "uncentered",
+    families.POLYNOMIAL: "polynomial",
+    families.POLAR_EXPRESS: "Polar Express",
+    families.UPDATES: "",
+    families.STARTED_UPDATES: "start",
+    families.CENTERED_UPDATES: "standardized",
+    "weight_normalization": "weight norm",
+    families.CENTERING: "standardized",
+    "spectral_normalization": "spectral norm",
+    families.REGULARIZED: "regularizer",
+    **dict.fromkeys(families.AT_START[1:], "by a method"),
+}
 
 
 def network_in_words(family, base):
@@ -325,7 +346,10 @@ def gain_and_cost(candidate, unit):
     """The gain over the network alone, bold where significant, and the ratio of step times."""
     gain = f"{unit * candidate.comparison.difference:+.2f}"
     gain = gain if candidate.comparison.outcome == "tie" else f"**{gain}**"
-    return gain if candidate.cost is None else f"{gain}, {candidate.cost:.1f}×"
+    gain = gain if candidate.cost is None else f"{gain}, {candidate.cost:.1f}×"
+    name = naming.without_base(candidate.name).removeprefix("none, ")
+    variant = VARIANTS.get(name.rpartition(", ")[2], name)
+    return f"{gain} ({variant})" if variant else gain
 
 
 def crosscheck(agreements):

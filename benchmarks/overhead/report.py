@@ -96,7 +96,9 @@ def page(on_cpu, on_gpu, memory, grown, products):
             if by_optimizer and kind == "training":
                 table = tables.ratios(by_optimizer, kind, networks.BY_OPTIMIZER)
                 parts += [
-                    BY_OPTIMIZER.format(conditions=environment.conditions(by_optimizer)),
+                    BY_OPTIMIZER.format(
+                        backend=backend, conditions=environment.conditions(by_optimizer)
+                    ),
                     table,
                 ]
         if memory.get(backend):
@@ -112,6 +114,13 @@ def page(on_cpu, on_gpu, memory, grown, products):
 
 INTRODUCTION = """\
 # Costs
+
+The recommended methods, orthogonal updates and stored Newton steps, are in the sections
+*Conditioned updates and stored kernels* of each backend:
+[JAX](#conditioned-updates-and-stored-kernels-on-jax),
+[TensorFlow](#conditioned-updates-and-stored-kernels-on-tensorflow),
+[PyTorch](#conditioned-updates-and-stored-kernels-on-torch). They were not measured on a GPU. The
+pictures show row equilibration and baselines. Arrows stand for ratios above 2.
 
 The tables have the time of a training step (forward, backward, plain SGD) and of an inference,
 divided by the time of the plain network. One process measures both, in interleaved rounds.
@@ -147,8 +156,10 @@ one from Python, which takes longer than most of them take to run.
 """
 
 BY_OPTIMIZER = """
-Optimizers that condition stored kernels or updates, and Keras' Muon. A step with a conditioning
-after every eighth update is the mean of eight steps. Measured with:
+### Conditioned updates and stored kernels on {backend}
+
+Training steps with optimizers that condition stored kernels or updates, and with Keras' Muon. A
+step with a conditioning after every eighth update is the mean of eight steps. Measured with:
 
 {conditions}
 """
@@ -190,11 +201,13 @@ caches hold the kernels, or where a pass is fused with another one.
 PRODUCTS = """\
 ## Methods that take products of matrices
 
-The table is for a ViT-S block under Newton's iteration with 5 steps and the polynomial of degree 4.
-It lists the number of matrix products for a square kernel and for one four times as wide as high,
-and the ratio of the training step to the plain one. The last column compares the time that a method
-adds to the plain step with the time that the same products alone add. Gradients are included in
-both. `python -m benchmarks.overhead.products` measures this.
+The table is for a ViT-S block with 197 tokens and batches of 8, under Newton's iteration with 5
+steps and the polynomial of degree 4, both with `differentiate_multiplier=True`. The defaults hold
+the multiplier constant, and their steps are shorter: see the tables above. The table lists the
+number of matrix products for a square kernel and for one four times as wide as high, and the ratio
+of the training step to the plain one. The last column compares the time that a method adds to the
+plain step with the time that the same products alone add. Gradients are included in both. `python
+-m benchmarks.overhead.products` measures this.
 """
 
 

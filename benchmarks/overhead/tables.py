@@ -68,8 +68,8 @@ def dearer_than_rivals(records, kind):
                 told.append(f"{case}: {rival} ({own[1]:.2f} against {other[1]:.2f})")
     if not told:
         return (
-            f"In no case does {METHOD} take longer than {', '.join(rivals[:2])} or a twin's "
-            "weight_norm by more than the quartiles of both."
+            f"In no case does {METHOD} take longer than {', '.join(rivals[:2])} or the other "
+            "library's weight_norm by more than the quartiles of both."
         )
     return f"{METHOD} takes longer, by more than the quartiles of both, than: {'; '.join(told)}."
 

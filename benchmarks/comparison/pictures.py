@@ -36,10 +36,11 @@ IN_CURVES = (
 OUTCOMES = {"win": "#0072B2", "tie": "#E8E8E8", "loss": "#F0B060"}
 
 
-def scores(family, cells):
+def scores(title, family, cells):
     """A figure of test scores, with a panel for each optimizer.
 
     Args:
+        title: Name of the network.
         family: A `families.Family`.
         cells: {optimizer: {name: evidence.Summary}}.
     """
@@ -56,17 +57,22 @@ def scores(family, cells):
         panel.set_title(optimizer, fontsize=10)
         plots.tidy(panel)
     label, _, _ = evidence.FORMS[family.test_score]
+    figure.suptitle(f"{title}: {label.partition(',')[0]} of all configurations", fontsize=11)
     figure.supxlabel(
-        f"{label}: mean, 95 % confidence interval and five seeds. Hollow: at a gain of 1",
+        f"{label}: mean, 95 % confidence interval and five seeds. Hollow: at a gain of 1. "
+        "Triangle: mean left of the axis.\n"
+        "Light gray: baselines, controls and variants. A line separates networks with "
+        "normalization layers.",
         fontsize=10,
     )
     return figure
 
 
-def curves(family, cells, measured):
+def curves(title, family, cells, measured):
     """A figure of validation scores over seconds of training, with a panel for each optimizer.
 
     Args:
+        title: Name of the network.
         family: A `families.Family`.
         cells: {optimizer: records}.
         measured: {optimizer: `times.Times`}.
@@ -80,12 +86,15 @@ def curves(family, cells, measured):
         panel.set_title(optimizer, fontsize=10)
         plots.tidy(panel)
     label, _, _ = evidence.FORMS[family.test_score]
+    figure.suptitle(f"{title}: validation during training, median of five seeds", fontsize=11)
     axes[0, 0].set_ylabel(f"validation score, {label.removeprefix('test ')}")
     lines = {line.get_label(): line for panel in axes.flat for line in panel.get_lines()}
     order = [name for name in IN_CURVES if name in lines]
     figure.legend(
         [lines[name] for name in order], order, fontsize=9, frameon=False,
         loc="outside lower center", ncols=3,
+        title="Networks without normalization layers. What fails lies below the axis.",
+        title_fontsize=9,
     )  # fmt: skip
     return figure
 
@@ -102,7 +111,8 @@ def draw_overview(compared):
         for method in families.OURS
         if (cells := sentences.comparisons_of(compared, method, "best rival"))
     }
-    keys = list(dict.fromkeys(key for cells in columns.values() for key in cells))
+    keys = {key for cells in columns.values() for key in cells}
+    keys = sorted(keys, key=lambda key: (list(families.FAMILIES).index(key[0]), *_order(key)))
     figure, axes = plt.subplots(figsize=(9, 0.24 * len(keys) + 2.6), layout="constrained")
     for x, cells in enumerate(columns.values()):
         for key, comparison in cells.items():
@@ -123,11 +133,19 @@ def draw_overview(compared):
     axes.set_yticks(range(len(keys)), map(sentences.place, keys), fontsize=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel("difference from the best baseline: points of accuracy or IoU, dB of PSNR")
+    axes.set_xlabel(
+        "difference from the best baseline: points of accuracy or IoU, dB of PSNR\n"
+        "(large differences without significance: some seeds fail)"
+    )
     patches = [plt.Rectangle((0, 0), 1, 1, color=color) for color in OUTCOMES.values()]
     words = ("win", "tie: no significant difference", "loss")
     figure.legend(patches, words, fontsize=8, frameon=False, loc="outside lower center", ncols=3)
     return figure
+
+
+def _order(key):
+    _, optimizer, base = key
+    return families.OPTIMIZERS.index(optimizer), base != families.PLAIN
 
 
 def draw_scores(axes, family, found, names):
@@ -208,5 +226,5 @@ def draw_curves(axes, family, records, measured):
     if curves:
         top = max(curve.max() for curve in curves.values())
         # What fails leaves the picture at its lower border.
-        bottom = min(curve[0] for curve in curves.values() if curve[-1] > 0.9 * top)
+        bottom = min(curve[len(curve) // 4] for curve in curves.values() if curve[-1] > 0.9 * top)
         axes.set_ylim(bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom))

@@ -24,19 +24,6 @@ from benchmarks.comparison import (
 )
 from benchmarks.shared import arguments, environment, markdown, records
 
-TITLES = {
-    "deep": "Deep plain networks: twenty tanh layers, Fashion-MNIST",
-    "deep50": "Deeper still: fifty tanh layers, Fashion-MNIST",
-    "badly_scaled": "Badly scaled: the twenty layers, with rows that differ in norm",
-    "fine_tuned": "Fine-tuned: the twenty layers, trained on negatives before",
-    "pruned": "Pruned: the twenty layers, trained before, nine tenths of their weights removed",
-    "cnn": "CNN: a ResNet of eight layers, Fashion-MNIST",
-    "vit": "ViT: three blocks, Fashion-MNIST",
-    "nerf": "NeRF: the traced scene",
-    "shape": "3D shape: the ball of a gyroid",
-}
-
-
 # One method of each kind, for a summary.
 IN_README = (families.ROWS, families.NEWTON, families.STORED, families.UPDATES)
 
@@ -228,15 +215,16 @@ def report(options):
         cells = {key[1]: cell for key, cell in found.items() if key[0] == name}
         if not cells:
             continue
-        sections.append(f"## {TITLES[name]}")
+        title = tables.NETWORKS[name]
+        sections.append(f"## {title} (`{name}`)")
         # One that is tuned but not tested yet would be an empty picture.
         tested = {o: cell for o, cell in cells.items() if any(s.scores for s in cell.values())}
         if tested:
             runs = {o: everything[name, o] for o in tested}
             seconds = {o: measured[name, o] for o in tested}
             drawn = {
-                f"comparison-{name}.png": pictures.scores(family, tested),
-                f"comparison-{name}-seconds.png": pictures.curves(family, runs, seconds),
+                f"comparison-{name}.png": pictures.scores(title, family, tested),
+                f"comparison-{name}-seconds.png": pictures.curves(title, family, runs, seconds),
             }
             for path, figure in drawn.items():
                 figure.savefig(options.output / path, dpi=130)

@@ -254,9 +254,11 @@ NETWORKS = {
     "pruned": "20 Dense layers, nine tenths of the weights removed",
     "cnn": "CNN",
     "vit": "vision transformer",
-    "nerf": "radiance field (NeRF), dB",
-    "shape": "occupancy of a solid, % IoU",
+    "nerf": "radiance field (NeRF)",
+    "shape": "occupancy of a solid",
 }
+# Of gains that are not points of accuracy.
+UNITS = {"nerf": ", dB", "shape": ", % IoU"}
 OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW", "muon": "Muon"}
 CONFIGURATIONS = {
     families.ORTHOGONAL: "orthogonal start",
@@ -292,7 +294,8 @@ VARIANTS = {
 
 def network_in_words(family, base):
     """A network and its normalization of activations."""
-    return NETWORKS[family] + ("" if base == families.PLAIN else f", {base} norm")
+    normalization = "" if base == families.PLAIN else f", {base} norm"
+    return f"{NETWORKS[family]}{normalization}{UNITS.get(family, '')}"
 
 
 def in_words(candidate):

@@ -5,10 +5,12 @@ python -m tests.fuzzing --count 10000 --seed 0
 
 import argparse
 import concurrent.futures
+import contextlib
 import json
 import multiprocessing
 import pathlib
 import sys
+from concurrent.futures import process
 
 from benchmarks.shared.environment import environment
 from benchmarks.shared.progress import bar
@@ -18,6 +20,7 @@ from tests.fuzzing.search import run_chunk, totals
 # Each chunk has a process of its own: TensorFlow and JAX keep what they compiled, which fills the
 # memory after some thousands of configurations.
 CHUNK = 250
+ATTEMPTS = 5
 
 
 def main():
@@ -50,9 +53,17 @@ def main():
 
 
 def _in_a_process(function, *arguments):
+    """The record of a chunk, with the number of times that its process had to be started again.
+
+    JAX' cache of compiled programs ends the process now and then, while it reads an entry.
+    """
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
-        return executor.submit(function, *arguments).result()
+    for restarts in range(ATTEMPTS):
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
+            future = executor.submit(function, *arguments)
+            with contextlib.suppress(process.BrokenProcessPool):
+                return {**future.result(), "restarts": restarts}
+    raise SystemExit(f"The process of the chunk {arguments} ended {ATTEMPTS} times.")
 
 
 def _recorded(path, conditions):

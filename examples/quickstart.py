@@ -8,7 +8,8 @@ normalization layers and no shortcuts, so that the weights decide how well the n
   row equilibration    the plain network, with rows of equal norm in every forward pass
   stored Newton steps  the orthogonal start, and a Newton step on the kernels after every
                        eighth update
-  orthogonal updates   the orthogonal start, and updates with nearly equal singular values
+  orthogonal start     the orthogonal start, and updates with nearly equal singular values
+  and updates
 
 The second network is the control: what the last two gain over it is not the start. Each network has
 the best of several learning rates, found on another seed (`--tune`).
@@ -37,14 +38,14 @@ NETWORKS = {
     "orthogonal start": 0.01,
     "row equilibration": 0.003,
     "stored Newton steps": 0.03,
-    "orthogonal updates": 0.01,
+    "orthogonal start and updates": 0.01,
 }
 RATES = (0.0003, 0.001, 0.003, 0.01, 0.03)
 TUNING_SEED = 1000
 BACKENDS = ("tensorflow", "jax", "torch")
 NEXT = """\
 Next, for a model of your own:
-  updates      condition_optimizer("adam", model, update_conditioner="polar_express")
+  updates      condition_optimizer("adam", model, PolarExpress(3, lower=1e-2))
   kernels      condition_optimizer("adam", model, weight_conditioner="newton_step", every=8)
   inspection   print(conditioning_report(model))
   choice       docs/how-to/choose-a-method.md: each method, its measured gain and its cost"""
@@ -90,7 +91,7 @@ def optimizer_for(network, model, rate, steps):
     sgd = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True)
     if network == "stored Newton steps":
         return condition_optimizer(sgd, model, weight_conditioner="newton_step", every=8)
-    if network == "orthogonal updates":
+    if network == "orthogonal start and updates":
         return condition_optimizer(sgd, model, update_conditioner=PolarExpress(3, lower=0.01))
     return sgd
 
@@ -269,7 +270,7 @@ LOOKS = {
     "orthogonal start": {"color": "#56b4e9", "linestyle": "--"},
     "row equilibration": {"color": "#e69f00", "linestyle": ":"},
     "stored Newton steps": {"color": "#cc79a7", "linestyle": "-."},
-    "orthogonal updates": {"color": "#0072b2", "linestyle": "-"},
+    "orthogonal start and updates": {"color": "#0072b2", "linestyle": "-"},
 }
 
 
@@ -298,7 +299,7 @@ def draw(result, path):
     losses.set(yscale="log", xlabel="epoch", ylabel="training loss")
     losses.xaxis.get_major_locator().set_params(integer=True)
     depth = len(runs[0]["end"])
-    losses.set_title(f"{depth} tanh layers on digits: training loss", fontsize=11)
+    losses.set_title(f"{depth} tanh layers on digits: mean loss, range of seeds", fontsize=11)
     values.set(yscale="log", xlabel="index, largest first", ylabel="singular value")
     values.set_title(f"Kernel of hidden layer {middle + 1} after training", fontsize=11)
     values.legend(fontsize=9, title="network, test accuracy", title_fontsize=9)
@@ -321,9 +322,12 @@ def report(results, options):
         + "\n".join(f"- {result['backend']}: {result['versions']}" for result in results)
         + f"\n- Python {platform.python_version()}, {os.cpu_count()} cores, "
         f"{platform.machine()}\n\n"
-        f"Mean ± standard deviation over {options.repeats} seeds. κ is the condition number, "
-        "σ_max / σ_min, as the median over hidden layers and seeds. A step is the median over "
-        "epochs and seeds, without compilation."
+        f"Networks of {options.depth} tanh layers of width {options.width} classify digits. They "
+        f"are trained by SGD with Nesterov momentum and batches of {options.batch_size}. A cell "
+        f"has the mean and the standard deviation over {options.repeats} seeds. κ is the condition "
+        "number, σ_max / σ_min, as the median over hidden layers and seeds. A step is the median "
+        "over epochs and seeds, without compilation. Larger batches make conditioning cheaper "
+        "beside the plain step."
     )
     options.output.mkdir(parents=True, exist_ok=True)
     markdown = [
@@ -331,7 +335,7 @@ def report(results, options):
         for headers, rows in tables
     ]
     picture = "![Training loss and singular values](quickstart.png)"
-    text = "\n\n".join(["# Quick start", conditions, *markdown, picture]) + "\n"
+    text = "\n\n".join(["# Deep networks on digits", conditions, *markdown, picture]) + "\n"
     (options.output / "quickstart.md").write_text(text, encoding="utf-8")
     draw(results[0], options.output / "quickstart.png")
     print(f"Saved {options.output / 'quickstart.md'} and {options.output / 'quickstart.png'}\n")

@@ -24,7 +24,7 @@ def test_quickstart_trains_and_reports(tmp_path):
         "orthogonal start",
         "row equilibration",
         "stored Newton steps",
-        "orthogonal updates",
+        "orthogonal start and updates",
         f"network, {keras.backend.backend()}",
         "training loss",
         "ms, 1.0×",

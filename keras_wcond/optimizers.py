@@ -444,6 +444,13 @@ class ConditionedOptimizer:
                 "Load it with the version of `keras_wcond` that wrote it, or call "
                 "`condition_optimizer()` again."
             )
+        number = len(arguments["trainable_weights"])
+        positions = [kernel["position"] for kernel in arguments["kernels"]]
+        if not all(position in range(number) for position in positions):
+            raise ValueError(
+                "Expected the config of a conditioned optimizer, with kernels among its "
+                f"{number} trainable weights. Received: kernels at the positions {positions}"
+            )
         # Not by `keras.optimizers.deserialize()`, which returns a string for `Lamb`.
         inner = keras.saving.deserialize_keras_object(arguments.pop("optimizer"), custom_objects)
         for name in ("update_conditioner", "weight_conditioner"):

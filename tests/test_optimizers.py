@@ -302,6 +302,15 @@ def test_bad_input_is_refused():
         condition_optimizer("sgd", frozen, "polar_express")
 
 
+@pytest.mark.parametrize("position", [99, -1, None])
+def test_configs_with_other_positions_are_refused(position):
+    config = condition_optimizer("sgd", dense_model(), "polar_express").get_config()
+    config["kernels"][0]["position"] = position
+    cls = type(condition_optimizer("sgd", dense_model(), "polar_express"))
+    with pytest.raises(ValueError, match=r"among its \d+ trainable weights. Received: kernels at "):
+        cls.from_config(config)
+
+
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()

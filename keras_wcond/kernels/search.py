@@ -5,7 +5,7 @@ import dataclasses
 import fnmatch
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import keras
 
@@ -171,9 +171,10 @@ def named_kernels(layer: keras.layers.Layer, weights: Weights) -> list[Kernel]:
         ValueError: If a pattern matches no weight, matches a weight that is not a kernel, or
             matches a weight of an earlier pattern, or if `weights` has another form.
     """
+    # An empty list has no patterns, and is refused below.
     is_list = isinstance(weights, (list, tuple)) and len(weights) > 0
-    if is_list and all(isinstance(item, dict) for item in weights):
-        return [_kernel_at(layer, **item) for item in weights]
+    if is_list and all(isinstance(item, Mapping) for item in weights):
+        return [_kernel_at(layer, **cast(Mapping[str, Any], item)) for item in weights]
     patterns = _unit_axes_by_pattern(weights)
     known = {id(kernel.variable): kernel for kernel in kernels_within(layer)}
     owners = _owners(layer)

@@ -90,6 +90,16 @@ def coverage_report(session):
 
 
 @nox.session
+def mutations(session):
+    """Mutants of conditioners, kernels and linear algebra, and whether each survivor is explained."""
+    install(session, "torch", "fuzz")
+    session.install("--constraint", "constraints.txt", "mutmut")
+    # The same examples of property-based tests for every mutant.
+    session.env.update(CI="1", OMP_NUM_THREADS="1")
+    session.run("python", "-m", "tests.mutations", *session.posargs)
+
+
+@nox.session
 def exports(session):
     """The tests of exports from JAX, which Keras makes by TensorFlow."""
     install(session, "jax", "test")

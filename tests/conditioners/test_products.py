@@ -1,9 +1,11 @@
 """How many products of matrices the methods take that work on whole spectra."""
 
+import keras
+import numpy as np
 import pytest
 
 from keras_wcond import conditioners
-from tests.helpers import normal, operations
+from tests.helpers import normal, operations, to_numpy
 
 DIFFERENTIATED = {"differentiate_multiplier": True}
 PRODUCTS = {"dot_general", "BatchMatMulV2", "MatMul", "bmm", "mm"}
@@ -46,3 +48,18 @@ PRODUCTS = {"dot_general", "BatchMatMulV2", "MatMul", "bmm", "mm"}
 def test_number_of_products(conditioner, shape, expected):
     found = operations(conditioner, normal(*shape))
     assert sum(name in PRODUCTS for name in found) == expected
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="float64 has to be switched on for the whole process"
+)
+@pytest.mark.parametrize("name", ["row_equilibration", "frobenius_normalization"])
+def test_products_of_double_precision_are_exact_to_it(name):
+    inputs, kernel = normal(4, 300, dtype="float64"), normal(300, 201, dtype="float64")
+    norms = np.linalg.norm(kernel, axis=0)
+    if name == "frobenius_normalization":
+        norms = np.linalg.norm(kernel) / np.sqrt(201)
+    tensors = map(keras.ops.convert_to_tensor, (inputs, kernel))
+    found = to_numpy(conditioners.get(name).product(*tensors))
+    assert found.dtype == "float64"
+    np.testing.assert_allclose(found, inputs @ (kernel / norms), rtol=0.0, atol=1e-13)

@@ -17,8 +17,8 @@ from benchmarks.shared.progress import bar
 from benchmarks.shared.records import RESULTS
 from tests.fuzzing.search import run_chunk, totals
 
-# Each chunk has a process of its own: TensorFlow and JAX keep what they compiled, which fills the
-# memory after some thousands of configurations.
+# Each chunk has a process of its own: TensorFlow keeps what it traced, which fills the memory after
+# some thousands of configurations.
 CHUNK = 250
 ATTEMPTS = 5
 
@@ -53,10 +53,7 @@ def main():
 
 
 def _in_a_process(function, *arguments):
-    """The record of a chunk, with the number of times that its process had to be started again.
-
-    JAX' cache of compiled programs ends the process now and then, while it reads an entry.
-    """
+    """The record of a chunk, with the number of times that its process had to be started again."""
     context = multiprocessing.get_context("spawn")
     for restarts in range(ATTEMPTS):
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:

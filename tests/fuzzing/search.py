@@ -6,12 +6,15 @@ import gc
 import time
 
 import hypothesis
+import keras
 from hypothesis import HealthCheck, Phase
 
 from tests.fuzzing.configurations import configurations
 from tests.fuzzing.properties import outcome
 
 SECONDS_OF_SHRINKING = 120.0
+# JAX maps each program that it compiled into memory, and ends where a process has too many maps.
+COUNT_BETWEEN_CLEARINGS = 50
 
 
 def run_chunk(count, seed):
@@ -33,6 +36,8 @@ def run_chunk(count, seed):
     def remember(configuration):
         if configuration not in known:
             known[configuration] = outcome(configuration)
+            if len(known) % COUNT_BETWEEN_CLEARINGS == 0:
+                _forget_compiled_programs()
 
     _draw(remember, count, seed, [Phase.generate])
     seconds = time.perf_counter() - start
@@ -49,6 +54,13 @@ def run_chunk(count, seed):
         "failed": kinds["failed"],
         "failures": [_simplest(known, signature, count, seed) for signature in sorted(signatures)],
     }
+
+
+def _forget_compiled_programs():
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.clear_caches()
 
 
 def _simplest(known, signature, count, seed):

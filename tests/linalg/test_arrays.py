@@ -35,9 +35,10 @@ def test_half_precision_is_widened_to_float32_whatever_floatx_is():
         keras.backend.set_floatx(default)
 
 
-def test_a_variable_is_widened_as_its_value():
-    variable = keras.Variable(normal(3, 4), dtype="float16")
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_variable_is_widened_as_its_value(dtype):
+    variable = keras.Variable(normal(3, 4), dtype=dtype)
     found = widened(variable)
     assert not isinstance(found, keras.Variable)
     assert keras.backend.standardize_dtype(found.dtype) == "float32"
-    np.testing.assert_array_equal(to_numpy(found), normal(3, 4).astype("float16"))
+    np.testing.assert_array_equal(to_numpy(found), normal(3, 4).astype(dtype))

@@ -91,7 +91,7 @@ def coverage_report(session):
 
 @nox.session
 def mutations(session):
-    """Mutants of conditioners, kernels and linear algebra, and whether each survivor is explained."""
+    """Mutants of conditioners, kernels and linear algebra: nox -s mutations."""
     install(session, "torch", "fuzz")
     session.install("--constraint", "constraints.txt", "mutmut")
     # The same examples of property-based tests for every mutant.

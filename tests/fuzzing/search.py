@@ -14,7 +14,7 @@ from tests.fuzzing.properties import outcome
 
 SECONDS_OF_SHRINKING = 120.0
 # JAX maps each program that it compiled into memory, and ends where a process has too many maps.
-COUNT_BETWEEN_CLEARINGS = 50
+COUNT_BETWEEN_CLEARINGS = 125
 
 
 def run_chunk(count, seed):

@@ -256,6 +256,8 @@ def report(options):
         sentences.in_short(compared, measured),
         outcomes and sentences.at_equal_seconds(outcomes),
         picture,
+        "The best configuration without conditioning and the best one with it, whatever the "
+        "normalization of activations:",
         tables.best(found, compared),
     ]
     summary = "\n\n".join(filter(None, parts))

@@ -108,7 +108,7 @@ def best(found, compared):
                 own = found[family, optimizer][each].scores
                 cells.append(f"{sentences.with_interval(own, form)} `{each}`")
             rows.append([family, optimizer, form[0], *cells, against(comparison, form[1])])
-    headers = ["family", "optimizer", "score", "best without", "best with conditioning"]
+    headers = ["task", "optimizer", "score", "best without", "best with conditioning"]
     return markdown.table(rows, [*headers, "difference"])
 
 

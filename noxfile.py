@@ -213,7 +213,7 @@ def crosscheck(session, backend):
 @nox.session
 @each_backend
 def overhead(session, backend):
-    """What conditioning costs beside its rivals: nox -s 'overhead(torch)' -- --budget 20."""
+    """What conditioning costs beside its baselines: nox -s 'overhead(torch)' -- --budget 20."""
     install(session, backend, "benchmarks,quickstart")
     if backend == "jax":
         session.install("--constraint", "constraints.txt", "flax")

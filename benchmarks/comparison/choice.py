@@ -12,7 +12,7 @@ from benchmarks.comparison import evidence, families, naming, search, significan
 # Kinds of conditioning, the simplest first, and their configurations.
 KINDS = {
     "start": (*families.AT_START, families.TUNED, families.MATCHED),
-    "rival": significance.RIVALS,
+    "baseline": significance.BASELINES,
     "rows": (families.ROWS,),
     "stored": (families.STORED, families.CENTERED_STORED),
     "forward": (*families.MATRIX_METHODS, families.UNCENTERED),

@@ -14,7 +14,7 @@ OPTIMIZERS = ("sgd", "adamw", "muon")
 NEWTON, UNCENTERED = "newton_orthogonalization", "uncentered_newton_orthogonalization"
 POLYNOMIAL, POLAR_EXPRESS = "polynomial_preconditioner", "one_step_polar_express"
 CENTERING = "weight_standardization"
-RIVALS = ("weight_normalization", CENTERING, "spectral_normalization")
+BASELINES = ("weight_normalization", CENTERING, "spectral_normalization")
 ROWS = "row_equilibration"
 MATRIX_METHODS = (NEWTON, POLYNOMIAL, POLAR_EXPRESS)
 # The controls: plain networks, as they are, with their initial scale tuned as well, and with
@@ -34,7 +34,7 @@ CENTERED_UPDATES = f"{CENTERING}+{UPDATES}"
 # What conditions no kernel in the forward pass.
 AROUND = (*AT_START, REGULARIZED, STORED, CENTERED_STORED, UPDATES, STARTED_UPDATES)
 # What is tuned first, and has a say in the ranges; and what is tuned when the others have been.
-EARLY = (FROBENIUS, *RIVALS, ROWS)
+EARLY = (FROBENIUS, *BASELINES, ROWS)
 LATE = (
     NEWTON,
     POLAR_EXPRESS,
@@ -285,7 +285,7 @@ FAMILIES = {
             POLYNOMIAL, f"{POLYNOMIAL}+at_start", f"{CENTERING}+at_start", UNCENTERED,
             *DIFFERENTIATED, CENTERED_STORED, CENTERED_UPDATES, *NEXT,
         ),
-        more_with_muon=(*RIVALS, POLYNOMIAL),
+        more_with_muon=(*BASELINES, POLYNOMIAL),
         growths={"sgd": (), "adamw": (SCALE_UP,), "muon": ()},
         curvature_samples=2048,
     ),

@@ -109,7 +109,7 @@ def draw_overview(compared):
     columns = {
         method: cells
         for method in families.OURS
-        if (cells := sentences.comparisons_of(compared, method, "best rival"))
+        if (cells := sentences.comparisons_of(compared, method, "best baseline"))
     }
     keys = {key for cells in columns.values() for key in cells}
     keys = sorted(keys, key=lambda key: (list(families.FAMILIES).index(key[0]), *_order(key)))

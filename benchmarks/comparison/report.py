@@ -203,7 +203,7 @@ def report(options):
         (name, optimizer): evidence.summaries(families.FAMILIES[name], optimizer, records)
         for (name, optimizer), records in everything.items()
     }
-    # With a rival still to be tested, the best rival would be too easy to beat.
+    # With a baseline still to be tested, the best baseline would be too easy to beat.
     complete = {
         key: cell for key, cell in found.items() if not tuning.pending(*key, everything[key])
     }

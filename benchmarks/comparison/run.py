@@ -1,4 +1,4 @@
-"""Compare conditioning with its rivals and with controls, all tuned by the same budget.
+"""Compare conditioning with its baselines and with controls, all tuned by the same budget.
 
 Trains every family of example models under every normalization with both optimizers: first the
 same number of runs each, the last ones around the best point on validation data, of which one is

@@ -18,7 +18,7 @@ ROLES = {
     "start": "that network with the method's own start",
     "tuned": "that network with tuned initial scale",
     "Frobenius": "Frobenius normalization",
-    "best rival": "the best baseline",
+    "best baseline": "the best baseline",
 }
 # Further comparisons, which have no column in the tables.
 PHRASES = {
@@ -95,7 +95,7 @@ def in_short(compared, times, methods=families.OURS):
     """How often methods win, tie and lose, what a step takes, and who always wins."""
     told, throughout, count = [], [], 0
     for method in methods:
-        cells = comparisons_of(compared, method, "best rival")
+        cells = comparisons_of(compared, method, "best baseline")
         if not cells:
             continue
         count = max(count, len(cells))
@@ -115,8 +115,9 @@ def in_short(compared, times, methods=families.OURS):
         winners = f"{' and '.join(throughout)} {verb} everywhere"
     return "\n".join(
         [
-            f"**In short**: after the same number of epochs, compared with {ROLES['best rival']} "
-            f"in {count} {settings} (task × optimizer × activation normalization):\n",
+            "**In short**: after the same number of epochs, compared with "
+            f"{ROLES['best baseline']} in {count} {settings} "
+            "(task × optimizer × activation normalization):\n",
             *told,
             f"- {winners}.",
         ]
@@ -163,14 +164,14 @@ def by_family(compared):
     """Wins, ties and losses of each method in each task."""
     told = []
     for method in families.OURS:
-        cells = comparisons_of(compared, method, "best rival")
+        cells = comparisons_of(compared, method, "best baseline")
         counts = []
         for family in dict.fromkeys(family for family, *_ in cells):
             own = [comparison for key, comparison in cells.items() if key[0] == family]
             counts.append(f"{family} {counted(own)}")
         if counts:
             told.append(
-                f"- `{method}` against {ROLES['best rival']}, by task: {', '.join(counts)}."
+                f"- `{method}` against {ROLES['best baseline']}, by task: {', '.join(counts)}."
             )
     return "\n".join(told)
 
@@ -219,7 +220,7 @@ def findings(found, compared, times):
     rows = families.ROWS
     told = [outcomes_of(compared, rows, role) for role in ("start", "tuned", "Frobenius")]
     told += [outcomes_of(compared, method, "start") for method in families.OURS[1:]]
-    told += [outcomes_of(compared, method, "best rival") for method in families.OURS]
+    told += [outcomes_of(compared, method, "best baseline") for method in families.OURS]
     told.append(outcomes_of(compared, families.UNCENTERED, "centered"))
     told += [outcomes_of(compared, method, "constant") for method in families.DIFFERENTIATED]
     told += fifty_layers(found, times)

@@ -13,7 +13,7 @@ from scipy import stats
 from benchmarks.comparison import evidence, families, naming, tuning
 
 LEVEL = 0.05
-RIVALS = (*families.RIVALS, families.REGULARIZED)
+BASELINES = (*families.BASELINES, families.REGULARIZED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Comparison:
 def pairs(found):
     """The comparisons that are made: (method, what it is compared with, in which role)."""
     scored = [name for name, summary in found.items() if summary.scores]
-    # Whatever is done to activations; but no variant, since rivals have none.
+    # Whatever is done to activations; but no variant, since baselines have none.
     ours = [name for name in scored if naming.without_base(name) in families.OURS]
     others = [
         name
@@ -57,16 +57,16 @@ def pairs(found):
         best = [max(names, key=lambda name: found[name].validation) for names in (ours, others)]
         chosen.append((*best, "best of all"))
     for base in dict.fromkeys(map(naming.base_of, found)):
-        rivals = (base, *(naming.with_base(base, rival) for rival in RIVALS))
-        rivals = [rival for rival in rivals if rival in scored]
+        baselines = (base, *(naming.with_base(base, baseline) for baseline in BASELINES))
+        baselines = [baseline for baseline in baselines if baseline in scored]
         for method in (*families.OURS, *families.VARIANTS):
             name = naming.with_base(base, method)
-            if name not in scored or not rivals:
+            if name not in scored or not baselines:
                 continue
             others = {
                 "alone": base,
                 # The best on the test data itself: the choice that is hardest to beat.
-                "best rival": max(rivals, key=lambda rival: found[rival].mean),
+                "best baseline": max(baselines, key=lambda baseline: found[baseline].mean),
                 "start": naming.start_of(name),
             }
             if method in families.OURS:

@@ -8,7 +8,7 @@ from benchmarks.shared import markdown
 # The kinds of `choice.KINDS`, as headers of a table.
 KINDS = {
     "start": "start",
-    "rival": "baselines",
+    "baseline": "baselines",
     "rows": "row equilibration",
     "stored": "stored",
     "forward": "forward",

@@ -21,7 +21,7 @@ BY_OPTIMIZER = (STORED, SELDOM, UPDATES, MUON)
 EVERY = 8
 BATCH, LAYER = "BatchNormalization", "LayerNormalization"
 SPECTRAL = "keras SpectralNormalization"
-RIVALS = (BATCH, LAYER, SPECTRAL)
+BASELINES = (BATCH, LAYER, SPECTRAL)
 # By backend, the twins outside of Keras: each is compared with the plain twin.
 TORCH_PLAIN, FLAX_PLAIN = "PyTorch, plain", "Flax, plain"
 TWINS = {
@@ -48,7 +48,7 @@ class Case:
     twin: dict[str, int] | None = None
 
     def model(self, normalization):
-        """The Keras model under a normalization: `PLAIN`, one of `OURS` or of `RIVALS`."""
+        """The Keras model under a normalization: `PLAIN`, one of `OURS` or of `BASELINES`."""
         import keras
 
         import keras_wcond
@@ -89,7 +89,7 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Kit:
-    """Layers of Keras, under a rival normalization if one is named."""
+    """Layers of Keras, under a baseline normalization if one is named."""
 
     normalization: str
 
@@ -98,13 +98,13 @@ class Kit:
 
         if self.normalization == SPECTRAL:
             return keras.layers.SpectralNormalization(layer)(x)
-        rivals = {BATCH: keras.layers.BatchNormalization, LAYER: keras.layers.LayerNormalization}
-        if self.normalization not in rivals:
+        baselines = {BATCH: keras.layers.BatchNormalization, LAYER: keras.layers.LayerNormalization}
+        if self.normalization not in baselines:
             return layer(x)
         activation = layer.activation
         config = {**layer.get_config(), "activation": None, "use_bias": False}
         x = type(layer).from_config(config)(x)
-        return keras.layers.Activation(activation)(rivals[self.normalization]()(x))
+        return keras.layers.Activation(activation)(baselines[self.normalization]()(x))
 
 
 def dense(width, depth=3):
@@ -130,7 +130,7 @@ def convolution(channels, depth=3):
 
 
 def residual_block(channels):
-    """He et al. 2016, the basic block; its batch norm is the rival's."""
+    """He et al. 2016, the basic block; its batch norm is the baseline's."""
 
     def network(x, kit):
         import keras
@@ -223,10 +223,10 @@ def normalizations(case, backend):
     has_twins = backend == "torch" or importlib.util.find_spec("flax") is not None
     if case.twin is not None and backend in TWINS and has_twins:
         twins = (TWIN_PLAIN[backend], *TWINS[backend])
-    return (*OURS, *VARIANTS, *BY_OPTIMIZER, *RIVALS, AGAIN, *twins)
+    return (*OURS, *VARIANTS, *BY_OPTIMIZER, *BASELINES, AGAIN, *twins)
 
 
-def baseline(normalization):
+def plain_of(normalization):
     """The network that a ratio is over."""
     if normalization == SELDOM:
         return EIGHT_STEPS

@@ -73,18 +73,18 @@ def set_precision(name):
 def measure(name, case, precision, budget):
     """Records of a case in one precision."""
     set_precision(precision)
-    baselines = dict.fromkeys(map(networks.baseline, NAMES))
+    baselines = dict.fromkeys(map(networks.plain_of, NAMES))
     functions = {each: steps.of(case, each)["training"] for each in (*baselines, *NAMES)}
     seconds = timing.time_in_turn(functions, budget, 200, f"{name}, {precision}")
     for each in NAMES:
-        pair = seconds[each], seconds[networks.baseline(each)]
+        pair = seconds[each], seconds[networks.plain_of(each)]
         calls = networks.EVERY if each == networks.SELDOM else 1
         yield {
             "case": name,
             "batch": case.batch,
             "precision": precision,
             "normalization": each,
-            "baseline": networks.baseline(each),
+            "baseline": networks.plain_of(each),
             "training": timing.ratios(*pair),
             "training_ms": float(f"{1e3 * statistics.median(pair[0]) / calls:.4g}"),
             "training_ms_plain": float(f"{1e3 * statistics.median(pair[1]) / calls:.4g}"),

@@ -72,7 +72,7 @@ def page(on_cpu, on_gpu, memory, grown, products):
     parts = [INTRODUCTION, *([ON_GPU] if on_gpu else [])]
     for backend, measured in {**on_cpu, **on_gpu}.items():
         rounds = [len(r["training"]) for r in measured if r["status"] == "measured"]
-        own = [record for record in measured if record["normalization"] in tables.RIVALS]
+        own = [record for record in measured if record["normalization"] in tables.BASELINES]
         others = [record for record in measured if record["normalization"] in tables.OTHERS]
         conditions = environment.conditions(own)
         elsewhere = environment.conditions(others)
@@ -87,8 +87,8 @@ def page(on_cpu, on_gpu, memory, grown, products):
         for kind, title in (("training", "Training step"), ("inference", "Inference")):
             parts += [
                 f"\n### {title} on {backend}\n",
-                tables.ratios(measured, kind, tables.RIVALS),
-                f"\n{tables.dearer_than_rivals(measured, kind)}",
+                tables.ratios(measured, kind, tables.BASELINES),
+                f"\n{tables.dearer_than_baselines(measured, kind)}",
             ]
             if others:
                 parts += [f"\n{of_others}", tables.ratios(measured, kind, tables.OTHERS)]

@@ -36,20 +36,20 @@ def measure(name, case, names, budget, most):
         if first[each] < WITH_COMPILING * LONGEST_STEP:
             first[each] = timing.seconds_of(made[each]["training"])
     too_long = {each for each, seconds in first.items() if seconds > LONGEST_STEP}
-    slow = {each for each in names if first[each] > SLOW * first[networks.baseline(each)]}
+    slow = {each for each in names if first[each] > SLOW * first[networks.plain_of(each)]}
     quick = set(names) - slow
     on_gpu = environment.gpu() is not None
     measured = {}
     # Slow ones apart, so that the others, whose differences are small, get more rounds.
     for group in (quick, slow - too_long):
-        beside = {*group, *map(networks.baseline, group)} - too_long
+        beside = {*group, *map(networks.plain_of, group)} - too_long
         functions = {each: own for each, own in made.items() if each in beside}
         for kind in ("training", "inference") if group and functions else ():
             own = {each: kinds[kind] for each, kinds in functions.items()}
             seconds = timing.time_in_turn(own, budget, most, f"{name}, {kind}")
             measured.update({(each, kind): seconds for each in group})
     for each in names:
-        record = {"case": name, "normalization": each, "baseline": networks.baseline(each)}
+        record = {"case": name, "normalization": each, "baseline": networks.plain_of(each)}
         if each == record["baseline"]:
             continue
         if {each, record["baseline"]} & too_long:
@@ -105,7 +105,7 @@ def main(words=None):
                 measured = memory.measure_by_backend(name, case, wanted)
         else:
             wanted = dict.fromkeys(
-                (*(networks.baseline(each) for each in names if each != networks.PLAIN), *names)
+                (*(networks.plain_of(each) for each in names if each != networks.PLAIN), *names)
             )
             wanted.pop(networks.PLAIN, None)
             measured = measure(name, case, list(wanted), options.budget, options.most)

@@ -11,7 +11,7 @@ METHOD = "row_equilibration"
 OTHERS = (*networks.OURS[1:], *networks.VARIANTS, "PyTorch orthogonal")
 TWINS = tuple(name for names in networks.TWINS.values() for name in names if name not in OTHERS)
 # The first table is of these.
-RIVALS = (networks.AGAIN, METHOD, *networks.RIVALS, *TWINS)
+BASELINES = (networks.AGAIN, METHOD, *networks.BASELINES, *TWINS)
 
 
 def cell(record, kind):
@@ -53,22 +53,22 @@ def cases_of(records):
     return [case for case in networks.CASES if case in measured]
 
 
-def dearer_than_rivals(records, kind):
-    """Where row equilibration takes longer than a rival, beyond the quartiles of both."""
+def dearer_than_baselines(records, kind):
+    """Where row equilibration takes longer than a baseline, beyond the quartiles of both."""
     found = {(record["case"], record["normalization"]): record for record in records}
-    rivals = (networks.BATCH, networks.SPECTRAL, "PyTorch weight_norm")
+    baselines = (networks.BATCH, networks.SPECTRAL, "PyTorch weight_norm")
     told = []
     for case in cases_of(records):
-        for rival in rivals:
-            pair = [found.get((case, name)) for name in (METHOD, rival)]
+        for baseline in baselines:
+            pair = [found.get((case, name)) for name in (METHOD, baseline)]
             if None in pair or any(record["status"] != "measured" for record in pair):
                 continue
             own, other = (timing.quartiles(record[kind]) for record in pair)
             if own[0] > other[2]:
-                told.append(f"{case}: {rival} ({own[1]:.2f} against {other[1]:.2f})")
+                told.append(f"{case}: {baseline} ({own[1]:.2f} against {other[1]:.2f})")
     if not told:
         return (
-            f"In no case does {METHOD} take longer than {', '.join(rivals[:2])} or the other "
+            f"In no case does {METHOD} take longer than {', '.join(baselines[:2])} or the other "
             "library's weight_norm by more than the quartiles of both."
         )
     return f"{METHOD} takes longer, by more than the quartiles of both, than: {'; '.join(told)}."
@@ -78,7 +78,7 @@ def memory(records):
     """What a step takes on top of the plain network's, in MiB."""
     peaks = {(record["case"], record["normalization"]): record["peak"] for record in records}
     shown = {name for _, name in peaks}
-    names = [name for name in (*RIVALS, *OTHERS) if name in shown]
+    names = [name for name in (*BASELINES, *OTHERS) if name in shown]
     rows = []
     for case in cases_of(records):
         plain = peaks.get((case, networks.PLAIN))
@@ -86,7 +86,7 @@ def memory(records):
             continue
         over = {
             name: (
-                peaks[case, name] - peaks.get((case, networks.baseline(name)), plain)
+                peaks[case, name] - peaks.get((case, networks.plain_of(name)), plain)
             ) / 2**20
             for name in names
             if (case, name) in peaks

@@ -29,7 +29,7 @@ def choices_of(family, scores):
         ("batch, scale matched", "start"),
         ("orthogonal_initializer", "start"),
         (f"batch+{NEWTON}+at_start", "start"),
-        ("layer+weight_standardization", "rival"),
+        ("layer+weight_standardization", "baseline"),
         ("layer+row_equilibration", "rows"),
         ("newton_step+stored", "stored"),
         (f"batch+{NEWTON}", "forward"),

@@ -132,7 +132,7 @@ def test_the_picture_of_outcomes_has_a_number_for_each(family, scores):
     told = {
         comparison.first: sentences.unit_of("shape") * comparison.difference
         for (_, role), comparison in compared["shape", "sgd"].items()
-        if role == "best rival" and naming.without_base(comparison.first) in families.OURS
+        if role == "best baseline" and naming.without_base(comparison.first) in families.OURS
     }
     assert f"{told['row_equilibration']:+.1f}" == "+2.0"
     row = {round(t.get_position()[0]): t.get_text() for t in axes.texts if t.get_position()[1] == 0}
@@ -238,7 +238,7 @@ def test_nothing_is_said_to_win_that_ties_once(family, scores):
     seconds = {"none": 0.1, "row_equilibration": 0.2, "batch": 0.4, "batch+row_equilibration": 0.5}
     cells, measured = {("cnn", "sgd", "batch"): None}, {("cnn", "sgd"): times.Times(seconds, 80)}
     assert "take 1.2 times" in sentences.cost_of_steps("row_equilibration", cells, measured)
-    told = sentences.outcomes_of(compared, "row_equilibration", "best rival")
+    told = sentences.outcomes_of(compared, "row_equilibration", "best baseline")
     assert "the best baseline wins in shape, sgd (+" in told
     assert told.endswith(". It ties in 1 of 2 settings.")
     # What was tried next is counted, and not against all controls.
@@ -267,7 +267,7 @@ def test_report_tells_what_is_missing(family, scores, tmp_path):
     # Nothing is tested, and nothing to be drawn.
     assert "| `none` " not in page
     assert not (tmp_path / "comparison-shape.png").exists()
-    # With a rival to be tested yet, the others would be compared with too little.
+    # With a baseline to be tested yet, the others would be compared with too little.
     records = records_of(family, scores)[:-1]
     (tmp_path / "shape.jsonl").write_text("\n".join(map(json.dumps, records)))
     report.report(report.parse(["--results", str(tmp_path), *folders]))

@@ -28,23 +28,23 @@ def test_pairs_are_tested_by_seed():
     assert one == pytest.approx((0.1, math.nan, 1.0), nan_ok=True)
 
 
-def test_comparisons_are_against_controls_and_the_best_rival(family, scores):
+def test_comparisons_are_against_controls_and_the_best_baseline(family, scores):
     found = evidence.summaries(family, "sgd", records_of(family, scores))
     compared = significance.comparisons({("shape", "sgd"): found})["shape", "sgd"]
     roles = {role: c for (name, role), c in compared.items() if name == "row_equilibration"}
-    assert roles["best rival"].second == "spectral_normalization"
-    assert roles["best rival"].difference == pytest.approx(0.02, abs=0.003)
+    assert roles["best baseline"].second == "spectral_normalization"
+    assert roles["best baseline"].difference == pytest.approx(0.02, abs=0.003)
     assert {role: c.second for role, c in roles.items()} == {
         "alone": "none",
         "start": "none, scale matched",
         "tuned": "none, scale tuned",
         "Frobenius": "frobenius_normalization",
-        "best rival": "spectral_normalization",
+        "best baseline": "spectral_normalization",
         # Which is the best of all that is not conditioned, too.
         "best of all": "spectral_normalization",
     }
     assert {c.outcome for c in roles.values()} == {"win"}
-    newton = compared["newton_orthogonalization", "best rival"]
+    newton = compared["newton_orthogonalization", "best baseline"]
     assert newton.outcome == "loss"
     raw = []
     for comparison in compared.values():

@@ -36,7 +36,7 @@ def test_overhead_measures_and_reports(tmp_path, monkeypatch):
     path = tmp_path / run.file_name(keras.backend.backend(), on_gpu)
     records = [json.loads(line) for line in path.read_text().splitlines()]
     names = [record["normalization"] for record in records]
-    assert set(names) >= {*networks.OURS, *networks.RIVALS, *networks.BY_OPTIMIZER}
+    assert set(names) >= {*networks.OURS, *networks.BASELINES, *networks.BY_OPTIMIZER}
     assert set(names) >= {networks.AGAIN, networks.ONE_STEP}
     assert len(names) == len(set(names))
     for record in records:
@@ -97,7 +97,7 @@ def test_overhead_measures_and_reports(tmp_path, monkeypatch):
         assert (tmp_path / name).stat().st_size > 0
 
 
-def test_overhead_tells_where_a_rival_is_cheaper():
+def test_overhead_tells_where_a_baseline_is_cheaper():
     case = next(iter(networks.CASES))
 
     def records(**training):
@@ -108,11 +108,11 @@ def test_overhead_tells_where_a_rival_is_cheaper():
         ]
 
     dearer = records(row_equilibration=1.2, BatchNormalization=1.1)
-    assert f"{case}: BatchNormalization (1.20 against 1.10)" in tables.dearer_than_rivals(
+    assert f"{case}: BatchNormalization (1.20 against 1.10)" in tables.dearer_than_baselines(
         dearer, "training"
     )
     alike = records(row_equilibration=1.105, BatchNormalization=1.1)
-    assert tables.dearer_than_rivals(alike, "training").startswith("In no case")
+    assert tables.dearer_than_baselines(alike, "training").startswith("In no case")
 
 
 def test_growth_is_fitted_by_a_power_law():
@@ -222,7 +222,7 @@ def test_what_is_done_seldom_is_measured_over_eight_steps():
     calls = []
     steps.repeated(lambda: calls.append(1), 8)()
     assert len(calls) == 8
-    assert networks.baseline(networks.SELDOM) == networks.EIGHT_STEPS
+    assert networks.plain_of(networks.SELDOM) == networks.EIGHT_STEPS
 
 
 def test_precisions_are_measured_and_told(tmp_path, monkeypatch, capsys):

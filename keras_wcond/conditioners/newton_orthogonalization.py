@@ -12,9 +12,8 @@ STEP = (1.5, -0.5)
 class NewtonOrthogonalization(SingularValuePolynomial):
     """Moves all singular values of the kernel's matrix towards 1, by Newton's iteration.
 
-    This is the strongest of the methods. With enough iterations the rows (or the columns, if
-    there are fewer) are orthonormal, and the condition number is 1. With fewer iterations, more
-    of the spectrum remains to be learned.
+    With enough iterations the rows (or the columns, if there are fewer) are orthonormal, and the
+    condition number is 1. With fewer iterations, more of the spectrum remains to be learned.
 
     `X₀ = Z / σ̂,  X ← 1.5 X - 0.5 (X Xᵀ) X`
 

@@ -152,6 +152,17 @@ def test_plot_has_a_line_per_kernel_and_measure(tmp_path):
     assert "4 measurements in" in figure.get_suptitle()
 
 
+def test_plot_of_many_kernels_has_a_bar_of_colors():
+    layers = [keras.layers.Dense(3) for _ in range(13)]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    model.compile("sgd", "mse")
+    monitor = ConditioningMonitor()
+    model.fit(normal(8, 4), normal(8, 3), verbose=0, callbacks=[monitor])
+    figure = monitor.plot()
+    assert [len(axes.lines) for axes in figure.axes[:6]] == [13] * 6
+    assert figure.axes[6].get_ylabel() == "kernel, in the model's order"
+
+
 def test_another_training_goes_on_where_the_last_one_ended(tmp_path):
     model, monitor = network(), ConditioningMonitor(csv_path=tmp_path / "kernels.csv")
     fit(model, monitor, epochs=2)

@@ -63,3 +63,11 @@ def test_products_of_double_precision_are_exact_to_it(name):
     found = to_numpy(conditioners.get(name).product(*tensors))
     assert found.dtype == "float64"
     np.testing.assert_allclose(found, inputs @ (kernel / norms), rtol=0.0, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "name", ["row_equilibration", "column_equilibration", "frobenius_normalization"]
+)
+def test_scalings_that_are_constants_of_the_gradient_have_no_product(name):
+    method = conditioners.METHODS[name](differentiate_multiplier=False)
+    assert method.product(normal(4, 300), normal(300, 200)) is None

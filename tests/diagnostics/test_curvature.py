@@ -260,6 +260,8 @@ def test_lines_start_from_the_weights(tmp_path):
     assert slopes["gradient"] > max(abs(slopes["random 1"]), abs(slopes["random 2"]))
     with pytest.raises(ValueError, match=r"`points` to be odd. Received: points=4"):
         loss_lines(model, x, y, LOSS, points=4)
+    with pytest.raises(ValueError, match=r"`random_directions` to be 0 or more. Received: rando"):
+        loss_lines(model, x, y, LOSS, random_directions=-1)
     figure = lines.plot(tmp_path / "lines.png")
     assert len(figure.axes[0].lines) == 4
     assert (tmp_path / "lines.png").read_bytes().startswith(b"\x89PNG")

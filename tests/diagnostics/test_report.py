@@ -168,6 +168,27 @@ def test_plot_has_both_spectra(tmp_path):
     assert [len(axes.lines) for axes in figure.axes] == [10, 10]
 
 
+def test_many_kernels_and_zero_ones_are_drawn_with_a_bar_of_colors():
+    model = keras.Sequential([keras.Input((4,)), *(keras.layers.Dense(4) for _ in range(13))])
+    model.layers[0].kernel.assign(np.zeros((4, 4)))
+    figure = conditioning_report(model, []).plot()
+    assert [len(axes.lines) for axes in figure.axes[:2]] == [13, 13]
+    assert figure.axes[2].get_ylabel() == "kernel, in the model's order"
+    assert all(axes.get_legend() is None for axes in figure.axes)
+
+
+def test_a_conditioner_that_makes_a_kernel_worse_is_told():
+    class Squaring(Conditioner):
+        def condition(self, matrices):
+            return keras.ops.matmul(keras.ops.matmul(matrices, matrices), matrices)
+
+    model = keras.Sequential(
+        [keras.Input((5,)), ConditionedDense(5, kernel_conditioner=Squaring(), name="worse")]
+    )
+    (record,) = conditioning_report(model, []).records
+    assert record["advice"].startswith("made worse: κ ")
+
+
 def test_kernels_of_ones_own_are_reported_where_they_are_conditioned():
     class Mixing(keras.layers.Layer):
         def build(self, input_shape):

@@ -161,6 +161,24 @@ def test_models_to_fold_into_are_checked():
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_models_with_a_layer_less_are_not_folded_into():
+    class Block(keras.Model):
+        def __init__(self, kind, has_activation):
+            super().__init__()
+            self.hidden = kind(3)
+            self.rectified = layers.ReLU() if has_activation else None
+
+        def call(self, inputs):
+            hidden = self.hidden(inputs)
+            return self.rectified(hidden) if self.rectified else hidden
+
+    x = normal(2, 3)
+    model, plain = Block(ConditionedDense, True), Block(layers.Dense, False)
+    model(x), plain(x)
+    with pytest.raises(ValueError, match=r"layer 're_lu\w*'.*no other layer"):
+        fold_model(model, into=plain)
+
+
 @pytest.mark.parametrize(
     ("names", "activation", "message"),
     [

@@ -3,13 +3,13 @@
 Five networks of fifty tanh layers classify the 1,797 digits that scikit-learn ships. There are no
 normalization layers and no shortcuts, so that the weights decide how well the network trains:
 
-  plain                Dense layers with Keras' default initialization
-  orthogonal start     the plain network, started from orthogonal kernels
-  row equilibration    the plain network, with rows of equal norm in every forward pass
-  stored Newton steps  the orthogonal start, and a Newton step on the kernels after every
-                       eighth update
-  orthogonal start     the orthogonal start, and updates with nearly equal singular values
-  and updates
+  plain                         Dense layers with Keras' default initialization
+  orthogonal start              the plain network, started from orthogonal kernels
+  row equilibration             the plain network, with rows of equal norm in every forward pass
+  stored Newton steps           the orthogonal start, and a Newton step on the kernels after
+                                every eighth update
+  orthogonal start and updates  the orthogonal start, and updates with nearly equal singular
+                                values
 
 The second network is the control: what the last two gain over it is not the start. Each network has
 the best of several learning rates, found on another seed (`--tune`).

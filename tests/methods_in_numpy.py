@@ -14,6 +14,8 @@ COEFFICIENTS = {
     3: (2.909, -4.649, 4.023, -1.283),
     4: (3.625, -9.261, 14.097, -10.351, 2.890),
 }
+# The methods whose results have the scale of the kernel.
+KEEPING_THE_SCALE = ["newton_step", "polynomial_preconditioner"]
 
 
 def row_equilibration(matrix):

@@ -6,10 +6,9 @@ import pytest
 
 from keras_wcond import ConditionedDense, condition_optimizer, conditioners
 from tests.helpers import normal, to_numpy
+from tests.methods_in_numpy import KEEPING_THE_SCALE
 
 METHODS = sorted(conditioners.METHODS)
-# The scale of the kernel is that of the result.
-KEEPING_THE_SCALE = {"newton_step", "polynomial_preconditioner"}
 X, Y = normal(8, 6), normal(8, 3, seed=1)
 NAN = np.full_like(X, np.nan)
 WRAPPED = {

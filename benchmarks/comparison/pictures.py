@@ -112,7 +112,7 @@ def draw_overview(compared):
         if (cells := sentences.comparisons_of(compared, method, "best baseline"))
     }
     keys = {key for cells in columns.values() for key in cells}
-    keys = sorted(keys, key=lambda key: (list(families.FAMILIES).index(key[0]), *_order(key)))
+    keys = sorted(keys, key=_order)
     figure, axes = plt.subplots(figsize=(9, 0.24 * len(keys) + 2.6), layout="constrained")
     for x, cells in enumerate(columns.values()):
         for key, comparison in cells.items():
@@ -144,8 +144,9 @@ def draw_overview(compared):
 
 
 def _order(key):
-    _, optimizer, base = key
-    return families.OPTIMIZERS.index(optimizer), base != families.PLAIN
+    family, optimizer, base = key
+    places = [*families.FAMILIES].index(family), families.OPTIMIZERS.index(optimizer)
+    return *places, base != families.PLAIN
 
 
 def draw_scores(axes, family, found, names):

@@ -161,9 +161,9 @@ best one whose gain keeps the norm of the kernel, so that the learning rate has 
 before and after. p is corrected for all tests of this table."""
 
 CHOICES = """\
-A cell compares a kind of conditioning with the network alone: by its gain after the same number of
-epochs, and by how many times as long a step takes as that of the same network, normalization
-layers included. Each kind has the configuration with the best validation score:
+A cell compares a kind of conditioning with the network alone, normalization layers included. It has
+the gain after the same number of epochs, and the time of a step divided by that of the network
+alone. Each kind has the configuration with the best validation score:
 
 - *start*: another start of the plain network, orthogonal, *by a method* of this package, or with
   tuned *scale*

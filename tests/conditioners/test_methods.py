@@ -11,6 +11,7 @@ from keras_wcond import conditioners as package
 from keras_wcond.kernels.layout import KernelLayout
 from tests import methods_in_numpy
 from tests.helpers import conditioned, gradient, normal, to_numpy
+from tests.methods_in_numpy import KEEPING_THE_SCALE
 from tests.reference import central_differences
 
 METHODS = sorted(methods_in_numpy.METHODS)
@@ -20,8 +21,6 @@ SCALINGS = [
     "row_equilibration",
     "ruiz_equilibration",
 ]
-# These methods keep the scale of the kernel.
-KEEPING_THE_SCALE = ["newton_step", "polynomial_preconditioner"]
 KERNELS = {
     "tall": ((3, 7), KernelLayout()),
     "wide": ((9, 4), KernelLayout()),

@@ -178,12 +178,12 @@ def test_many_kernels_and_zero_ones_are_drawn_with_a_bar_of_colors():
 
 
 def test_a_conditioner_that_makes_a_kernel_worse_is_told():
-    class Squaring(Conditioner):
+    class Cubing(Conditioner):
         def condition(self, matrices):
             return keras.ops.matmul(keras.ops.matmul(matrices, matrices), matrices)
 
     model = keras.Sequential(
-        [keras.Input((5,)), ConditionedDense(5, kernel_conditioner=Squaring(), name="worse")]
+        [keras.Input((5,)), ConditionedDense(5, kernel_conditioner=Cubing(), name="worse")]
     )
     (record,) = conditioning_report(model, []).records
     assert record["advice"].startswith("made worse: κ ")

@@ -8,16 +8,8 @@ from tests import methods_in_numpy
 
 # Each method takes fewer matrix products than this, one after the other.
 PRODUCTS = 8
-# A polynomial rounds each of its terms, once in the power and once in the product. The terms are
-# larger than the polynomial, by these factors at 1 for all polynomials of the method together.
+# A polynomial rounds each of its terms, once in the power and once in the product.
 ROUNDINGS_OF_A_TERM = 2
-CANCELLATION = {
-    name: sum(np.sum(np.abs(polynomial)) / np.abs(np.sum(polynomial)) for polynomial in polynomials)
-    for name, polynomials in {
-        "polar_express": methods_in_numpy.QUINTICS,
-        "polynomial_preconditioner": [methods_in_numpy.COEFFICIENTS[4]],
-    }.items()
-}
 # The relative accuracy that `gain="auto"` documents.
 AUTO_ACCURACY = 1e-5
 # Methods after which the rows have a mean square norm of 1.
@@ -69,6 +61,16 @@ METHODS = {
     "polar_express": polar_express,
     "newton_step": newton_step,
 }
+
+
+def cancellation(name, arguments):
+    """How much larger the terms of a method's polynomials are at 1 than the polynomials."""
+    polynomials = ()
+    if name == "polar_express":
+        polynomials = methods_in_numpy.QUINTICS
+    if name == "polynomial_preconditioner":
+        polynomials = (methods_in_numpy.COEFFICIENTS[arguments.get("degree", 4)],)
+    return sum(np.sum(np.abs(each)) / np.abs(np.sum(each)) for each in polynomials)
 
 
 def apply_method(name, matrix, arguments):
@@ -201,7 +203,7 @@ class Formula:
         """
         matrices, _ = to_matrices(kernel, self.axes)
         length = max(matrices.shape[1:])
-        terms = sum(CANCELLATION.get(name, 0.0) for name, _ in self.methods)
+        terms = sum(cancellation(*method) for method in self.methods)
         size = (PRODUCTS * len(self.methods) * length + ROUNDINGS_OF_A_TERM * terms) * epsilon
         result = np.asarray(function(kernel))
         if self.gain == "auto" and self.activation_gain != 1.0:
